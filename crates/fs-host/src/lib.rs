@@ -1,0 +1,2 @@
+//! Host directories through detached mount descriptors.
+#![forbid(unsafe_code)]

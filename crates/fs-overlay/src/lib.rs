@@ -1,0 +1,2 @@
+//! A private writable layer above a read-only tree.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! tmpfs: files in memory.
+#![forbid(unsafe_code)]

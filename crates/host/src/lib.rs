@@ -1,0 +1,1 @@
+//! Safe wrappers of host calls that rustix lacks.

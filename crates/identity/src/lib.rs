@@ -1,0 +1,2 @@
+//! Who acts: user and group ids, capabilities, credentials.
+#![forbid(unsafe_code)]

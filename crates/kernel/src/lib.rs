@@ -1,0 +1,2 @@
+//! Processes, threads, signals, descriptors and everything they share.
+#![forbid(unsafe_code)]

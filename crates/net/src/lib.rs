@@ -1,0 +1,2 @@
+//! Sockets: the socket layer and its providers.
+#![forbid(unsafe_code)]

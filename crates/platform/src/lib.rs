@@ -1,0 +1,1 @@
+//! Guest processes as a machine: address spaces, guest threads and their exits.

@@ -1,0 +1,4 @@
+//! `sallet`: an OCI runtime and a one-line sandbox.
+#![forbid(unsafe_code)]
+
+fn main() {}

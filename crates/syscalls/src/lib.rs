@@ -1,0 +1,2 @@
+//! The system call table, its handlers by subject, and the run loop of a guest thread.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Inodes, dentries, mounts, path walk and open files.
+#![forbid(unsafe_code)]

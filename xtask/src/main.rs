@@ -1,0 +1,4 @@
+//! Project chores: tidy, bench, images.
+#![forbid(unsafe_code)]
+
+fn main() {}
