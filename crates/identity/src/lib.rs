@@ -1,2 +1,10 @@
-//! Who acts: user and group ids, capabilities, credentials.
+//! Who acts: user and group ids, capabilities, credentials (credentials(7), capabilities(7)).
+//!
+//! Lies below both the file systems and the processes, so that both can ask.
 #![forbid(unsafe_code)]
+
+mod capability;
+mod credentials;
+
+pub use capability::{Capability, CapabilitySet};
+pub use credentials::Credentials;
