@@ -1,2 +1,5 @@
 //! Tasks, wait queues, timers and the driver of host readiness.
 #![forbid(unsafe_code)]
+
+/// Placeholder until the executor lands.
+pub struct WaitQueue;

@@ -1,2 +1,24 @@
 //! Inodes, dentries, mounts, path walk and open files.
+//!
+//! What a file-system author writes is in [`inode`], [`file_ops`] and [`file_system`]; the walk
+//! from a name to a place is in `walk`. This crate knows neither tasks nor which file systems exist.
 #![forbid(unsafe_code)]
+
+pub mod caller;
+pub mod dentry;
+pub mod file_ops;
+pub mod file_system;
+pub mod inode;
+pub mod mount;
+pub mod open_file;
+
+pub use caller::Caller;
+pub use dentry::{Dentry, Place};
+pub use file_ops::{DirEntry, FileOps, MapRequest, MapSource, Whence};
+pub use file_system::{FileSystem, StatFs};
+pub use inode::{Inode, Metadata, NewNode, RenameFlags, SetAttr, SetTime};
+pub use mount::Mount;
+pub use open_file::OpenFile;
+
+/// Results of this floor carry Linux's own error number.
+pub type Result<T> = core::result::Result<T, linux_abi::Errno>;

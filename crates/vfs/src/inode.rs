@@ -1,0 +1,177 @@
+//! What a file-system author writes for each file: the inode.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bitflags::bitflags;
+use linux_abi::Errno;
+use linux_abi::fs::{OpenFlags, S_IFMT};
+use linux_abi::time::Timespec;
+
+use crate::{Caller, FileOps, FileSystem, Result};
+
+/// What stat(2) tells of a file.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the fields of stat(2) and statx(2)")]
+pub struct Metadata {
+    pub dev: u64,
+    pub ino: u64,
+    pub nlink: u64,
+    /// Type and permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u64,
+    pub size: u64,
+    pub block_size: u64,
+    /// In units of 512 bytes.
+    pub blocks: u64,
+    pub atime: Timespec,
+    pub mtime: Timespec,
+    pub ctime: Timespec,
+    /// Creation time where the file system has one.
+    pub btime: Option<Timespec>,
+}
+
+impl Metadata {
+    /// The type bits of the mode (`S_IF*`).
+    pub fn kind(&self) -> u32 {
+        self.mode & S_IFMT
+    }
+}
+
+/// A time to set, as in utimensat(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// The current time.
+    Now,
+    /// This time.
+    At(Timespec),
+}
+
+/// Attributes to change; `None` leaves one as it is. Permission has been checked by the caller,
+/// and suid/sgid clearing decided.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "one per attribute")]
+pub struct SetAttr {
+    /// Permission bits only (`07777`).
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<SetTime>,
+    pub mtime: Option<SetTime>,
+}
+
+/// A new node: `mode` holds type and permissions (umask applied); `rdev` counts for devices.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "as in mknod(2)")]
+pub struct NewNode {
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u64,
+}
+
+bitflags! {
+    /// Flags of renameat2(2).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct RenameFlags: u32 {
+        /// Fail if the target exists.
+        const NOREPLACE = 1;
+        /// Exchange both.
+        const EXCHANGE = 2;
+        /// Leave a whiteout behind.
+        const WHITEOUT = 4;
+    }
+}
+
+/// A file of a file system. Methods answer at once or by a bounded host call; names are single
+/// components, never empty, `.`, `..`, or with `/` or NUL. Permission checks are the caller's
+/// (`permission`), so that a file system only stores and finds.
+#[expect(unused_variables, reason = "the defaults refuse")]
+pub trait Inode: Any + Send + Sync {
+    /// stat(2).
+    fn metadata(&self) -> Result<Metadata>;
+    /// chmod(2), chown(2), truncate(2), utimensat(2).
+    fn set_attributes(&self, attr: &SetAttr) -> Result<()>;
+    /// The file system it belongs to.
+    fn file_system(&self) -> Arc<dyn FileSystem>;
+    /// The concrete type.
+    fn as_any(&self) -> &dyn Any;
+
+    /// Opens it. Only files with contents or directories; FIFOs, devices and sockets are the kernel's.
+    fn open(self: Arc<Self>, flags: OpenFlags, caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>>;
+
+    /// Finds a child; `ENOENT`.
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        Err(Errno::ENOTDIR)
+    }
+    /// Creates a regular file, FIFO, socket node or device node; `EEXIST`.
+    fn create(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        Err(Errno::EPERM)
+    }
+    /// mkdir(2).
+    fn mkdir(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        Err(Errno::EPERM)
+    }
+    /// symlink(2).
+    fn symlink(&self, name: &[u8], target: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        Err(Errno::EPERM)
+    }
+    /// An unnamed file (`O_TMPFILE`) that `link` may name later.
+    fn tmpfile(&self, node: &NewNode) -> Result<Arc<dyn Inode>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// link(2): `target` is an inode of the same file system.
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+    /// unlink(2) of anything but a directory.
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+    /// rmdir(2).
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+    /// renameat2(2) within one file system.
+    fn rename(
+        &self,
+        name: &[u8],
+        new_dir: &Arc<dyn Inode>,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+    /// readlink(2).
+    fn readlink(&self, caller: &mut dyn Caller) -> Result<Vec<u8>> {
+        Err(Errno::EINVAL)
+    }
+    /// Where a magic link of /proc leads, if it is one.
+    fn follow(&self, caller: &mut dyn Caller) -> Option<Result<crate::Place>> {
+        None
+    }
+    /// Whether a dentry for `name` (with its inode, or negative) found earlier still holds.
+    /// Called on the directory at each use; file systems that nobody else writes say yes.
+    fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
+        true
+    }
+    /// getxattr(2): the value; `ENODATA`.
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// setxattr(2) with `XATTR_CREATE` (1), `XATTR_REPLACE` (2).
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// listxattr(2): the names.
+    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
+    /// removexattr(2).
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+}

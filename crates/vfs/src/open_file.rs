@@ -1,0 +1,103 @@
+//! The open file description (open(2)): offset, status flags and what is behind them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+use linux_abi::fs::OpenFlags;
+use parking_lot::Mutex;
+
+use crate::{FileOps, Inode, Place};
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// An open file description, shared by the descriptors that dup(2) and fork(2) make.
+pub struct OpenFile {
+    id: u64,
+    place: Place,
+    inode: Arc<dyn Inode>,
+    ops: Arc<dyn FileOps>,
+    flags: AtomicU32,
+    /// Held over a read or write that uses the position, so that two threads do not read the same bytes.
+    pos: Mutex<u64>,
+    owner: AtomicI32,
+    owner_signal: AtomicI32,
+}
+
+impl OpenFile {
+    /// An open file at a place of the name space (or an anonymous one).
+    pub fn new(
+        place: Place,
+        inode: Arc<dyn Inode>,
+        ops: Arc<dyn FileOps>,
+        flags: OpenFlags,
+    ) -> Arc<OpenFile> {
+        let kept = flags
+            - (OpenFlags::CREAT
+                | OpenFlags::EXCL
+                | OpenFlags::NOCTTY
+                | OpenFlags::TRUNC
+                | OpenFlags::CLOEXEC);
+        Arc::new(OpenFile {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            place,
+            inode,
+            ops,
+            flags: AtomicU32::new(kept.bits()),
+            pos: Mutex::new(0),
+            owner: AtomicI32::new(0),
+            owner_signal: AtomicI32::new(0),
+        })
+    }
+
+    /// Unique for the life of the sandbox: the owner of OFD and flock locks.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+    /// Where it was opened.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+    /// Its inode.
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        &self.inode
+    }
+    /// Its operations.
+    pub fn ops(&self) -> &Arc<dyn FileOps> {
+        &self.ops
+    }
+    /// Its operations as a concrete type, such as a socket.
+    pub fn ops_as<T: 'static>(&self) -> Option<&T> {
+        self.ops.as_any().downcast_ref()
+    }
+    /// Status flags and access mode.
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+    /// fcntl(F_SETFL): only the bits of `SETFL_MASK` change.
+    pub fn set_flags(&self, flags: OpenFlags) {
+        let old = self.flags();
+        let new = (old - OpenFlags::SETFL_MASK) | (flags & OpenFlags::SETFL_MASK);
+        self.flags.store(new.bits(), Ordering::Relaxed);
+        self.ops.flags_changed(self);
+    }
+    /// The position.
+    pub fn pos(&self) -> &Mutex<u64> {
+        &self.pos
+    }
+    /// fcntl(F_GETOWN): a pid, a negative process group, or 0.
+    pub fn owner(&self) -> i32 {
+        self.owner.load(Ordering::Relaxed)
+    }
+    /// fcntl(F_SETOWN).
+    pub fn set_owner(&self, pid: i32) {
+        self.owner.store(pid, Ordering::Relaxed);
+    }
+    /// fcntl(F_GETSIG).
+    pub fn owner_signal(&self) -> i32 {
+        self.owner_signal.load(Ordering::Relaxed)
+    }
+    /// fcntl(F_SETSIG).
+    pub fn set_owner_signal(&self, sig: i32) {
+        self.owner_signal.store(sig, Ordering::Relaxed);
+    }
+}
