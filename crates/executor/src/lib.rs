@@ -1,5 +1,27 @@
 //! Tasks, wait queues, timers and the driver of host readiness.
+//!
+//! A guest thread is one task. A task runs where it was woken: on the worker thread that woke it
+//! (a platform worker or a blocking thread), else on the driver thread, which also watches host
+//! descriptors and timers. Nothing here starts a thread before its first use.
 #![forbid(unsafe_code)]
 
-/// Placeholder until the executor lands.
-pub struct WaitQueue;
+mod block_on;
+mod blocking;
+mod clock;
+mod driver;
+mod host_source;
+mod task;
+mod timer;
+mod wait_queue;
+mod worker;
+
+pub use block_on::block_on;
+pub use blocking::{Blocking, blocking};
+pub use clock::{monotonic_ns, realtime_ns};
+pub use driver::set_panic_hook;
+pub use host_source::HostSource;
+pub use linux_abi::poll::Events;
+pub use task::{TaskHandle, spawn, yield_now};
+pub use timer::{Alarm, Sleep, sleep, sleep_until};
+pub use wait_queue::{Key, Listener, Observer, WaitQueue, Waiter};
+pub use worker::{WorkerScope, run_ready, worker_scope};
