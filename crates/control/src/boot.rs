@@ -1,0 +1,281 @@
+//! Everything a kernel process is told when it is born.
+//!
+//! The descriptors named here by [`FdIndex`] travel beside the message with
+//! `SCM_RIGHTS`; the kernel process opens nothing by path.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ProcessSpec;
+
+/// Position of a descriptor among those sent with the [`BootSpec`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FdIndex(pub usize);
+
+/// One sandbox, ready to boot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BootSpec {
+    /// Container id.
+    pub id: String,
+    /// Guest host name; the host's own where absent.
+    pub hostname: Option<String>,
+    /// Guest NIS domain name.
+    pub domainname: Option<String>,
+    /// The first process. It is prepared at boot and runs at `Start`.
+    pub process: ProcessSpec,
+    /// Its standard streams.
+    pub stdio: StdioSpec,
+    /// Further descriptors the first process inherits as 3, 4, …
+    pub preserved: Vec<FdIndex>,
+    /// The root file system.
+    pub root: RootSpec,
+    /// Mounts in the order of the configuration.
+    pub mounts: Vec<MountSpec>,
+    /// Device nodes to make in `/dev` beside the default ones.
+    pub devices: Vec<DeviceSpec>,
+    /// Guest paths made unreadable.
+    pub masked_paths: Vec<String>,
+    /// Guest paths made read-only.
+    pub readonly_paths: Vec<String>,
+    /// Guest `/proc/sys` values by dotted name (`net.*` also on the host's
+    /// side where the network namespace is ours).
+    pub sysctl: BTreeMap<String, String>,
+    /// Listening control socket.
+    pub control: FdIndex,
+    /// Network of the sandbox.
+    pub network: NetworkMode,
+    /// What the guest may know of its limits.
+    pub cgroup: CgroupInfo,
+    /// Guest user id ranges, when the bundle asks for a user namespace.
+    pub uid_mappings: Vec<IdMapping>,
+    /// Guest group id ranges, likewise.
+    pub gid_mappings: Vec<IdMapping>,
+    /// Whether the guest gets a PID namespace of its own (always so for the
+    /// processes; kept to report the bundle truthfully).
+    pub annotations: BTreeMap<String, String>,
+    /// OCI startContainer hooks, run inside before the first program.
+    pub start_container_hooks: Vec<ProcessSpec>,
+    /// OCI state for those hooks' standard input, as JSON text.
+    pub hook_state: String,
+    /// Value for `/proc/PID/oom_score_adj` of stub processes.
+    pub stub_oom_score_adj: i32,
+    /// Diagnostics.
+    pub tracing: Tracing,
+    /// Whether the kernel process locks itself in.
+    pub jail: JailMode,
+    /// Whether the kernel process runs in the caller's ids (no root on the
+    /// host was available).
+    pub rootless: bool,
+}
+
+/// Standard streams of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StdioSpec {
+    /// One host pty slave in raw mode; the guest's line discipline runs on it.
+    Terminal(FdIndex),
+    /// Three descriptors: standard input, output, error.
+    Files([FdIndex; 3]),
+}
+
+/// Where `/` comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootSpec {
+    /// A detached mount of a host directory.
+    Host {
+        /// The mount.
+        fd: FdIndex,
+        /// Refuse writes.
+        readonly: bool,
+        /// Keep writes in memory, above the directory.
+        private_overlay: bool,
+    },
+    /// An empty tmpfs; mount points are made as needed.
+    Scratch,
+}
+
+/// One mount of the guest's first mount namespace. Its mount point is made
+/// when it is missing (a file for a file, else a directory).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSpec {
+    /// Absolute guest path.
+    pub destination: String,
+    /// The source as `/proc/self/mountinfo` shall show it.
+    pub source: String,
+    /// What is mounted.
+    pub kind: MountKind,
+    /// Per-mount flags.
+    pub flags: MountFlags,
+    /// File system options left over, comma separated (`size=64m,mode=1777`).
+    pub data: String,
+}
+
+/// What is mounted at one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountKind {
+    /// A detached mount of a host file or directory.
+    Bind {
+        /// The mount.
+        fd: FdIndex,
+        /// Whether it is a directory.
+        directory: bool,
+        /// Keep writes in memory, above the directory.
+        private_overlay: bool,
+    },
+    /// tmpfs.
+    Tmpfs {
+        /// Fill it first with what the mount point shows (`tmpcopyup`).
+        copy_up: bool,
+    },
+    /// proc.
+    Proc,
+    /// sysfs.
+    Sysfs,
+    /// devpts.
+    Devpts,
+    /// The tmpfs at `/dev`, with its default nodes and links.
+    Dev,
+    /// POSIX message queues.
+    Mqueue,
+    /// cgroup or cgroup2.
+    Cgroup,
+    /// A symbolic link, not a mount: made in the root as it stands.
+    Symlink {
+        /// Contents of the link.
+        target: String,
+    },
+}
+
+/// Per-mount flags; all off is a writable mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountFlags {
+    /// `ro`
+    pub readonly: bool,
+    /// `nosuid`
+    pub nosuid: bool,
+    /// `nodev`
+    pub nodev: bool,
+    /// `noexec`
+    pub noexec: bool,
+    /// `noatime`
+    pub noatime: bool,
+    /// `nodiratime`
+    pub nodiratime: bool,
+    /// `relatime`
+    pub relatime: bool,
+    /// `strictatime`
+    pub strictatime: bool,
+    /// `sync`
+    pub synchronous: bool,
+    /// `nosymfollow`
+    pub nosymfollow: bool,
+}
+
+/// A device node of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    /// Absolute guest path.
+    pub path: String,
+    /// Character, block or FIFO.
+    pub kind: DeviceKind,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Type of a device node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceKind {
+    /// Character device.
+    Character,
+    /// Block device.
+    Block,
+    /// Named pipe.
+    Fifo,
+}
+
+/// How the sandbox reaches a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkMode {
+    /// A namespace of its own, made with the kernel process; holds loopback
+    /// and what an engine's hook puts there.
+    Own,
+    /// A namespace given by path, entered before the jail.
+    Joined,
+    /// The host's.
+    Host,
+}
+
+/// Limits the guest is shown; the cgroup enforces them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CgroupInfo {
+    /// Bytes; absent is no limit.
+    pub memory_limit: Option<u64>,
+    /// Bytes of memory and swap together.
+    pub memory_swap_limit: Option<u64>,
+    /// Microseconds of CPU time per period; absent is no quota.
+    pub cpu_quota_us: Option<u64>,
+    /// Length of the period in microseconds.
+    pub cpu_period_us: Option<u64>,
+    /// `cpu.shares` (v1 scale, 2 to 262144).
+    pub cpu_shares: Option<u64>,
+    /// CPUs the sandbox may use, in list format (`0-1,4`).
+    pub cpuset_cpus: Option<String>,
+    /// Greatest number of tasks.
+    pub pids_limit: Option<u64>,
+}
+
+/// One range of ids, as in /proc/PID/uid_map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// First id inside.
+    pub inside: u32,
+    /// First id outside.
+    pub outside: u32,
+    /// Length of the range.
+    pub length: u32,
+}
+
+/// Diagnostics asked for on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tracing {
+    /// Destination of debug messages.
+    pub debug_log: Option<FdIndex>,
+    /// Destination of the guest's system calls in strace's format.
+    pub strace: Option<FdIndex>,
+    /// Whether debug messages are wanted at all.
+    pub debug: bool,
+}
+
+/// Whether the kernel process locks itself in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JailMode {
+    /// Everything.
+    On,
+    /// Everything but the seccomp filter.
+    NoSeccomp,
+    /// Nothing: a development aid.
+    Off,
+}
+
+/// Answer to a [`BootSpec`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BootReply {
+    /// The first process stands ready and waits for `Start`.
+    Ready,
+    /// The sandbox could not be made; the kernel process ends.
+    Failed {
+        /// One line for the engine.
+        message: String,
+    },
+}

@@ -1,0 +1,157 @@
+//! From a boot specification to a running sandbox.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use control::{BootReply, BootSpec, Channel, ConsoleSize, ExitStatus, JailMode, StdioSpec};
+use host::signal_fd::SignalFd;
+use rustix::event::{PollFd, PollFlags};
+
+use crate::descriptors::Descriptors;
+use crate::fake::FakeSandbox;
+use crate::sandbox::{Sandbox, Stdio, Target};
+use crate::{jail, server};
+
+/// SIGWINCH, from the host pty that is our controlling terminal.
+const SIGWINCH: i32 = 28;
+
+/// What a kernel is made from, once the process is jailed.
+#[derive(Debug)]
+pub struct Boot {
+    /// The specification.
+    pub spec: BootSpec,
+    /// Its descriptors, those of the control server taken out.
+    pub descriptors: Descriptors,
+    /// The first process's standard streams.
+    pub stdio: Stdio,
+    /// A procfs of our own PID namespace, processes only.
+    pub proc: OwnedFd,
+}
+
+/// Makes the kernel, its mounts and the first process, which must stand ready
+/// to run: a missing program is an error here, as with runc.
+fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
+    Ok(FakeSandbox::start(boot)?)
+}
+
+/// The life of a kernel process: `channel` is the socket over which the
+/// runtime sends the [`BootSpec`]. Returns the exit status of the container.
+pub fn run(channel: OwnedFd) -> ExitCode {
+    let channel = Channel::new(channel);
+    let (spec, fds) = match channel.receive::<BootSpec>() {
+        Ok(received) => received,
+        // Nobody is there to be told.
+        Err(_) => return ExitCode::FAILURE,
+    };
+    match boot(spec, Descriptors::new(fds)) {
+        Ok(running) => {
+            // Should the runtime be gone, its successor finds us by the state
+            // it recorded before.
+            let _ = channel.send(&BootReply::Ready, &[]);
+            drop(channel);
+            running.wait()
+        }
+        Err(error) => {
+            let message = format!("{error:#}");
+            let _ = channel.send(&BootReply::Failed { message }, &[]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A sandbox that answers its control socket.
+struct Running {
+    sandbox: Arc<dyn Sandbox>,
+    listener: OwnedFd,
+    signals: SignalFd,
+    /// A copy of the terminal, to ask its size.
+    terminal: Option<OwnedFd>,
+}
+
+fn boot(spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
+    let listener = descriptors.take(spec.control)?;
+    let stdio = descriptors.take_stdio(spec.stdio)?;
+    let terminal = match (&stdio, spec.stdio) {
+        (Stdio::Terminal(slave), StdioSpec::Terminal(_)) => Some(slave.try_clone()?),
+        _ => None,
+    };
+    rustix::process::setsid().context("start a session")?;
+    if let Some(terminal) = &terminal {
+        rustix::process::ioctl_tiocsctty(terminal).context("take the terminal")?;
+    }
+    // Blocked here, before any thread is made, so that all inherit the mask.
+    let signals = SignalFd::new(&[SIGWINCH])?;
+    let proc = jail::enter(&spec)?;
+    let mode = spec.jail;
+    let sandbox = start_sandbox(Boot { spec, descriptors, stdio, proc })?;
+    if mode == JailMode::On {
+        // The seccomp filter goes here, after the zygote was started.
+    }
+    Ok(Running { sandbox, listener, signals, terminal })
+}
+
+impl Running {
+    /// Answers the control socket until the first process has ended.
+    fn wait(self) -> ExitCode {
+        match self.serve() {
+            Ok(status) => ExitCode::from(status.code()),
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "sallet: kernel process: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn serve(self) -> Result<ExitStatus> {
+        let (ended, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let status = Arc::new(Mutex::new(None));
+        let server = server::Server::new(Arc::clone(&self.sandbox), {
+            let status = Arc::clone(&status);
+            let end = Arc::new(end);
+            Box::new(move |exit| {
+                if let Ok(mut status) = status.lock() {
+                    *status = Some(exit);
+                }
+                let _ = rustix::io::write(&*end, &[1]);
+            })
+        });
+        rustix::io::ioctl_fionbio(&self.listener, true)?;
+        loop {
+            let mut fds = [
+                PollFd::new(&self.listener, PollFlags::IN),
+                PollFd::new(&self.signals, PollFlags::IN),
+                PollFd::new(&ended, PollFlags::IN),
+            ];
+            match rustix::event::poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error).context("wait for events"),
+            }
+            let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+            if ready(2) {
+                let status = status.lock().ok().and_then(|status| *status);
+                return status.context("the first process ended without a status");
+            }
+            if ready(1) && self.signals.read()? == Some(SIGWINCH) {
+                self.resize();
+            }
+            if ready(0) {
+                server.accept(self.listener.as_fd());
+            }
+        }
+    }
+
+    fn resize(&self) {
+        let Some(size) =
+            self.terminal.as_ref().and_then(|terminal| rustix::termios::tcgetwinsize(terminal).ok())
+        else {
+            return;
+        };
+        let size = ConsoleSize { rows: size.ws_row, columns: size.ws_col };
+        if let Err(error) = self.sandbox.window_size(Target::Init, size) {
+            tracing::debug!(%error, "window size");
+        }
+    }
+}
