@@ -51,8 +51,7 @@ pub struct BootSpec {
     pub uid_mappings: Vec<IdMapping>,
     /// Guest group id ranges, likewise.
     pub gid_mappings: Vec<IdMapping>,
-    /// Whether the guest gets a PID namespace of its own (always so for the
-    /// processes; kept to report the bundle truthfully).
+    /// OCI annotations.
     pub annotations: BTreeMap<String, String>,
     /// OCI startContainer hooks, run inside before the first program.
     pub start_container_hooks: Vec<ProcessSpec>,
@@ -64,9 +63,9 @@ pub struct BootSpec {
     pub tracing: Tracing,
     /// Whether the kernel process locks itself in.
     pub jail: JailMode,
-    /// Whether the kernel process runs in the caller's ids (no root on the
-    /// host was available).
-    pub rootless: bool,
+    /// User and group id, in its own user namespace, that the kernel process
+    /// takes; absent where the one mapped id must do (rootless).
+    pub own_id: Option<u32>,
 }
 
 /// Standard streams of a process.

@@ -23,6 +23,10 @@ pub fn drop_to(uid: u32, gid: u32, keep: CapabilitySet) -> io::Result<()> {
     if unsafe { libc::setresuid(uid, uid, uid) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    // The change of ids left everything permitted and nothing effective.
+    let mut sets = rustix::thread::capabilities(None)?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets)?;
     limit_to(keep)
 }
 

@@ -1,6 +1,7 @@
 //! Safe wrappers of host calls that rustix lacks.
 
 pub mod caps;
+pub mod inherited;
 pub mod jail;
 pub mod mount;
 pub mod namespace;

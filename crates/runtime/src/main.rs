@@ -1,4 +1,83 @@
 //! `sallet`: an OCI runtime and a one-line sandbox.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod cgroup;
+mod cli;
+mod clock;
+mod commands;
+mod container;
+mod create;
+mod hooks;
+mod launch;
+mod log;
+mod oci;
+mod rootless;
+mod state;
+mod supervise;
+mod terminal;
+mod view;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            };
+        }
+    };
+    let globals = &cli.globals;
+    if let Err(error) = log::open(globals.log.as_deref(), globals.log_format, globals.debug) {
+        log::error(&format!("{error:#}"));
+        return ExitCode::FAILURE;
+    }
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            log::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    let globals = &cli.globals;
+    if globals.version {
+        println!("sallet version {}", env!("CARGO_PKG_VERSION"));
+        println!("spec: {}", oci::VERSION);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(command) = &cli.command else {
+        anyhow::bail!("no command given; see sallet --help");
+    };
+    match command {
+        Command::Create(command) => command.run(globals),
+        Command::Start(command) => command.run(globals),
+        Command::Run(command) => command.run(globals),
+        Command::State(command) => command.run(globals),
+        Command::Kill(command) => command.run(globals),
+        Command::Delete(command) => command.run(globals),
+        Command::Exec(command) => command.run(globals),
+        Command::Ps(command) => command.run(globals),
+        Command::List(command) => command.run(globals),
+        Command::Pause(command) => command.run(globals),
+        Command::Resume(command) => command.run(globals),
+        Command::Events(command) => command.run(globals),
+        Command::Update(command) => command.run(globals),
+        Command::Spec(command) => command.run(globals),
+        Command::Features(command) => command.run(),
+        Command::Do(command) => command.run(globals),
+        Command::Install(command) => command.run(),
+        Command::Boot(command) => command.run(),
+    }
+}

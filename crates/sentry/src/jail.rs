@@ -23,11 +23,10 @@ pub(crate) fn enter(spec: &BootSpec) -> Result<OwnedFd> {
     // Any directory will do; it is covered for a moment, in our namespace only.
     host::mount::enter_empty_root(Path::new("/proc")).context("enter an empty root")?;
     let capabilities = jail::kept_capabilities();
-    if spec.rootless {
+    match spec.own_id {
+        Some(id) => host::caps::drop_to(id, id, capabilities),
         // One id is mapped: there is no other to take.
-        host::caps::limit_to(capabilities)
-    } else {
-        host::caps::drop_to(jail::UNPRIVILEGED_ID, jail::UNPRIVILEGED_ID, capabilities)
+        None => host::caps::limit_to(capabilities),
     }
     .context("drop privileges")?;
     // A change of ids resets it to the host's fs.suid_dumpable.

@@ -1,0 +1,24 @@
+//! Descriptors that came with the process.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// A close-on-exec copy of an inherited descriptor.
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl checks the number; a success is a new descriptor.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Takes over an inherited descriptor that nothing else in the process uses:
+/// the number is free afterwards.
+pub fn take(fd: RawFd) -> io::Result<OwnedFd> {
+    let copy = duplicate(fd)?;
+    // SAFETY: takes a number; the caller's contract is that it has no owner.
+    unsafe { libc::close(fd) };
+    Ok(copy)
+}

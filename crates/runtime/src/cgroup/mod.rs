@@ -1,0 +1,219 @@
+//! The container's control groups on the host: cgroups(7).
+//!
+//! Version 1 (also mixed with an empty version 2 tree) and version 2, by
+//! plain file writes. Everything a [`Cgroup`] names was recorded in the
+//! container's state before it was made.
+
+mod files;
+mod hierarchy;
+mod stats;
+mod v1;
+mod v2;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::oci::Resources;
+pub(crate) use hierarchy::Hierarchy;
+pub(crate) use stats::Stats;
+
+/// Tasks of ours beside the guest's: the kernel process and the zygote.
+const OWN_TASKS: i64 = 32;
+
+/// The directories of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Cgroup {
+    /// Version 1: directory by controller. A hierarchy that carries several
+    /// controllers is listed for each.
+    v1: BTreeMap<String, PathBuf>,
+    /// Version 2: the directory.
+    v2: Option<PathBuf>,
+    /// Mount points the directories lie under.
+    roots: Vec<PathBuf>,
+}
+
+impl Cgroup {
+    /// The directories for a container, none of which is made yet.
+    ///
+    /// `path` is `linux.cgroupsPath`; when it is empty or relative it goes
+    /// below the caller's own group.
+    pub(crate) fn plan(hierarchy: &Hierarchy, path: &str, id: &str) -> Cgroup {
+        let mut cgroup = Cgroup::default();
+        let place = |root: &Path, own: &str| -> PathBuf {
+            let relative = match path {
+                "" => Path::new(own.trim_start_matches('/')).join(id),
+                absolute if absolute.starts_with('/') => PathBuf::from(absolute.trim_start_matches('/')),
+                relative => Path::new(own.trim_start_matches('/')).join(relative),
+            };
+            // ".." must not lead out of the hierarchy.
+            let clean: PathBuf = relative
+                .components()
+                .filter(|part| matches!(part, std::path::Component::Normal(_)))
+                .collect();
+            root.join(clean)
+        };
+        for mounted in &hierarchy.v1 {
+            let directory = place(&mounted.root, &mounted.own);
+            for controller in &mounted.controllers {
+                cgroup.v1.insert(controller.clone(), directory.clone());
+            }
+            cgroup.roots.push(mounted.root.clone());
+        }
+        if cgroup.v1.is_empty()
+            && let Some(mounted) = &hierarchy.v2
+        {
+            cgroup.v2 = Some(place(&mounted.root, &mounted.own));
+            cgroup.roots.push(mounted.root.clone());
+        }
+        cgroup
+    }
+
+    /// Whether the host has any hierarchy to use.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.v1.is_empty() && self.v2.is_none()
+    }
+
+    /// Makes the directories.
+    pub(crate) fn create(&self) -> Result<()> {
+        if let Some(directory) = &self.v2 {
+            v2::create(directory, self.root_of(directory))?;
+        }
+        for (controller, directory) in &self.v1 {
+            v1::create(controller, directory, self.root_of(directory))
+                .with_context(|| format!("make cgroup {}", directory.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Moves a process in.
+    pub(crate) fn add(&self, pid: i32) -> Result<()> {
+        for directory in self.directories() {
+            files::write(directory, "cgroup.procs", pid)
+                .with_context(|| format!("join cgroup {}", directory.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Sets limits.
+    pub(crate) fn apply(&self, resources: &Resources) -> Result<()> {
+        if let Some(directory) = &self.v2 {
+            v2::apply(directory, resources)?;
+        }
+        if !self.v1.is_empty() {
+            v1::apply(&self.v1, resources)?;
+        }
+        Ok(())
+    }
+
+    /// Stops or resumes all processes and waits until that is done.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
+        if let Some(directory) = &self.v2 {
+            return v2::freeze(directory, frozen);
+        }
+        let directory = self.v1.get("freezer").context("the host has no freezer cgroup")?;
+        v1::freeze(directory, frozen)
+    }
+
+    /// Whether the processes are stopped.
+    pub(crate) fn is_frozen(&self) -> bool {
+        if let Some(directory) = &self.v2 {
+            return files::read(directory, "cgroup.freeze").is_ok_and(|text| text.trim() == "1");
+        }
+        self.v1
+            .get("freezer")
+            .and_then(|directory| files::read(directory, "freezer.state").ok())
+            .is_some_and(|text| text.trim() != "THAWED")
+    }
+
+    /// Host process ids of all members.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let Some(directory) = self.v2.as_deref().or_else(|| {
+            ["pids", "memory", "freezer"]
+                .iter()
+                .find_map(|name| self.v1.get(*name))
+                .or_else(|| self.v1.values().next())
+                .map(PathBuf::as_path)
+        }) else {
+            return Vec::new();
+        };
+        files::read(directory, "cgroup.procs")
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .collect()
+    }
+
+    /// Counters.
+    pub(crate) fn stats(&self) -> Stats {
+        match &self.v2 {
+            Some(directory) => v2::stats(directory),
+            None => v1::stats(&self.v1),
+        }
+    }
+
+    /// Removes the directories; processes must be dead or dying.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        for directory in self.directories() {
+            loop {
+                match files::remove_tree(directory) {
+                    Ok(()) => break,
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
+                    // The host takes a moment to forget the dead.
+                    Err(error) if error.raw_os_error() == Some(16) && Instant::now() < deadline => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    Err(error) => {
+                        return Err(error).with_context(|| format!("remove cgroup {}", directory.display()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn directories(&self) -> Vec<&Path> {
+        let mut all: Vec<&Path> = self.v1.values().map(PathBuf::as_path).chain(self.v2.as_deref()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    fn root_of<'a>(&'a self, directory: &'a Path) -> &'a Path {
+        self.roots.iter().find(|root| directory.starts_with(root)).map_or(directory, PathBuf::as_path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hierarchy::Mounted;
+    use super::*;
+
+    fn hierarchy() -> Hierarchy {
+        Hierarchy {
+            v1: vec![Mounted {
+                root: "/sys/fs/cgroup/memory".into(),
+                controllers: vec!["memory".into()],
+                own: "/session".into(),
+            }],
+            v2: None,
+        }
+    }
+
+    #[test]
+    fn paths_follow_runc() {
+        let plan = |path: &str| {
+            let cgroup = Cgroup::plan(&hierarchy(), path, "box");
+            cgroup.v1["memory"].display().to_string()
+        };
+        assert_eq!(plan("/docker/x"), "/sys/fs/cgroup/memory/docker/x");
+        assert_eq!(plan(""), "/sys/fs/cgroup/memory/session/box");
+        assert_eq!(plan("rel/x"), "/sys/fs/cgroup/memory/session/rel/x");
+        assert_eq!(plan("/../../x"), "/sys/fs/cgroup/memory/x");
+    }
+}

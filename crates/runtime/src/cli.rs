@@ -1,0 +1,125 @@
+//! The command line: runc's, and a few commands more.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use control::JailMode;
+
+use crate::commands;
+use crate::log::Format;
+
+/// An OCI runtime whose containers run on a kernel of their own.
+#[derive(Debug, Parser)]
+#[command(name = "sallet", disable_version_flag = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Flags before the command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Globals {
+    /// Folder for the state of containers [default: /run/sallet]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// File to append messages to instead of standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// Shape of those messages
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log_format: Format,
+    /// Also write messages for developers
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Take cgroupsPath as SLICE:PREFIX:NAME
+    #[arg(long)]
+    pub(crate) systemd_cgroup: bool,
+    /// Accepted for runc's sake: it is found out
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    pub(crate) rootless: Option<String>,
+    /// Accepted for runc's sake
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub(crate) criu: Option<PathBuf>,
+    /// File for the kernel process's own messages
+    #[arg(long, value_name = "FILE")]
+    pub(crate) debug_log: Option<PathBuf>,
+    /// Write the guest's system calls, as strace would, to the debug log
+    #[arg(long)]
+    pub(crate) strace: bool,
+    /// Development aid: how much of the jail to use (on, noseccomp, off)
+    #[arg(long, value_name = "MODE", hide = true, value_parser = jail_mode)]
+    pub(crate) jail: Option<JailMode>,
+    /// Print the version
+    #[arg(long, short = 'v')]
+    pub(crate) version: bool,
+}
+
+impl Globals {
+    /// The folder for the state of containers.
+    pub(crate) fn root(&self) -> PathBuf {
+        if let Some(root) = &self.root {
+            return root.clone();
+        }
+        let uid = rustix::process::geteuid().as_raw();
+        if uid == 0 {
+            return "/run/sallet".into();
+        }
+        match std::env::var_os("XDG_RUNTIME_DIR") {
+            Some(run) if !run.is_empty() => PathBuf::from(run).join("sallet"),
+            _ => format!("/tmp/sallet-{uid}").into(),
+        }
+    }
+}
+
+fn jail_mode(text: &str) -> Result<JailMode, String> {
+    match text {
+        "on" => Ok(JailMode::On),
+        "noseccomp" => Ok(JailMode::NoSeccomp),
+        "off" => Ok(JailMode::Off),
+        _ => Err("on, noseccomp or off".into()),
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a container of a bundle
+    Create(commands::create::Create),
+    /// Run the program of a created container
+    Start(commands::start::Start),
+    /// Make a container, run its program and wait for it
+    Run(commands::run::Run),
+    /// Print the state of a container
+    State(commands::state::State),
+    /// Send a signal to a container's first process
+    Kill(commands::kill::Kill),
+    /// Remove a container
+    Delete(commands::delete::Delete),
+    /// Run another program in a container
+    Exec(commands::exec::Exec),
+    /// List the processes of a container
+    Ps(commands::ps::Ps),
+    /// List containers
+    List(commands::list::List),
+    /// Stop all processes of a container for a while
+    Pause(commands::pause::Pause),
+    /// Let a paused container go on
+    Resume(commands::pause::Resume),
+    /// Print counters of a container
+    Events(commands::events::Events),
+    /// Change the limits of a container
+    Update(commands::update::Update),
+    /// Write a configuration to start from
+    Spec(commands::spec::Spec),
+    /// Print what this runtime can do, as JSON
+    Features(commands::features::Features),
+    /// Run a program of this machine in a sandbox, without a bundle
+    Do(commands::r#do::Do),
+    /// Register with Docker
+    Install(commands::install::Install),
+    /// Become a kernel process
+    #[command(hide = true)]
+    Boot(commands::boot::Boot),
+}

@@ -1,0 +1,132 @@
+//! `sallet do`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use super::run::wait_for;
+use crate::cli::Globals;
+use crate::create::{self, Plan, Terminal};
+use crate::oci::config::{Capabilities, Config, ConsoleSize, Linux, Namespace, Process, Root, User};
+use crate::oci::{VERSION, capability};
+use crate::terminal;
+use crate::view::{self, Wanted};
+
+#[derive(Debug, Args)]
+pub(crate) struct Do {
+    /// Show this file or folder, read-only; may be repeated
+    #[arg(long, value_name = "PATH")]
+    ro: Vec<PathBuf>,
+    /// Show this file or folder; writes reach the host; may be repeated
+    #[arg(long, value_name = "PATH")]
+    rw: Vec<PathBuf>,
+    /// Network of the sandbox
+    #[arg(long, value_enum, default_value = "none")]
+    net: Net,
+    /// Show all files of this machine; writes stay in the sandbox
+    #[arg(long)]
+    all_files: bool,
+    /// Folder to start in [default: the current one]
+    #[arg(long)]
+    cwd: Option<PathBuf>,
+    /// NAME=VALUE, or NAME to pass ours on; may be repeated
+    #[arg(long, short)]
+    env: Vec<String>,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Net {
+    /// The host's
+    Host,
+    /// Loopback alone
+    None,
+}
+
+/// Variables that describe the caller's terminal and language, not the caller.
+const PASSED_ON: [&str; 6] = ["PATH", "TERM", "COLORTERM", "LANG", "LC_ALL", "TZ"];
+
+impl Do {
+    pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+        let cwd = match &self.cwd {
+            Some(cwd) => std::path::absolute(cwd)?,
+            None => std::env::current_dir()?,
+        };
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
+        let wanted = Wanted {
+            command: self.command[0].clone(),
+            cwd: cwd.clone(),
+            readonly: self.ro.clone(),
+            writable: self.rw.clone(),
+            all_files: self.all_files,
+            uid,
+        };
+        let view = view::choose(&wanted)?;
+        let with_terminal = [0, 1].iter().all(|fd| is_terminal(*fd));
+        let plan = Plan {
+            id: format!("do-{}", rustix::process::getpid().as_raw_nonzero()),
+            bundle: cwd.clone(),
+            rootfs: "/".into(),
+            config: self.config(&view, uid, gid, with_terminal)?,
+            preserve_fds: 0,
+            terminal: if with_terminal { Terminal::Ours } else { Terminal::None },
+            pid_file: None,
+        };
+        let created = create::create_with(globals, plan, |fds| view.open(fds))?;
+        wait_for(created, false)
+    }
+
+    fn config(&self, view: &view::Chosen, uid: u32, gid: u32, with_terminal: bool) -> Result<Config> {
+        let mut env: Vec<String> = PASSED_ON
+            .iter()
+            .filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)))
+            .collect();
+        env.push(format!("HOME={}", view.home));
+        for entry in &self.env {
+            match (entry.contains('='), std::env::var(entry)) {
+                (true, _) => env.push(entry.clone()),
+                (false, Ok(value)) => env.push(format!("{entry}={value}")),
+                (false, Err(_)) => bail!("environment variable {entry} is not set"),
+            }
+        }
+        let capabilities: Vec<String> = if uid == 0 { capability::names().collect() } else { Vec::new() };
+        let size = terminal::own_size()
+            .map(|size| ConsoleSize { height: size.rows.into(), width: size.columns.into() });
+        let network =
+            (self.net == Net::None).then(|| Namespace { kind: "network".into(), path: String::new() });
+        Ok(Config {
+            oci_version: VERSION.into(),
+            process: Some(Process {
+                terminal: with_terminal,
+                console_size: size.filter(|_| with_terminal),
+                user: User { uid, gid, ..User::default() },
+                args: self.command.clone(),
+                env,
+                cwd: view.cwd.clone(),
+                capabilities: Some(Capabilities {
+                    bounding: capabilities.clone(),
+                    effective: capabilities.clone(),
+                    permitted: capabilities,
+                    ..Capabilities::default()
+                }),
+                ..Process::default()
+            }),
+            root: Some(Root { path: "/".into(), readonly: false }),
+            hostname: "sallet".into(),
+            linux: Some(Linux { namespaces: network.into_iter().collect(), ..Linux::default() }),
+            ..Config::default()
+        })
+    }
+}
+
+fn is_terminal(fd: i32) -> bool {
+    match fd {
+        0 => rustix::termios::isatty(rustix::stdio::stdin()),
+        _ => rustix::termios::isatty(rustix::stdio::stdout()),
+    }
+}

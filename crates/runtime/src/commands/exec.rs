@@ -1,0 +1,278 @@
+//! `sallet exec`
+//!
+//! The process stays as a waiter for the guest's: signals it can catch go to
+//! the guest process, its death by SIGKILL kills the guest process (the kernel
+//! process sees the connection end), and it ends as the guest process does.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use control::{Channel, ConsoleSize, ExitStatus, ProcessSpec, Reply, Request};
+use host::namespace::Fork;
+use host::signal_fd::SignalFd;
+
+use crate::cli::Globals;
+use crate::container::Container;
+use crate::create::{preserved, write_pid_file};
+use crate::launch::FdList;
+use crate::oci::{Config, Process, capability, config, translate};
+use crate::state::Status;
+use crate::supervise::{self, Relay, SIGWINCH};
+use crate::terminal::{self, Pty, RawMode};
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Unix socket that gets the master of the terminal
+    #[arg(long)]
+    console_socket: Option<PathBuf>,
+    /// Folder to start in
+    #[arg(long)]
+    cwd: Option<String>,
+    /// NAME=VALUE; may be repeated
+    #[arg(long, short)]
+    env: Vec<String>,
+    /// Give the program a terminal
+    #[arg(long, short)]
+    tty: bool,
+    /// UID or UID:GID
+    #[arg(long, short)]
+    user: Option<String>,
+    /// Further group; may be repeated
+    #[arg(long, short = 'g')]
+    additional_gids: Vec<u32>,
+    /// File with the process object of a configuration
+    #[arg(long, short)]
+    process: Option<PathBuf>,
+    /// Do not wait for the program
+    #[arg(long, short)]
+    detach: bool,
+    /// File to write the waiter's process id to
+    #[arg(long)]
+    pid_file: Option<PathBuf>,
+    /// Accepted for runc's sake
+    #[arg(long, hide = true)]
+    process_label: Option<String>,
+    /// Accepted for runc's sake
+    #[arg(long, hide = true)]
+    apparmor: Option<String>,
+    /// Accepted for runc's sake
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+    /// Accepted for runc's sake
+    #[arg(long, hide = true)]
+    cgroup: Vec<String>,
+    /// Set PR_SET_NO_NEW_PRIVS
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Further capability; may be repeated
+    #[arg(long, short)]
+    cap: Vec<String>,
+    /// Pass descriptors 3 to 2 + N on
+    #[arg(long, default_value_t = 0)]
+    preserve_fds: u32,
+    /// Run in a paused container, once it is resumed
+    #[arg(long)]
+    ignore_paused: bool,
+    /// Name of the container
+    id: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl Exec {
+    pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+        let container = Container::load(&globals.root(), &self.id)?;
+        match container.state.status() {
+            Status::Stopped => bail!("cannot exec in a stopped container"),
+            Status::Paused if !self.ignore_paused => bail!("cannot exec in a paused container"),
+            _ => {}
+        }
+        let mut process = self.process(&container)?;
+        if process.terminal && self.detach && self.console_socket.is_none() {
+            bail!("cannot allocate tty if the runtime will detach without setting console socket");
+        }
+        if !process.terminal && self.console_socket.is_some() {
+            bail!("cannot use console socket if the runtime will not detach or allocate tty");
+        }
+        if process.terminal && process.console_size.is_none() && self.console_socket.is_none() {
+            process.console_size = terminal::own_size();
+        }
+        let mut fds = FdList::default();
+        let mut terminal = None;
+        if process.terminal {
+            let pty = Pty::open(process.console_size)?;
+            if let Some(socket) = &self.console_socket {
+                pty.send_master(socket)?;
+            }
+            fds.add(pty.slave.try_clone()?);
+            terminal = Some(pty);
+        } else {
+            for fd in 0..3 {
+                fds.add(host::inherited::duplicate(fd).context("standard streams")?);
+            }
+        }
+        let preserved = preserved(self.preserve_fds, &mut fds)?.len();
+
+        let channel = container.connect()?;
+        let request = Request::Exec { process: Box::new(process), preserved };
+        channel.send(&request, &fds.borrow())?;
+        let pid = match channel.receive::<Reply>()? {
+            (Reply::Started { pid }, _) => pid,
+            (Reply::Error { message, .. }, _) => return Err(anyhow!(message)),
+            (other, _) => bail!("unexpected answer {other:?}"),
+        };
+        let waiter = Waiter { channel, container, pid };
+        // What only the start needed goes, in the waiter above all.
+        drop(request);
+        drop(fds);
+        if self.detach || self.console_socket.is_some() {
+            self.wait_apart(waiter, terminal)
+        } else {
+            self.wait_here(&waiter, terminal)
+        }
+    }
+
+    /// The process object, from the file or from flags over the container's.
+    fn process(&self, container: &Container) -> Result<ProcessSpec> {
+        if let Some(path) = &self.process {
+            let text = fs::read(path).with_context(|| path.display().to_string())?;
+            let process: Process = config::parse(&text).with_context(|| path.display().to_string())?;
+            return translate::process(&process);
+        }
+        if self.command.is_empty() {
+            bail!("process args cannot be empty");
+        }
+        let mut process = Config::load(&container.state.bundle)?.process.unwrap_or_default();
+        process.args = self.command.clone();
+        process.terminal = self.tty;
+        process.console_size = None;
+        if let Some(cwd) = &self.cwd {
+            process.cwd = cwd.clone();
+        }
+        process.env.extend(self.env.iter().cloned());
+        if self.no_new_privs {
+            process.no_new_privileges = true;
+        }
+        if let Some(user) = &self.user {
+            let (uid, gid) = user.split_once(':').unwrap_or((user, ""));
+            process.user.uid = uid.parse().with_context(|| format!("parsing {uid:?} as a user id"))?;
+            if !gid.is_empty() {
+                process.user.gid = gid.parse().with_context(|| format!("parsing {gid:?} as a group id"))?;
+            }
+        }
+        process.user.additional_gids.extend(&self.additional_gids);
+        if let Some(name) = self.cap.iter().find(|name| capability::bit(name).is_none()) {
+            bail!("unknown capability {name:?}");
+        }
+        if !self.cap.is_empty() {
+            let sets = process.capabilities.get_or_insert_default();
+            for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+                set.extend(self.cap.iter().cloned());
+            }
+        }
+        translate::process(&process)
+    }
+
+    fn wait_here(&self, waiter: &Waiter, terminal: Option<Pty>) -> Result<ExitCode> {
+        if let Some(path) = &self.pid_file {
+            write_pid_file(path, rustix::process::getpid().as_raw_nonzero().get())?;
+        }
+        let signals = supervise::signals()?;
+        let master = terminal.map(|pty| pty.master);
+        let _raw = master.as_ref().map(|_| RawMode::enter()).transpose()?;
+        waiter.wait(&signals, master.map(Relay::new), None)
+    }
+
+    /// Leaves a child that waits; we end at once, unless we shall wait for it.
+    fn wait_apart(&self, waiter: Waiter, terminal: Option<Pty>) -> Result<ExitCode> {
+        match host::namespace::fork().context("fork the waiter")? {
+            Fork::Parent(pid) => {
+                if let Some(path) = &self.pid_file {
+                    write_pid_file(path, pid)?;
+                }
+                if self.detach {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                let pid = rustix::process::Pid::from_raw(pid).context("fork")?;
+                let status = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?
+                    .and_then(|(_, status)| status.exit_status());
+                Ok(ExitCode::from(u8::try_from(status.unwrap_or(1)).unwrap_or(1)))
+            }
+            Fork::Child => {
+                let signals = supervise::signals()?;
+                // A session leader with the terminal as its own gets SIGWINCH
+                // when the engine sets another size, and SIGHUP at its end.
+                rustix::process::setsid().context("start a session")?;
+                let slave = terminal.map(|pty| pty.slave);
+                if let Some(slave) = &slave {
+                    rustix::process::ioctl_tiocsctty(slave).context("take the terminal")?;
+                }
+                close_streams()?;
+                waiter.wait(&signals, None, slave)
+            }
+        }
+    }
+}
+
+/// Stands in for one guest process.
+struct Waiter {
+    channel: Channel,
+    container: Container,
+    pid: i32,
+}
+
+impl Waiter {
+    fn wait(&self, signals: &SignalFd, relay: Option<Relay>, slave: Option<OwnedFd>) -> Result<ExitCode> {
+        let relayed = relay.is_some();
+        let mut last_size = None;
+        supervise::run(signals, self.channel.as_fd(), relay, |signal| {
+            if signal == SIGWINCH && !relayed {
+                let size = slave.as_ref().and_then(|slave| size_of(slave.as_fd()));
+                if size != last_size {
+                    last_size = size;
+                    self.resize(size);
+                }
+                return;
+            }
+            self.tell(&Request::Signal { pid: Some(self.pid), signal, all: false });
+        })?;
+        let status = match self.channel.receive::<Reply>() {
+            Ok((Reply::Exited(status), _)) => status,
+            Ok((other, _)) => bail!("unexpected answer {other:?}"),
+            // The sandbox is gone, and everything in it was killed.
+            Err(_) => ExitStatus::Signaled(9),
+        };
+        Ok(ExitCode::from(status.code()))
+    }
+
+    /// Over a connection of its own, so that answers do not mix. The guest
+    /// process, or the sandbox, may be gone by now.
+    fn tell(&self, request: &Request) {
+        let _ = self.container.ask(request);
+    }
+
+    fn resize(&self, size: Option<ConsoleSize>) {
+        if let Some(size) = size {
+            self.tell(&Request::WindowSize { pid: Some(self.pid), size });
+        }
+    }
+}
+
+fn size_of(terminal: BorrowedFd<'_>) -> Option<ConsoleSize> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    Some(ConsoleSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// The waiter must not hold the caller's pipes open.
+fn close_streams() -> Result<()> {
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! `sallet run`
+
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use rustix::process::{WaitId, WaitIdOptions};
+
+use super::create::CreateOptions;
+use crate::cli::Globals;
+use crate::create::{self, Created, Terminal};
+use crate::supervise::{self, Relay};
+use crate::terminal::{self, RawMode};
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    options: CreateOptions,
+    /// Do not wait for the program
+    #[arg(long, short)]
+    detach: bool,
+    /// Keep the container after its program has ended
+    #[arg(long)]
+    keep: bool,
+    /// Accepted for runc's sake: nobody is left without a parent
+    #[arg(long)]
+    no_subreaper: bool,
+    /// Name of the container, unique on this host
+    id: String,
+}
+
+impl Run {
+    pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+        if self.detach {
+            let plan = self.options.detached_plan(&self.id)?;
+            let mut created = create::create(globals, plan)?;
+            return match created.container.start() {
+                Ok(()) => Ok(ExitCode::SUCCESS),
+                Err(error) => {
+                    let _ = created.container.kill_process();
+                    let _ = created.container.destroy();
+                    Err(error)
+                }
+            };
+        }
+        if self.options.console_socket.is_some() {
+            bail!("cannot use console socket if the runtime will not detach or allocate tty");
+        }
+        let mut plan = self.options.plan(&self.id)?;
+        if let Some(process) = plan.config.process.as_mut().filter(|p| p.terminal) {
+            plan.terminal = Terminal::Ours;
+            if process.console_size.is_none() {
+                process.console_size = terminal::own_size().map(|size| crate::oci::config::ConsoleSize {
+                    height: size.rows.into(),
+                    width: size.columns.into(),
+                });
+            }
+        }
+        wait_for(create::create(globals, plan)?, self.keep)
+    }
+}
+
+/// Starts a created container, stands in for it until it has ended, and
+/// removes it. Gives its exit status.
+pub(crate) fn wait_for(created: Created, keep: bool) -> Result<ExitCode> {
+    let Created { mut container, pidfd, master } = created;
+    // Before the program can end and before it can be signalled.
+    let signals = supervise::signals()?;
+    let result = container.start().and_then(|()| {
+        let _raw = master.as_ref().map(|_| RawMode::enter()).transpose()?;
+        supervise::run(&signals, pidfd.as_fd(), master.map(Relay::new), |signal| {
+            // The program may have ended meanwhile.
+            let _ = container.kill(signal, false);
+        })
+    });
+    if result.is_err() {
+        let _ = container.kill_process();
+    }
+    let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+        .context("wait for the kernel process");
+    if !keep || result.is_err() {
+        container.destroy()?;
+    }
+    result?;
+    let status = status?.context("the kernel process left no status")?;
+    let code = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => 1,
+    };
+    Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)))
+}

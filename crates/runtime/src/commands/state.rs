@@ -1,0 +1,23 @@
+//! `sallet state`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::cli::Globals;
+use crate::container::Container;
+
+#[derive(Debug, Args)]
+pub(crate) struct State {
+    /// Name of the container
+    id: String,
+}
+
+impl State {
+    pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+        let container = Container::load(&globals.root(), &self.id)?;
+        println!("{}", serde_json::to_string_pretty(&container.oci_state())?);
+        Ok(ExitCode::SUCCESS)
+    }
+}

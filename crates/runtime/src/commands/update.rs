@@ -1,0 +1,144 @@
+//! `sallet update`
+
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::cli::Globals;
+use crate::container::Container;
+use crate::oci::Resources;
+use crate::oci::config::{self, BlockIo, Cpu, Memory, Pids};
+use crate::state::Status;
+
+#[derive(Debug, Args)]
+pub(crate) struct Update {
+    /// JSON file with limits; - is standard input
+    #[arg(long, short)]
+    resources: Option<PathBuf>,
+    /// Weight for block devices, 10 to 1000
+    #[arg(long)]
+    blkio_weight: Option<u16>,
+    /// Length of a period in microseconds
+    #[arg(long)]
+    cpu_period: Option<u64>,
+    /// CPU time per period in microseconds
+    #[arg(long, allow_hyphen_values = true)]
+    cpu_quota: Option<i64>,
+    /// Share of CPU time beside others
+    #[arg(long, alias = "cpu-shares")]
+    cpu_share: Option<u64>,
+    /// Real-time period in microseconds
+    #[arg(long)]
+    cpu_rt_period: Option<u64>,
+    /// Real-time CPU time per period in microseconds
+    #[arg(long, allow_hyphen_values = true)]
+    cpu_rt_runtime: Option<i64>,
+    /// CPUs to use, such as 0-2,5
+    #[arg(long)]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long)]
+    cpuset_mems: Option<String>,
+    /// Bytes of memory
+    #[arg(long, allow_hyphen_values = true)]
+    memory: Option<String>,
+    /// Bytes of memory to keep when the host runs short
+    #[arg(long, allow_hyphen_values = true)]
+    memory_reservation: Option<String>,
+    /// Bytes of memory and swap together
+    #[arg(long, allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    /// Greatest number of tasks
+    #[arg(long, allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// Name of the container
+    id: String,
+}
+
+impl Update {
+    pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+        let mut container = Container::load(&globals.root(), &self.id)?;
+        if container.state.status() == Status::Stopped {
+            bail!("container not running");
+        }
+        let resources = match &self.resources {
+            Some(path) => read(path)?,
+            None => self.resources_of_flags()?,
+        };
+        container.state.cgroup.apply(&resources)?;
+        container.state.resources = resources;
+        container.save()?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn resources_of_flags(&self) -> Result<Resources> {
+        let memory = |text: &Option<String>| text.as_deref().map(bytes).transpose();
+        Ok(Resources {
+            memory: Some(Memory {
+                limit: memory(&self.memory)?,
+                reservation: memory(&self.memory_reservation)?,
+                swap: memory(&self.memory_swap)?,
+                ..Memory::default()
+            }),
+            cpu: Some(Cpu {
+                shares: self.cpu_share,
+                quota: self.cpu_quota,
+                period: self.cpu_period,
+                realtime_runtime: self.cpu_rt_runtime,
+                realtime_period: self.cpu_rt_period,
+                cpus: self.cpuset_cpus.clone(),
+                mems: self.cpuset_mems.clone(),
+                idle: None,
+            }),
+            pids: self.pids_limit.map(|limit| Pids { limit }),
+            block_io: self.blkio_weight.map(|weight| BlockIo { weight: Some(weight), ..BlockIo::default() }),
+            ..Resources::default()
+        })
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Resources> {
+    let mut text = Vec::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin().lock().read_to_end(&mut text)?;
+    } else {
+        text = fs::read(path).with_context(|| path.display().to_string())?;
+    }
+    config::parse(&text).context("the resources are no valid JSON")
+}
+
+/// `64m` is 64 MiB.
+fn bytes(text: &str) -> Result<i64> {
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let (number, shift) = match lower.chars().last() {
+        Some('k') => (&lower[..lower.len() - 1], 10),
+        Some('m') => (&lower[..lower.len() - 1], 20),
+        Some('g') => (&lower[..lower.len() - 1], 30),
+        Some('t') => (&lower[..lower.len() - 1], 40),
+        _ => (lower, 0),
+    };
+    number
+        .parse::<i64>()
+        .ok()
+        .and_then(|n| n.checked_mul(1 << shift))
+        .with_context(|| format!("invalid number of bytes {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes("64m").unwrap(), 64 << 20);
+        assert_eq!(bytes("1Gb").unwrap(), 1 << 30);
+        assert_eq!(bytes("-1").unwrap(), -1);
+        assert!(bytes("much").is_err());
+        assert!(bytes("").is_err());
+    }
+}

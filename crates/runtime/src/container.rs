@@ -1,0 +1,411 @@
+//! A container as the commands see it: a directory below `--root`, a record
+//! in it, a control socket, a kernel process.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use control::{Channel, Reply, Request};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde::Serialize;
+
+use crate::hooks;
+use crate::log;
+use crate::state::{Recorded, State, Status, process_stat};
+
+const SOCKET: &str = "control.sock";
+const SIGKILL: i32 = 9;
+
+/// One container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    directory: PathBuf,
+    pub(crate) state: State,
+}
+
+/// The OCI state, for `state` and for hooks.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OciState<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    pub(crate) pid: i32,
+    pub(crate) status: Status,
+    bundle: &'a Path,
+    rootfs: &'a Path,
+    created: &'a str,
+    owner: String,
+    annotations: &'a std::collections::BTreeMap<String, String>,
+}
+
+impl Container {
+    /// Records a new container. What `state` names may be made afterwards.
+    pub(crate) fn record(root: &Path, state: State) -> Result<Container> {
+        check_id(&state.id)?;
+        make_root(root)?;
+        let directory = root.join(&state.id);
+        let made = fs::DirBuilder::new().mode(0o700).create(&directory);
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                bail!("container with id exists: {}", state.id)
+            }
+            other => other.with_context(|| format!("make {}", directory.display()))?,
+        }
+        let container = Container { directory, state };
+        if let Err(error) = container.save() {
+            let _ = fs::remove_dir_all(&container.directory);
+            return Err(error);
+        }
+        Ok(container)
+    }
+
+    /// Finds a container.
+    pub(crate) fn load(root: &Path, id: &str) -> Result<Container> {
+        check_id(id)?;
+        let directory = root.join(id);
+        match State::load(&directory) {
+            Ok(state) => Ok(Container { directory, state }),
+            Err(_) if !directory.exists() => bail!("container does not exist"),
+            // The command that made it was killed between two steps.
+            Err(error) => match error.downcast_ref::<io::Error>() {
+                Some(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                    Ok(Container { directory, state: State { id: id.to_owned(), ..State::default() } })
+                }
+                _ => Err(error.context(format!("container {id}"))),
+            },
+        }
+    }
+
+    /// Every container below `root`, by id.
+    pub(crate) fn all(root: &Path) -> Result<Vec<Container>> {
+        let entries = match fs::read_dir(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("read {}", root.display()))?,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let Some(id) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
+            if !entry.file_type()?.is_dir() || check_id(&id).is_err() {
+                continue;
+            }
+            match Container::load(root, &id) {
+                Ok(container) => all.push(container),
+                Err(error) => log::warning(&format!("{error:#}")),
+            }
+        }
+        all.sort_by(|a, b| a.state.id.cmp(&b.state.id));
+        Ok(all)
+    }
+
+    /// Writes the record.
+    pub(crate) fn save(&self) -> Result<()> {
+        self.state.save(&self.directory)
+    }
+
+    /// Records the kernel process.
+    pub(crate) fn set_process(&mut self, pid: i32) -> Result<()> {
+        self.state.pid = pid;
+        self.state.pid_start = process_stat(pid).context("the kernel process is gone")?.start;
+        self.save()
+    }
+
+    /// Forgets a container that never came to be.
+    pub(crate) fn forget(self) {
+        if let Err(error) = self.state.cgroup.remove() {
+            log::debug(&format!("{error:#}"));
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+
+    /// The OCI state.
+    pub(crate) fn oci_state(&self) -> OciState<'_> {
+        let status = self.state.status();
+        OciState {
+            oci_version: crate::oci::VERSION,
+            id: &self.state.id,
+            pid: if status == Status::Stopped { 0 } else { self.state.pid },
+            status,
+            bundle: &self.state.bundle,
+            rootfs: &self.state.rootfs,
+            created: &self.state.created,
+            owner: user_name(self.state.owner_uid),
+            annotations: &self.state.annotations,
+        }
+    }
+
+    /// The OCI state as hooks get it.
+    pub(crate) fn hook_state(&self, status: Status) -> Result<String> {
+        let mut state = self.oci_state();
+        state.status = status;
+        if status != Status::Stopped {
+            state.pid = self.state.pid;
+        }
+        Ok(serde_json::to_string(&state)?)
+    }
+
+    /// The control socket, listening, for a new kernel process.
+    pub(crate) fn listen(&self) -> Result<OwnedFd> {
+        let socket = new_socket()?;
+        self.with_socket_address(|address| rustix::net::bind(&socket, address))
+            .context("bind the control socket")?;
+        rustix::net::listen(&socket, 128)?;
+        Ok(socket)
+    }
+
+    /// A conversation with the kernel process.
+    pub(crate) fn connect(&self) -> Result<Channel> {
+        let socket = new_socket()?;
+        self.with_socket_address(|address| rustix::net::connect(&socket, address))
+            .context("connect to the kernel process")?;
+        Ok(Channel::new(socket))
+    }
+
+    /// Socket addresses hold 107 bytes, directories may be longer.
+    fn with_socket_address(
+        &self,
+        call: impl FnOnce(&SocketAddrUnix) -> rustix::io::Result<()>,
+    ) -> Result<()> {
+        use std::os::fd::AsRawFd;
+        let path = self.directory.join(SOCKET);
+        if let Ok(address) = SocketAddrUnix::new(&path) {
+            return Ok(call(&address)?);
+        }
+        let directory = fs::File::open(&self.directory)?;
+        let short = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+        Ok(call(&SocketAddrUnix::new(short)?)?)
+    }
+
+    /// Sends one request and gives its answer; an `Error` answer is an error.
+    pub(crate) fn ask(&self, request: &Request) -> Result<Reply> {
+        let channel = self.connect()?;
+        channel.send(request, &[])?;
+        let (reply, _) = channel.receive::<Reply>()?;
+        match reply {
+            Reply::Error { message, .. } => Err(anyhow!(message)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Runs the prepared first process, then the poststart hooks.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        match self.state.status() {
+            Status::Created => {}
+            Status::Stopped => bail!("cannot start a container that has stopped"),
+            Status::Creating => bail!("cannot start a container that is being created"),
+            Status::Running | Status::Paused => {
+                bail!("cannot start an already running container")
+            }
+        }
+        let before = self.state.recorded;
+        self.state.recorded = Recorded::Started;
+        self.save()?;
+        if let Err(error) = self.ask(&Request::Start) {
+            self.state.recorded = before;
+            self.save()?;
+            return Err(error);
+        }
+        let state = self.hook_state(Status::Running)?;
+        if let Err(error) = hooks::run("poststart", &self.state.hooks.poststart, &state) {
+            self.kill_process()?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to the first process, or to all.
+    pub(crate) fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        let status = self.state.status();
+        if status == Status::Stopped {
+            if all {
+                return Ok(());
+            }
+            bail!("container not running");
+        }
+        if signal == SIGKILL {
+            self.send_kill()?;
+            if status == Status::Paused {
+                self.state.cgroup.freeze(false)?;
+            }
+            return Ok(());
+        }
+        if status == Status::Paused {
+            bail!("cannot signal a paused container with a signal other than SIGKILL");
+        }
+        self.ask(&Request::Signal { pid: None, signal, all })?;
+        Ok(())
+    }
+
+    /// Removes a container that has stopped, or with `force` any.
+    pub(crate) fn delete(self, force: bool) -> Result<()> {
+        let status = self.state.status();
+        match status {
+            Status::Stopped => {}
+            Status::Created => self.kill_process()?,
+            _ if force => self.kill_process()?,
+            _ => bail!("cannot delete container {} that is not stopped: {}", self.state.id, status.word()),
+        }
+        self.destroy()
+    }
+
+    /// Removes everything of a dead container, then runs the poststop hooks.
+    pub(crate) fn destroy(self) -> Result<()> {
+        for pid in self.state.cgroup.processes() {
+            if let Some(pid) = Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+        self.state.cgroup.remove()?;
+        let state = self.hook_state(Status::Stopped)?;
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", self.directory.display()));
+            }
+            _ => {}
+        }
+        for hook in &self.state.hooks.poststop {
+            if let Err(error) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
+                log::warning(&format!("{error:#}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills the kernel process, and with it everything in its PID namespace,
+    /// and waits until it is dead.
+    pub(crate) fn kill_process(&self) -> Result<()> {
+        let Some(pidfd) = self.send_kill()? else {
+            return Ok(());
+        };
+        if self.state.cgroup.is_frozen() {
+            self.state.cgroup.freeze(false)?;
+        }
+        // The namespace's other processes are dead before its first one is.
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        let timeout = Timespec::try_from(Duration::from_secs(10))?;
+        if rustix::event::poll(&mut fds, Some(&timeout))? == 0 {
+            bail!("the kernel process {} does not die", self.state.pid);
+        }
+        Ok(())
+    }
+
+    /// Host process ids of the kernel process and the guest's.
+    pub(crate) fn host_processes(&self) -> Vec<i32> {
+        let members = self.state.cgroup.processes();
+        if members.is_empty() { same_pid_namespace(self.state.pid) } else { members }
+    }
+
+    fn send_kill(&self) -> Result<Option<OwnedFd>> {
+        let Some(pidfd) = self.pidfd()? else {
+            return Ok(None);
+        };
+        match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(Some(pidfd)),
+            Err(error) => Err(error).context("kill the kernel process"),
+        }
+    }
+
+    /// A descriptor of the kernel process, if it lives.
+    fn pidfd(&self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.state.pid) else {
+            return Ok(None);
+        };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error).context("find the kernel process"),
+        };
+        // Only now is it certain whose descriptor this is.
+        Ok(self.state.is_alive().then_some(pidfd))
+    }
+}
+
+/// Without a cgroup: who lives in the kernel process's PID namespace.
+fn same_pid_namespace(pid: i32) -> Vec<i32> {
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(wanted) = namespace(pid) else {
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| namespace(*pid).as_ref() == Some(&wanted))
+        .collect()
+}
+
+fn new_socket() -> Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
+fn make_root(root: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(root)
+        .with_context(|| format!("make {}", root.display()))?;
+    let owner = fs::metadata(root)?.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        bail!("{} belongs to somebody else", root.display());
+    }
+    Ok(())
+}
+
+/// runc's rule for names.
+fn check_id(id: &str) -> Result<()> {
+    let fits = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b));
+    if id.is_empty() || !fits || id == "." || id == ".." || id.len() > 1024 {
+        bail!("invalid container id format: {id:?}");
+    }
+    Ok(())
+}
+
+/// The name in /etc/passwd, else the number.
+pub(crate) fn user_name(uid: u32) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    passwd
+        .lines()
+        .find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        })
+        .unwrap_or_else(|| format!("#{uid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_stay_inside_the_root() {
+        for good in ["a", "A_b+c-d.e", "0", "..."] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "ä", "a\n"] {
+            assert!(check_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_once_and_freed() {
+        let root = std::env::temp_dir().join(format!("sallet-test-{}", std::process::id()));
+        let state = || State { id: "box".into(), ..State::default() };
+        let first = Container::record(&root, state()).unwrap();
+        assert!(Container::record(&root, state()).is_err());
+        assert_eq!(Container::all(&root).unwrap().len(), 1);
+        assert_eq!(first.state.status(), Status::Stopped);
+        first.delete(false).unwrap();
+        assert!(Container::load(&root, "box").is_err());
+        fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -1,0 +1,427 @@
+//! From a configuration to a container that waits for `start`.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use control::{BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, RootSpec, StdioSpec, Tracing};
+
+use crate::cgroup::{Cgroup, Hierarchy};
+use crate::cli::Globals;
+use crate::container::Container;
+use crate::launch::{self, FdList, Ids, Network};
+use crate::oci::config::Linux;
+use crate::oci::mounts::{ParsedKind, parse};
+use crate::oci::{Config, translate};
+use crate::rootless;
+use crate::state::{Recorded, State, Status};
+use crate::terminal::Pty;
+use crate::{clock, hooks, log};
+
+/// What to make a container of.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) config: Config,
+    /// Descriptors 3 to 2 + N go to the first process.
+    pub(crate) preserve_fds: u32,
+    pub(crate) terminal: Terminal,
+    pub(crate) pid_file: Option<PathBuf>,
+}
+
+/// Who holds the other end of the first process's terminal.
+#[derive(Debug)]
+pub(crate) enum Terminal {
+    /// There is no terminal.
+    None,
+    /// Whoever listens on this socket.
+    Socket(PathBuf),
+    /// The caller.
+    Ours,
+}
+
+/// The files a sandbox sees.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) root: RootSpec,
+    pub(crate) mounts: Vec<MountSpec>,
+}
+
+/// A container that waits for `start`.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) container: Container,
+    /// The kernel process, our child.
+    pub(crate) pidfd: OwnedFd,
+    /// The master of [`Terminal::Ours`].
+    pub(crate) master: Option<OwnedFd>,
+}
+
+impl Plan {
+    /// Reads a bundle.
+    pub(crate) fn from_bundle(id: &str, bundle: &Path) -> Result<Plan> {
+        let bundle = fs::canonicalize(bundle).with_context(|| format!("bundle {}", bundle.display()))?;
+        let config = Config::load(&bundle)?;
+        translate::refuse_unsupported(&config)?;
+        let root = config.root.as_ref().context("root is missing")?;
+        let rootfs = bundle.join(&root.path);
+        if !rootfs.is_dir() {
+            bail!("rootfs {} does not exist or is no directory", rootfs.display());
+        }
+        Ok(Plan {
+            id: id.to_owned(),
+            bundle,
+            rootfs,
+            config,
+            preserve_fds: 0,
+            terminal: Terminal::None,
+            pid_file: None,
+        })
+    }
+}
+
+/// Makes a container of a bundle.
+pub(crate) fn create(globals: &Globals, plan: Plan) -> Result<Created> {
+    let rootfs = plan.rootfs.clone();
+    let bundle = plan.bundle.clone();
+    let config = plan.config.clone();
+    create_with(globals, plan, |fds| bundle_view(&config, &bundle, &rootfs, fds))
+}
+
+/// Makes a container whose files `view` opens, after the hooks have run.
+pub(crate) fn create_with(
+    globals: &Globals,
+    plan: Plan,
+    view: impl FnOnce(&mut FdList) -> Result<View>,
+) -> Result<Created> {
+    let linux = plan.config.linux.clone().unwrap_or_default();
+    let process = plan.config.process.clone().unwrap_or_default();
+    let process = translate::process(&process)?;
+    let owner_uid = rustix::process::geteuid().as_raw();
+    let rootless = rootless::is_needed();
+    let ids = if rootless {
+        rootless::enter(&linux)?;
+        Ids::Entered
+    } else {
+        ids_of(&linux)
+    };
+    let cgroup = if rootless {
+        Cgroup::default()
+    } else {
+        let path = if globals.systemd_cgroup {
+            systemd_path(&linux.cgroups_path, &plan.id)
+        } else {
+            linux.cgroups_path.clone()
+        };
+        Cgroup::plan(&Hierarchy::find(), &path, &plan.id)
+    };
+    let mut container = Container::record(
+        &globals.root(),
+        State {
+            oci_version: plan.config.oci_version.clone(),
+            id: plan.id.clone(),
+            bundle: plan.bundle.clone(),
+            rootfs: plan.rootfs.clone(),
+            pid: 0,
+            pid_start: 0,
+            recorded: Recorded::Creating,
+            created: clock::rfc3339(clock::now()),
+            owner_uid,
+            rootless,
+            annotations: plan.config.annotations.clone(),
+            cgroup,
+            hooks: plan.config.hooks.clone().unwrap_or_default(),
+            resources: linux.resources.clone().unwrap_or_default(),
+        },
+    )?;
+    match fill(globals, &plan, &linux, process, &ids, &mut container, view) {
+        Ok((pidfd, master)) => Ok(Created { container, pidfd, master }),
+        Err(error) => {
+            container.forget();
+            Err(error)
+        }
+    }
+}
+
+/// Everything after the record.
+fn fill(
+    globals: &Globals,
+    plan: &Plan,
+    linux: &Linux,
+    process: control::ProcessSpec,
+    ids: &Ids,
+    container: &mut Container,
+    view: impl FnOnce(&mut FdList) -> Result<View>,
+) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    let cgroup = container.state.cgroup.clone();
+    if !cgroup.is_empty() {
+        cgroup.create()?;
+        if let Some(resources) = &linux.resources {
+            cgroup.apply(resources)?;
+        }
+    }
+    let (network, mode) = network_of(linux)?;
+    let kernel = launch::spawn(&plan.id, ids, network, |pid| {
+        cgroup.add(pid)?;
+        container.set_process(pid)
+    })?;
+    let all_hooks = container.state.hooks.clone();
+    if !all_hooks.prestart.is_empty()
+        || !all_hooks.create_runtime.is_empty()
+        || !all_hooks.create_container.is_empty()
+    {
+        let state = container.hook_state(Status::Creating)?;
+        hooks::run("prestart", &all_hooks.prestart, &state)?;
+        hooks::run("createRuntime", &all_hooks.create_runtime, &state)?;
+        hooks::run("createContainer", &all_hooks.create_container, &state)?;
+    }
+
+    let mut fds = FdList::default();
+    let (stdio, master) = open_stdio(plan, &process, &mut fds)?;
+    let preserved = preserved(plan.preserve_fds, &mut fds)?;
+    let view = view(&mut fds)?;
+    let control = fds.add(container.listen()?);
+    let start_container_hooks = all_hooks
+        .start_container
+        .iter()
+        .map(|hook| control::ProcessSpec {
+            args: if hook.args.is_empty() {
+                vec![hook.path.display().to_string()]
+            } else {
+                hook.args.clone()
+            },
+            env: hook.env.clone(),
+            cwd: "/".into(),
+            capabilities: process.capabilities,
+            ..control::ProcessSpec::default()
+        })
+        .collect();
+    let stub_oom_score_adj = process.oom_score_adj.unwrap_or(0);
+    let tracing = open_tracing(globals, &mut fds)?;
+    let spec = BootSpec {
+        id: plan.id.clone(),
+        hostname: some_text(&plan.config.hostname),
+        domainname: some_text(&plan.config.domainname),
+        process,
+        stdio,
+        preserved,
+        root: view.root,
+        mounts: view.mounts,
+        devices: translate::devices(linux)?,
+        masked_paths: linux.masked_paths.clone(),
+        readonly_paths: linux.readonly_paths.clone(),
+        sysctl: linux.sysctl.clone(),
+        control,
+        network: mode,
+        cgroup: translate::cgroup_info(linux.resources.as_ref()),
+        uid_mappings: translate::id_mappings(&linux.uid_mappings),
+        gid_mappings: translate::id_mappings(&linux.gid_mappings),
+        annotations: plan.config.annotations.clone(),
+        start_container_hooks,
+        hook_state: container.hook_state(Status::Created)?,
+        stub_oom_score_adj: if container.state.rootless {
+            // Nobody may go below the caller's score; the guest goes above.
+            stub_oom_score_adj.max(500)
+        } else {
+            stub_oom_score_adj
+        },
+        tracing,
+        jail: globals.jail.unwrap_or(JailMode::On),
+        own_id: ids.own_id(),
+    };
+    report_ignored(&plan.config);
+    kernel.boot(&spec, fds)?;
+    container.state.recorded = Recorded::Created;
+    container.save()?;
+    if let Some(path) = &plan.pid_file {
+        write_pid_file(path, kernel.pid)?;
+    }
+    Ok((kernel.release()?, master))
+}
+
+/// Opens what the bundle mounts.
+fn bundle_view(config: &Config, bundle: &Path, rootfs: &Path, fds: &mut FdList) -> Result<View> {
+    let readonly = config.root.as_ref().is_some_and(|root| root.readonly);
+    let tree =
+        host::mount::clone_tree(rootfs).with_context(|| format!("open rootfs {}", rootfs.display()))?;
+    let root = RootSpec::Host { fd: fds.add(tree), readonly, private_overlay: false };
+    let mut mounts = Vec::new();
+    for mount in &config.mounts {
+        let parsed = parse(mount)?;
+        let kind = match parsed.kind {
+            ParsedKind::Internal(kind) => kind,
+            ParsedKind::Bind => open_bind(&bundle.join(&parsed.source), parsed.flags.readonly, fds)
+                .with_context(|| format!("mount {} to {}", parsed.source, parsed.destination))?,
+        };
+        mounts.push(MountSpec {
+            destination: parsed.destination,
+            source: parsed.source,
+            kind,
+            flags: parsed.flags,
+            data: parsed.data,
+        });
+    }
+    Ok(View { root, mounts })
+}
+
+/// Opens one host file or folder as a detached mount.
+pub(crate) fn open_bind(source: &Path, readonly: bool, fds: &mut FdList) -> Result<MountKind> {
+    let directory = fs::metadata(source).with_context(|| source.display().to_string())?.is_dir();
+    let tree = host::mount::clone_tree(source)?;
+    if readonly {
+        let attributes = host::mount::Attributes { readonly: true, ..host::mount::Attributes::default() };
+        host::mount::set_attributes(&tree, attributes)?;
+    }
+    Ok(MountKind::Bind { fd: fds.add(tree), directory, private_overlay: false })
+}
+
+fn open_stdio(
+    plan: &Plan,
+    process: &control::ProcessSpec,
+    fds: &mut FdList,
+) -> Result<(StdioSpec, Option<OwnedFd>)> {
+    if !process.terminal {
+        let mut stream = |fd| -> Result<FdIndex> {
+            Ok(fds.add(host::inherited::duplicate(fd).context("standard streams")?))
+        };
+        return Ok((StdioSpec::Files([stream(0)?, stream(1)?, stream(2)?]), None));
+    }
+    let pty = Pty::open(process.console_size)?;
+    let master = match &plan.terminal {
+        Terminal::None => bail!("a terminal is asked for, but nobody holds its other end"),
+        Terminal::Socket(socket) => {
+            pty.send_master(socket)?;
+            None
+        }
+        Terminal::Ours => Some(pty.master),
+    };
+    Ok((StdioSpec::Terminal(fds.add(pty.slave)), master))
+}
+
+/// The caller's descriptors from 3 on.
+pub(crate) fn preserved(count: u32, fds: &mut FdList) -> Result<Vec<FdIndex>> {
+    (3..3 + i32::try_from(count).unwrap_or(0))
+        .map(|fd| {
+            let copy = host::inherited::duplicate(fd)
+                .with_context(|| format!("descriptor {fd} shall be preserved but is not open"))?;
+            Ok(fds.add(copy))
+        })
+        .collect()
+}
+
+fn open_tracing(globals: &Globals, fds: &mut FdList) -> Result<Tracing> {
+    let mut debug_log = None;
+    if let Some(path) = &globals.debug_log {
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .with_context(|| format!("open {}", path.display()))?;
+        debug_log = Some(fds.add(file));
+    }
+    let strace = match (globals.strace, &globals.debug_log) {
+        (false, _) => None,
+        (true, Some(path)) => Some(fds.add(fs::OpenOptions::new().append(true).open(path)?)),
+        (true, None) => Some(fds.add(host::inherited::duplicate(2)?)),
+    };
+    Ok(Tracing { debug_log, strace, debug: globals.debug })
+}
+
+fn ids_of(linux: &Linux) -> Ids {
+    let own = linux.namespaces.iter().any(|n| n.kind == "user");
+    if own && !linux.uid_mappings.is_empty() && !linux.gid_mappings.is_empty() {
+        Ids::Mapped {
+            uids: translate::id_mappings(&linux.uid_mappings),
+            gids: translate::id_mappings(&linux.gid_mappings),
+        }
+    } else {
+        Ids::Identity
+    }
+}
+
+fn network_of(linux: &Linux) -> Result<(Network, NetworkMode)> {
+    let found = linux.namespaces.iter().find(|n| n.kind == "network");
+    match found {
+        None => {
+            if let Some(name) = linux.sysctl.keys().find(|name| name.starts_with("net.")) {
+                bail!("sysctl \"{name}\" not allowed in host network namespace");
+            }
+            Ok((Network::Caller, NetworkMode::Host))
+        }
+        Some(namespace) if namespace.path.is_empty() => Ok((Network::New, NetworkMode::Own)),
+        Some(namespace) => {
+            let file = fs::File::open(&namespace.path)
+                .with_context(|| format!("network namespace {}", namespace.path))?;
+            Ok((Network::Join(file.into()), NetworkMode::Joined))
+        }
+    }
+}
+
+/// `slice:prefix:name` as systemd would lay it out, by hand.
+fn systemd_path(path: &str, id: &str) -> String {
+    let mut parts = path.split(':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(slice), Some(prefix), Some(name)) => {
+            let slice = if slice.is_empty() { "system.slice" } else { slice };
+            // A slice's name holds the names of those above it.
+            let stem = slice.strip_suffix(".slice").unwrap_or(slice);
+            let mut full = String::new();
+            let mut directory = String::new();
+            for part in stem.split('-').filter(|part| !part.is_empty()) {
+                if !full.is_empty() {
+                    full.push('-');
+                }
+                full.push_str(part);
+                directory.push_str(&format!("/{full}.slice"));
+            }
+            format!("{directory}/{prefix}-{name}.scope")
+        }
+        _ if path.is_empty() => format!("/system.slice/sallet-{id}.scope"),
+        _ => path.to_owned(),
+    }
+}
+
+/// What a bundle may ask for and the guest's kernel does without, told to
+/// developers only: engines ask for these on every container.
+fn report_ignored(config: &Config) {
+    let Some(linux) = &config.linux else {
+        return;
+    };
+    if linux.seccomp.is_some() {
+        log::debug("linux.seccomp is accepted and not enforced");
+    }
+    if let Some(process) = &config.process {
+        if process.apparmor_profile.is_some() {
+            log::debug("process.apparmorProfile is accepted and not applied");
+        }
+        if process.selinux_label.is_some() {
+            log::debug("process.selinuxLabel is accepted and not applied");
+        }
+    }
+}
+
+/// Writes a pid file in one step.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let draft = path.with_file_name(format!(".{}", path.file_name().unwrap_or_default().to_string_lossy()));
+    fs::write(&draft, pid.to_string())
+        .and_then(|()| fs::rename(&draft, path))
+        .with_context(|| format!("write pid file {}", path.display()))
+}
+
+fn some_text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::systemd_path;
+
+    #[test]
+    fn systemd_names_become_paths() {
+        assert_eq!(systemd_path("system.slice:docker:abc", "x"), "/system.slice/docker-abc.scope");
+        assert_eq!(systemd_path("a-b.slice:cri:c", "x"), "/a.slice/a-b.slice/cri-c.scope");
+    }
+}

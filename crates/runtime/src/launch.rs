@@ -1,0 +1,248 @@
+//! Starts a kernel process: namespaces, cgroups, descriptors, jail.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use control::{BootReply, BootSpec, Channel, FdIndex, IdMapping};
+use host::namespace::{NewNamespaces, Program, Spawned};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::Signal;
+
+use crate::log;
+
+/// Descriptors that will travel with a [`BootSpec`].
+#[derive(Debug, Default)]
+pub(crate) struct FdList {
+    fds: Vec<OwnedFd>,
+}
+
+impl FdList {
+    /// Adds one and names its place.
+    pub(crate) fn add(&mut self, fd: impl Into<OwnedFd>) -> FdIndex {
+        self.fds.push(fd.into());
+        FdIndex(self.fds.len() - 1)
+    }
+
+    /// All of them, to be sent.
+    pub(crate) fn borrow(&self) -> Vec<BorrowedFd<'_>> {
+        self.fds.iter().map(AsFd::as_fd).collect()
+    }
+}
+
+/// Which network namespace the kernel process gets.
+#[derive(Debug)]
+pub(crate) enum Network {
+    /// A new one.
+    New,
+    /// This one.
+    Join(OwnedFd),
+    /// The caller's.
+    Caller,
+}
+
+/// User and group id maps of the kernel process's user namespace.
+#[derive(Clone, Debug)]
+pub(crate) enum Ids {
+    /// Every id as on the host.
+    Identity,
+    /// These ranges.
+    Mapped { uids: Vec<IdMapping>, gids: Vec<IdMapping> },
+    /// The caller is in its user namespace already (rootless).
+    Entered,
+}
+
+impl Ids {
+    /// The id the kernel process takes: an unprivileged one that is mapped.
+    pub(crate) fn own_id(&self) -> Option<u32> {
+        let wanted = host::jail::UNPRIVILEGED_ID;
+        match self {
+            Ids::Identity => Some(wanted),
+            Ids::Entered => None,
+            Ids::Mapped { uids, gids } => {
+                let last = |ranges: &[IdMapping]| {
+                    ranges
+                        .iter()
+                        .filter_map(|range| range.inside.checked_add(range.length.checked_sub(1)?))
+                        .max()
+                        .unwrap_or(0)
+                };
+                let id = last(uids).min(last(gids)).min(wanted);
+                (id != 0).then_some(id)
+            }
+        }
+    }
+}
+
+/// A kernel process that waits for its [`BootSpec`]; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct KernelProcess {
+    pub(crate) pid: i32,
+    pidfd: OwnedFd,
+    channel: Channel,
+    keep: bool,
+}
+
+/// Starts a kernel process. `placed` is called with its process id before it
+/// runs anything: the place to record it and to move it to its cgroups.
+pub(crate) fn spawn(
+    id: &str,
+    ids: &Ids,
+    network: Network,
+    placed: impl FnOnce(i32) -> Result<()>,
+) -> Result<KernelProcess> {
+    let executable = own_executable()?;
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let args = [c"sallet".to_owned(), c"boot".to_owned(), CString::new(id)?];
+    let program = Program { executable: executable.as_fd(), args: &args, env: &[], channel: theirs.as_fd() };
+    let namespaces =
+        NewNamespaces { user: !matches!(ids, Ids::Entered), net: matches!(network, Network::New) };
+    let spawned = match network {
+        Network::Join(namespace) => in_network(namespace.as_fd(), || clone(&program, namespaces))?,
+        Network::New | Network::Caller => clone(&program, namespaces)?,
+    };
+    drop(theirs);
+    let pid = spawned.pid;
+    let guard = KillGuard(Some(spawned.pidfd.try_clone()?));
+    write_maps(pid, ids)?;
+    set_oom_score(pid);
+    placed(pid)?;
+    let (pid, pidfd) = spawned.go().context("execute the kernel process")?;
+    guard.disarm();
+    Ok(KernelProcess { pid, pidfd, channel: Channel::new(ours), keep: false })
+}
+
+impl KernelProcess {
+    /// Sends everything and waits until the first process stands ready.
+    pub(crate) fn boot(&self, spec: &BootSpec, fds: FdList) -> Result<()> {
+        self.channel.send(spec, &fds.borrow()).context("hand the configuration to the kernel process")?;
+        drop(fds);
+        match self.channel.receive::<BootReply>() {
+            Ok((BootReply::Ready, _)) => Ok(()),
+            Ok((BootReply::Failed { message }, _)) => bail!("{message}"),
+            Err(control::ChannelError::Closed) => {
+                bail!("the kernel process ended while it was starting")
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets it live on without us. Returns its pidfd.
+    pub(crate) fn release(mut self) -> Result<OwnedFd> {
+        self.keep = true;
+        Ok(self.pidfd.try_clone()?)
+    }
+}
+
+impl Drop for KernelProcess {
+    fn drop(&mut self) {
+        if !self.keep {
+            kill_and_reap(self.pidfd.as_fd());
+        }
+    }
+}
+
+/// Kills the child when something fails before it runs.
+struct KillGuard(Option<OwnedFd>);
+
+impl KillGuard {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for KillGuard {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.0 {
+            kill_and_reap(pidfd.as_fd());
+        }
+    }
+}
+
+fn kill_and_reap(pidfd: BorrowedFd<'_>) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    let _ = rustix::process::waitid(
+        rustix::process::WaitId::PidFd(pidfd),
+        rustix::process::WaitIdOptions::EXITED,
+    );
+}
+
+fn clone(program: &Program<'_>, namespaces: NewNamespaces) -> Result<Spawned> {
+    host::namespace::spawn(program, namespaces).map_err(|error| match error.raw_os_error() {
+        Some(1) => anyhow::anyhow!(
+            "the host forbids new namespaces (operation not permitted); run as root, or allow \
+             unprivileged user namespaces"
+        ),
+        Some(28 | 87) => {
+            anyhow::anyhow!("the host's limit of namespaces is reached (see /proc/sys/user/max_*_namespaces)")
+        }
+        Some(22) => anyhow::anyhow!("the host's kernel lacks namespaces that are needed"),
+        _ => anyhow::Error::new(error).context("make the namespaces"),
+    })
+}
+
+/// Calls `action` with this thread in another network namespace.
+fn in_network<T>(namespace: BorrowedFd<'_>, action: impl FnOnce() -> Result<T>) -> Result<T> {
+    let own = fs::File::open("/proc/self/ns/net").context("open our network namespace")?;
+    host::namespace::enter_network(namespace).context("join the network namespace")?;
+    let result = action();
+    host::namespace::enter_network(&own).context("return to our network namespace")?;
+    result
+}
+
+/// Our own program as a file that nobody can write: a read-only mount of it,
+/// shared in memory by all sandboxes, else a sealed copy.
+fn own_executable() -> Result<OwnedFd> {
+    let mounted = host::mount::clone_tree(Path::new("/proc/self/exe")).and_then(|tree| {
+        let attributes = host::mount::Attributes { readonly: true, nodev: true, nosuid: true };
+        host::mount::set_attributes(&tree, attributes)?;
+        Ok(tree)
+    });
+    match mounted {
+        Ok(tree) => Ok(tree),
+        Err(error) => {
+            log::debug(&format!("no read-only mount of our program ({error}): copied"));
+            sealed_copy()
+        }
+    }
+}
+
+fn sealed_copy() -> Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let copy = rustix::fs::memfd_create("sallet", flags)?;
+    let own = rustix::fs::openat(CWD, "/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    while rustix::fs::sendfile(&copy, &own, None, 1 << 30)? > 0 {}
+    rustix::fs::fcntl_add_seals(
+        &copy,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
+    Ok(copy)
+}
+
+fn write_maps(pid: i32, ids: &Ids) -> Result<()> {
+    let text = |ranges: &[IdMapping]| -> String {
+        ranges.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.length)).collect()
+    };
+    let (uids, gids) = match ids {
+        Ids::Entered => return Ok(()),
+        Ids::Identity => {
+            // All but -1, which is no id.
+            let all = "0 0 4294967295\n";
+            (all.to_owned(), all.to_owned())
+        }
+        Ids::Mapped { uids, gids } => (text(uids), text(gids)),
+    };
+    host::namespace::write_id_maps(pid, &uids, &gids).context("write the id maps")
+}
+
+/// The kernel process dies last when memory runs out: the guest's own
+/// processes are what the killer shall find. Only root may lower the score.
+fn set_oom_score(pid: i32) {
+    if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), "-900") {
+        log::debug(&format!("oom_score_adj: {error}"));
+    }
+}

@@ -1,0 +1,153 @@
+//! What is recorded of a container, before it is made.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::oci::{Hooks, Resources};
+
+const FILE: &str = "state.json";
+
+/// The contents of `ROOT/ID/state.json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct State {
+    pub(crate) oci_version: String,
+    pub(crate) id: String,
+    /// Absolute path of the bundle.
+    pub(crate) bundle: PathBuf,
+    /// Absolute path of the root file system.
+    pub(crate) rootfs: PathBuf,
+    /// Host process id of the kernel process; 0 while there is none.
+    pub(crate) pid: i32,
+    /// Its start time in ticks since boot: the same id with another time is
+    /// another process.
+    pub(crate) pid_start: u64,
+    pub(crate) recorded: Recorded,
+    /// RFC 3339.
+    pub(crate) created: String,
+    pub(crate) owner_uid: u32,
+    pub(crate) rootless: bool,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) hooks: Hooks,
+    pub(crate) resources: Resources,
+}
+
+/// How far the commands have brought a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Recorded {
+    /// `create` has not finished.
+    #[default]
+    Creating,
+    /// `start` has not been called.
+    Created,
+    /// `start` has been called.
+    Started,
+}
+
+/// OCI's status of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    /// OCI's word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+impl State {
+    /// Reads the record in a container's directory.
+    pub(crate) fn load(directory: &Path) -> Result<State> {
+        let text = fs::read(directory.join(FILE))?;
+        serde_json::from_slice(&text).context("state.json is damaged")
+    }
+
+    /// Replaces the record in one step, so that a reader or a crash sees the
+    /// old or the new one.
+    pub(crate) fn save(&self, directory: &Path) -> Result<()> {
+        let text = serde_json::to_vec(self)?;
+        let draft = directory.join(".state.json");
+        let mut file = fs::File::create(&draft)
+            .with_context(|| format!("record the state in {}", directory.display()))?;
+        file.write_all(&text)?;
+        fs::rename(&draft, directory.join(FILE))?;
+        Ok(())
+    }
+
+    /// Whether the kernel process lives.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.pid > 0
+            && process_stat(self.pid).is_some_and(|stat| stat.start == self.pid_start && !stat.is_dead())
+    }
+
+    /// OCI's status now.
+    pub(crate) fn status(&self) -> Status {
+        if !self.is_alive() {
+            return Status::Stopped;
+        }
+        match self.recorded {
+            Recorded::Creating => Status::Creating,
+            _ if self.cgroup.is_frozen() => Status::Paused,
+            Recorded::Created => Status::Created,
+            Recorded::Started => Status::Running,
+        }
+    }
+}
+
+/// The fields of /proc/PID/stat that tell processes apart.
+pub(crate) struct ProcessStat {
+    state: char,
+    /// Ticks since boot.
+    pub(crate) start: u64,
+}
+
+impl ProcessStat {
+    fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// Reads /proc/PID/stat.
+pub(crate) fn process_stat(pid: i32) -> Option<ProcessStat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything.
+    let (_, rest) = text.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    Some(ProcessStat { state: fields.first()?.chars().next()?, start: fields.get(19)?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_process_id_is_another_process() {
+        let own = std::process::id() as i32;
+        let mut state = State { pid: own, pid_start: process_stat(own).unwrap().start, ..State::default() };
+        assert!(state.is_alive());
+        state.pid_start += 1;
+        assert!(!state.is_alive());
+        assert_eq!(state.status(), Status::Stopped);
+    }
+}
