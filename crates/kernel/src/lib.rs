@@ -1,2 +1,29 @@
 //! Processes, threads, signals, descriptors and everything they share.
+//!
+//! `process` and `thread` hold what others may see of a guest process and its threads; what only the
+//! running thread touches is in `syscalls::Cx`. Handlers of system calls live in `syscalls`.
 #![forbid(unsafe_code)]
+
+pub mod exit;
+pub mod fd_table;
+pub mod fs_context;
+pub mod kernel;
+pub mod limits;
+pub mod locks;
+pub mod mm;
+pub mod pidfd;
+pub mod process;
+pub mod signal;
+pub mod terminal;
+pub mod thread;
+pub mod wait;
+
+pub use fd_table::{FdFlags, FdTable};
+pub use fs_context::FsContext;
+pub use kernel::{Kernel, KernelConfig};
+pub use mm::Mm;
+pub use process::Process;
+pub use thread::Thread;
+
+/// Results of this floor carry Linux's own error number.
+pub type Result<T> = core::result::Result<T, linux_abi::Errno>;

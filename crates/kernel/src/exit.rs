@@ -1,0 +1,114 @@
+//! The end of threads and processes: exit(2), wait(2), reparenting.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use executor::Events;
+use linux_abi::signal::{SigInfo, Signo, sa, si};
+
+use crate::Thread;
+use crate::process::{ExitStatus, Process};
+use crate::wait::Report;
+
+/// Takes an ended thread off its process; the last one ends the process with `status` (or with what it was ordered).
+pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
+    let process = thread.process();
+    thread.set_handle(None);
+    if let Some(files) = thread.set_files(None) {
+        // The last owner closes; locks of the process go with it.
+        drop(files);
+    }
+    let last = {
+        let mut threads = process.threads.lock();
+        threads.remove(&thread.tid());
+        threads.is_empty()
+    };
+    process.kernel().pids.remove_thread(thread.tid());
+    if last {
+        process_exited(process, process.note_exit_status(status));
+    }
+}
+
+/// Makes the process a zombie, hands its children on and tells the parent.
+fn process_exited(process: &Arc<Process>, status: ExitStatus) {
+    let kernel = process.kernel();
+    *process.timers.lock() = Default::default();
+    kernel.reparent_children(process);
+    let hooks = kernel.exit_hooks();
+    for hook in hooks.iter() {
+        hook(process);
+    }
+    process.state.lock().zombie = Some(status);
+    process.exit_queue.wake(Events::all());
+    let Some(parent) = process.parent() else {
+        kernel.pids.remove_process(process.pid());
+        kernel.init_exited(process, status);
+        return;
+    };
+    if process.pid() == 1 {
+        kernel.init_exited(process, status);
+    }
+    let signal = Signo::new(process.exit_signal.load(Ordering::Relaxed));
+    if let Some(sig) = signal {
+        let (code, value) = match status {
+            ExitStatus::Exited(code) => (si::CLD_EXITED, code & 0xff),
+            ExitStatus::Signaled { signal, core } => {
+                (if core { si::CLD_DUMPED } else { si::CLD_KILLED }, signal.raw())
+            }
+        };
+        let uid = process.any_thread().map_or(0, |t| t.credentials().uid);
+        let mut info = SigInfo::child(code, process.pid(), uid, value, 0, 0);
+        info.signo = sig.raw();
+        let action = parent.actions().get(Signo::SIGCHLD);
+        let unwanted = sig == Signo::SIGCHLD
+            && (action.handler == linux_abi::signal::SIG_IGN || action.flags & sa::NOCLDWAIT != 0);
+        if unwanted {
+            parent.children.lock().remove(&process.pid());
+            kernel.pids.remove_process(process.pid());
+        }
+        // A full queue loses the signal, as in Linux; the child queue does not.
+        let _ = parent.send_signal(info);
+    }
+    parent.child_queue.wake(Events::IN);
+}
+
+impl Process {
+    /// Notes a stop by job control and tells the parent.
+    pub fn note_stopped(&self, sig: Signo) {
+        {
+            let mut state = self.state.lock();
+            if state.stopped.is_some() {
+                return;
+            }
+            state.stopped = Some(sig);
+            state.report = Some(Report::Stopped(sig));
+        }
+        self.tell_parent(si::CLD_STOPPED, sig.raw());
+    }
+
+    /// SIGCONT: ends a stop and tells the parent.
+    pub fn resume_from_stop(&self) {
+        self.set_wants_stop(false);
+        let was = {
+            let mut state = self.state.lock();
+            let was = state.stopped.take();
+            if was.is_some() {
+                state.report = Some(Report::Continued);
+            }
+            was
+        };
+        self.stop_queue.wake(Events::all());
+        if was.is_some() {
+            self.tell_parent(si::CLD_CONTINUED, Signo::SIGCONT.raw());
+        }
+    }
+
+    fn tell_parent(&self, code: i32, status: i32) {
+        let Some(parent) = self.parent() else { return };
+        if parent.actions().get(Signo::SIGCHLD).flags & sa::NOCLDSTOP == 0 {
+            let uid = self.any_thread().map_or(0, |t| t.credentials().uid);
+            let _ = parent.send_signal(SigInfo::child(code, self.pid(), uid, status, 0, 0));
+        }
+        parent.child_queue.wake(Events::IN);
+    }
+}

@@ -1,0 +1,307 @@
+//! The kernel of one sandbox: what all its processes share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use executor::{Events, WaitQueue};
+use linux_abi::Errno;
+use parking_lot::{Mutex, RwLock};
+use platform::{GuestThread, Platform};
+use vfs::{Caller, FileOps, Inode};
+
+use crate::process::{ExitStatus, Job, Process};
+use crate::{Result, Thread};
+
+/// Highest process id plus one, as /proc/sys/kernel/pid_max.
+pub const PID_MAX: i32 = 4_194_304;
+
+/// What the runtime decides.
+#[derive(Clone, Debug)]
+pub struct KernelConfig {
+    /// gethostname(2).
+    pub hostname: String,
+    /// getdomainname(2).
+    pub domainname: String,
+    /// CPUs that the guest may use.
+    pub cpus: usize,
+    /// Memory limit in bytes, if any.
+    pub memory_limit: Option<u64>,
+    /// Log every system call to standard error or this file.
+    pub strace: bool,
+}
+
+impl Default for KernelConfig {
+    fn default() -> KernelConfig {
+        KernelConfig {
+            hostname: "sallet".into(),
+            domainname: "(none)".into(),
+            cpus: 1,
+            memory_limit: None,
+            strace: false,
+        }
+    }
+}
+
+/// Starts the task that runs a new guest thread; set once by `syscalls`.
+pub type SpawnThread = fn(Arc<Thread>, GuestThread);
+/// Opens a device node.
+pub type OpenDevice = Arc<
+    dyn Fn(&Arc<dyn Inode>, linux_abi::fs::OpenFlags, &mut dyn Caller) -> Result<Arc<dyn FileOps>>
+        + Send
+        + Sync,
+>;
+/// Called when a process has ended, before its parent is told (locks, semaphores).
+pub type ExitHook = Arc<dyn Fn(&Arc<Process>) + Send + Sync>;
+
+/// Ids in use.
+#[derive(Default)]
+pub struct Pids {
+    threads: Mutex<BTreeMap<i32, Arc<Thread>>>,
+    processes: Mutex<BTreeMap<i32, Arc<Process>>>,
+    next: AtomicI32,
+}
+
+impl Pids {
+    /// A fresh id.
+    pub fn allocate(&self) -> Result<i32> {
+        let threads = self.threads.lock();
+        let processes = self.processes.lock();
+        if threads.len() >= PID_MAX as usize / 2 {
+            return Err(Errno::EAGAIN);
+        }
+        for _ in 0..PID_MAX {
+            let raw = self.next.fetch_add(1, Ordering::Relaxed);
+            // As Linux: after a wrap, ids below 300 are left to early processes.
+            let pid = if raw <= 0 || raw >= PID_MAX {
+                self.next.store(300, Ordering::Relaxed);
+                continue;
+            } else {
+                raw
+            };
+            // An id in use as process group or session must not be taken either.
+            let used = threads.contains_key(&pid)
+                || processes.contains_key(&pid)
+                || processes.values().any(|p| {
+                    let job = p.job();
+                    (job.pgid == pid || job.sid == pid) && pid != p.pid()
+                });
+            if !used {
+                return Ok(pid);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+    /// Makes a thread (and, if it is the leader, its process) known.
+    pub fn add(&self, thread: &Arc<Thread>) {
+        let process = thread.process();
+        if thread.tid() == process.pid() {
+            self.processes.lock().insert(process.pid(), process.clone());
+        }
+        self.threads.lock().insert(thread.tid(), thread.clone());
+    }
+    /// Forgets a thread.
+    pub fn remove_thread(&self, tid: i32) {
+        self.threads.lock().remove(&tid);
+    }
+    /// Forgets a process (when it is reaped).
+    pub fn remove_process(&self, pid: i32) {
+        self.processes.lock().remove(&pid);
+    }
+    /// A live thread; `ESRCH`.
+    pub fn thread(&self, tid: i32) -> Result<Arc<Thread>> {
+        self.threads.lock().get(&tid).cloned().ok_or(Errno::ESRCH)
+    }
+    /// A process, alive or zombie; `ESRCH`.
+    pub fn process(&self, pid: i32) -> Result<Arc<Process>> {
+        self.processes.lock().get(&pid).cloned().ok_or(Errno::ESRCH)
+    }
+    /// All processes, zombies included, by id.
+    pub fn processes(&self) -> Vec<Arc<Process>> {
+        self.processes.lock().values().cloned().collect()
+    }
+    /// The members of a process group.
+    pub fn group(&self, pgid: i32) -> Vec<Arc<Process>> {
+        self.processes.lock().values().filter(|p| p.job().pgid == pgid).cloned().collect()
+    }
+    /// How many threads live.
+    pub fn thread_count(&self) -> usize {
+        self.threads.lock().len()
+    }
+    /// The last id given.
+    pub fn last(&self) -> i32 {
+        self.next.load(Ordering::Relaxed) - 1
+    }
+}
+
+/// Host and domain name: uname(2).
+#[derive(Clone, Debug)]
+pub struct UtsName {
+    /// `nodename`.
+    pub hostname: Vec<u8>,
+    /// `domainname`.
+    pub domainname: Vec<u8>,
+}
+
+/// The kernel of one sandbox.
+pub struct Kernel {
+    /// Guest processes as a machine.
+    pub platform: Arc<Platform>,
+    /// What the runtime decided.
+    pub config: KernelConfig,
+    /// Threads and processes by id.
+    pub pids: Pids,
+    /// Host name.
+    pub uts: RwLock<UtsName>,
+    /// When the sandbox started, CLOCK_MONOTONIC nanoseconds.
+    pub boot_ns: u64,
+    /// Woken at every signal sent: signalfd(2) readers look again.
+    pub signal_queue: Arc<WaitQueue>,
+    /// Char and block devices by (is_block, number).
+    devices: RwLock<BTreeMap<(bool, u64), OpenDevice>>,
+    exit_hooks: RwLock<Arc<Vec<ExitHook>>>,
+    spawn_thread: SpawnThread,
+    /// Calls and flags that were asked for and are missing: each logged once.
+    missing: Mutex<BTreeMap<String, u64>>,
+    init_status: Mutex<Option<ExitStatus>>,
+    /// Woken when init has ended.
+    pub init_queue: Arc<WaitQueue>,
+    /// Made processes and context switches, for /proc/stat.
+    pub forks: AtomicU64,
+}
+
+impl Kernel {
+    /// A kernel over a platform. `spawn_thread` is `syscalls::spawn`.
+    pub fn new(platform: Arc<Platform>, config: KernelConfig, spawn_thread: SpawnThread) -> Arc<Kernel> {
+        let uts = UtsName {
+            hostname: config.hostname.clone().into_bytes(),
+            domainname: config.domainname.clone().into_bytes(),
+        };
+        let pids = Pids::default();
+        pids.next.store(1, Ordering::Relaxed);
+        Arc::new(Kernel {
+            platform,
+            config,
+            pids,
+            uts: RwLock::new(uts),
+            boot_ns: executor::monotonic_ns(),
+            signal_queue: Arc::new(WaitQueue::new()),
+            devices: RwLock::default(),
+            exit_hooks: RwLock::default(),
+            spawn_thread,
+            missing: Mutex::default(),
+            init_status: Mutex::new(None),
+            init_queue: Arc::new(WaitQueue::new()),
+            forks: AtomicU64::new(0),
+        })
+    }
+
+    /// Makes a thread known and starts its task.
+    pub fn start_thread(&self, thread: Arc<Thread>, guest: GuestThread) {
+        (self.spawn_thread)(thread, guest);
+    }
+
+    /// Registers how a device opens.
+    pub fn register_device(&self, block: bool, rdev: u64, open: OpenDevice) {
+        self.devices.write().insert((block, rdev), open);
+    }
+    /// How a device opens; `ENXIO`.
+    pub fn device(&self, block: bool, rdev: u64) -> Result<OpenDevice> {
+        self.devices.read().get(&(block, rdev)).cloned().ok_or(Errno::ENXIO)
+    }
+    /// Adds something to do when a process ends.
+    pub fn on_process_exit(&self, hook: ExitHook) {
+        let mut hooks = self.exit_hooks.write();
+        let mut all = hooks.as_ref().clone();
+        all.push(hook);
+        *hooks = Arc::new(all);
+    }
+    pub(crate) fn exit_hooks(&self) -> Arc<Vec<ExitHook>> {
+        self.exit_hooks.read().clone()
+    }
+
+    /// Notes a missing call or flag; logs the first time.
+    pub fn note_missing(&self, what: &str) {
+        let mut missing = self.missing.lock();
+        // Bounded: flags come from the guest.
+        if missing.len() >= 4096 && !missing.contains_key(what) {
+            return;
+        }
+        let count = missing.entry(what.to_owned()).or_insert(0);
+        *count += 1;
+        if *count == 1 {
+            tracing::warn!("not implemented: {what}");
+        }
+    }
+    /// What was asked for and is missing, with how often.
+    pub fn missing(&self) -> Vec<(String, u64)> {
+        self.missing.lock().iter().map(|(k, v)| (k.clone(), *v)).collect()
+    }
+
+    /// Gives the children of an ended process to its nearest subreaper, or to init.
+    pub fn reparent_children(&self, process: &Arc<Process>) {
+        let orphans = std::mem::take(&mut *process.children.lock());
+        if orphans.is_empty() {
+            return;
+        }
+        let mut reaper = process.parent();
+        while let Some(candidate) = &reaper {
+            if candidate.child_subreaper.load(Ordering::Relaxed) && !candidate.is_zombie() {
+                break;
+            }
+            reaper = candidate.parent();
+        }
+        let reaper = reaper.or_else(|| self.pids.process(1).ok()).filter(|r| r.pid() != process.pid());
+        for (pid, orphan) in orphans {
+            for thread in orphan.threads.lock().values() {
+                let sig = thread.parent_death_signal.load(Ordering::Relaxed);
+                if let Some(sig) = linux_abi::signal::Signo::new(sig) {
+                    let _ =
+                        orphan.send_signal(linux_abi::signal::SigInfo::from_user(sig, 0, process.pid(), 0));
+                }
+            }
+            match &reaper {
+                Some(reaper) => {
+                    orphan.set_parent(Some(reaper));
+                    let zombie = orphan.is_zombie();
+                    reaper.children.lock().insert(pid, orphan);
+                    if zombie {
+                        let _ = reaper.send_signal(linux_abi::signal::SigInfo::child(1, pid, 0, 0, 0, 0));
+                        reaper.child_queue.wake(Events::IN);
+                    }
+                }
+                None => {
+                    orphan.set_parent(None);
+                    if orphan.is_zombie() {
+                        self.pids.remove_process(pid);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Init has ended: the sandbox ends, all other processes with it.
+    pub(crate) fn init_exited(&self, process: &Process, status: ExitStatus) {
+        if process.pid() != 1 {
+            return;
+        }
+        for other in self.pids.processes() {
+            if other.pid() != 1 {
+                other.begin_exit(ExitStatus::Signaled {
+                    signal: linux_abi::signal::Signo::SIGKILL,
+                    core: false,
+                });
+            }
+        }
+        *self.init_status.lock() = Some(status);
+        self.init_queue.wake(Events::all());
+    }
+    /// How init ended, once it has.
+    pub fn init_status(&self) -> Option<ExitStatus> {
+        *self.init_status.lock()
+    }
+    /// The job of a first process of a session.
+    pub fn new_session(pid: i32) -> Job {
+        Job { pgid: pid, sid: pid }
+    }
+}

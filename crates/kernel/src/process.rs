@@ -1,0 +1,247 @@
+//! A guest process (thread group) as others see it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Weak};
+
+use executor::{Events, WaitQueue};
+use linux_abi::Errno;
+use linux_abi::signal::{SigInfo, Signo};
+use parking_lot::{Mutex, RwLock};
+
+use crate::limits::Limits;
+use crate::signal::{Actions, Pending};
+use crate::wait::ChildState;
+use crate::{Kernel, Result, Thread};
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExitStatus {
+    /// By exit_group(2) with this code (low 8 bits).
+    Exited(i32),
+    /// By a signal, perhaps with a core dump.
+    Signaled {
+        /// Which.
+        signal: Signo,
+        /// Whether a core was dumped.
+        core: bool,
+    },
+}
+
+impl ExitStatus {
+    /// The status word of wait(2).
+    pub fn wait_status(self) -> i32 {
+        match self {
+            ExitStatus::Exited(code) => (code & 0xff) << 8,
+            ExitStatus::Signaled { signal, core } => signal.raw() | if core { 0x80 } else { 0 },
+        }
+    }
+    /// What a shell and `docker run` report: the code, or 128 + signal.
+    pub fn shell_code(self) -> i32 {
+        match self {
+            ExitStatus::Exited(code) => code & 0xff,
+            ExitStatus::Signaled { signal, .. } => 128 + signal.raw(),
+        }
+    }
+}
+
+/// Process group and session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Job {
+    /// Process group id.
+    pub pgid: i32,
+    /// Session id.
+    pub sid: i32,
+}
+
+/// CPU times of ended threads and waited-for children, nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "named as in getrusage(2)")]
+pub struct Usage {
+    pub user_ns: u64,
+    pub system_ns: u64,
+    pub max_rss_kib: u64,
+    pub minor_faults: u64,
+    pub major_faults: u64,
+}
+
+/// A guest process.
+pub struct Process {
+    pid: i32,
+    kernel: Arc<Kernel>,
+    parent: RwLock<Weak<Process>>,
+    /// Children, alive or zombie. Lock order: a parent's before a child's.
+    pub children: Mutex<BTreeMap<i32, Arc<Process>>>,
+    /// Live threads by id.
+    pub threads: Mutex<BTreeMap<i32, Arc<Thread>>>,
+    job: RwLock<Job>,
+    /// Signals for any of its threads.
+    pub shared_pending: Mutex<Pending>,
+    /// What to do on each signal; shared by `CLONE_SIGHAND`.
+    actions: RwLock<Arc<Actions>>,
+    /// Resource limits.
+    pub limits: RwLock<Limits>,
+    /// Alive, stopped, zombie: what wait(2) of the parent sees.
+    pub state: Mutex<ChildState>,
+    /// Set while threads are to stop (job control).
+    stop_requested: AtomicBool,
+    /// Woken when it stops, continues or ends its stop; its threads wait here while stopped.
+    pub stop_queue: Arc<WaitQueue>,
+    /// Woken when a child changes state.
+    pub child_queue: Arc<WaitQueue>,
+    /// Woken when this process has ended (pidfd, waiters of the sandbox).
+    pub exit_queue: Arc<WaitQueue>,
+    /// Sent to the parent when it ends; 0 is none.
+    pub exit_signal: AtomicI32,
+    /// Ordered to end with this status; the first order wins.
+    exit_status: Mutex<Option<ExitStatus>>,
+    /// It has run execve since fork (setpgid's `EACCES`).
+    pub did_exec: AtomicBool,
+    /// `PR_SET_CHILD_SUBREAPER`.
+    pub child_subreaper: AtomicBool,
+    /// CPU use of ended threads and of waited-for children.
+    pub usage: Mutex<(Usage, Usage)>,
+    /// oom_score_adj as /proc shows it.
+    pub oom_score_adj: AtomicI32,
+    /// Timers of the process: see `signal` and `time` handlers.
+    pub timers: Mutex<Timers>,
+    /// Start time, CLOCK_MONOTONIC nanoseconds.
+    pub start_ns: u64,
+}
+
+/// Interval and POSIX timers of a process: timer_create(2), setitimer(2).
+#[derive(Default)]
+pub struct Timers {
+    /// By timer id; the concrete types are those of the timer handlers.
+    pub posix: BTreeMap<i32, Arc<dyn std::any::Any + Send + Sync>>,
+    /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
+    pub interval: [Option<Arc<dyn std::any::Any + Send + Sync>>; 3],
+}
+
+impl Process {
+    /// A new process; not yet known by its id.
+    pub fn new(
+        pid: i32,
+        kernel: Arc<Kernel>,
+        parent: Option<&Arc<Process>>,
+        job: Job,
+        limits: Limits,
+        actions: Arc<Actions>,
+    ) -> Arc<Process> {
+        Arc::new(Process {
+            pid,
+            kernel,
+            parent: RwLock::new(parent.map(Arc::downgrade).unwrap_or_default()),
+            children: Mutex::default(),
+            threads: Mutex::default(),
+            job: RwLock::new(job),
+            shared_pending: Mutex::default(),
+            actions: RwLock::new(actions),
+            limits: RwLock::new(limits),
+            state: Mutex::default(),
+            stop_requested: AtomicBool::new(false),
+            stop_queue: Arc::new(WaitQueue::new()),
+            child_queue: Arc::new(WaitQueue::new()),
+            exit_queue: Arc::new(WaitQueue::new()),
+            exit_signal: AtomicI32::new(Signo::SIGCHLD.raw()),
+            exit_status: Mutex::new(None),
+            did_exec: AtomicBool::new(false),
+            child_subreaper: AtomicBool::new(false),
+            usage: Mutex::default(),
+            oom_score_adj: AtomicI32::new(0),
+            timers: Mutex::default(),
+            start_ns: executor::monotonic_ns(),
+        })
+    }
+
+    /// Its id.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+    /// Its kernel.
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.kernel
+    }
+    /// Its parent; none for init.
+    pub fn parent(&self) -> Option<Arc<Process>> {
+        self.parent.read().upgrade()
+    }
+    /// The parent's id, 0 if there is none.
+    pub fn parent_pid(&self) -> i32 {
+        self.parent().map_or(0, |p| p.pid)
+    }
+    /// Gives it another parent.
+    pub fn set_parent(&self, parent: Option<&Arc<Process>>) {
+        *self.parent.write() = parent.map(Arc::downgrade).unwrap_or_default();
+    }
+    /// Process group and session.
+    pub fn job(&self) -> Job {
+        *self.job.read()
+    }
+    /// setpgid(2), setsid(2).
+    pub fn set_job(&self, job: Job) {
+        *self.job.write() = job;
+    }
+    /// What to do on each signal.
+    pub fn actions(&self) -> Arc<Actions> {
+        self.actions.read().clone()
+    }
+    /// Replaces the actions (exec).
+    pub fn set_actions(&self, actions: Arc<Actions>) {
+        *self.actions.write() = actions;
+    }
+    /// Some live thread, the leader if it lives.
+    pub fn any_thread(&self) -> Option<Arc<Thread>> {
+        self.threads.lock().values().next().cloned()
+    }
+    /// The soft limit of a resource.
+    pub fn limit(&self, resource: usize) -> u64 {
+        self.limits.read().soft(resource)
+    }
+
+    /// Sends a signal to the process (kill(2)).
+    pub fn send_signal(&self, info: SigInfo) -> Result<()> {
+        crate::signal::send_to_process(self, info)
+    }
+
+    /// Whether its threads are to stop.
+    pub fn wants_stop(&self) -> bool {
+        self.stop_requested.load(Ordering::Acquire)
+    }
+    /// Set by SIGSTOP and friends, cleared by SIGCONT.
+    pub fn set_wants_stop(&self, stop: bool) {
+        self.stop_requested.store(stop, Ordering::Release);
+    }
+
+    /// Orders all threads to end with this status (exit_group(2), fatal signals) and kills the host
+    /// process. The first order wins.
+    pub fn begin_exit(&self, status: ExitStatus) {
+        {
+            let mut slot = self.exit_status.lock();
+            if slot.is_some() {
+                return;
+            }
+            *slot = Some(status);
+        }
+        let threads: Vec<_> = self.threads.lock().values().cloned().collect();
+        for thread in &threads {
+            thread.set_dying();
+        }
+        if let Some(handle) = threads.iter().find_map(|t| t.handle()) {
+            handle.kill_process();
+        }
+        self.stop_queue.wake(Events::all());
+    }
+    /// The status it was ordered to end with.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        *self.exit_status.lock()
+    }
+    /// Sets the status of an end that nobody ordered (last thread's exit, the host killed it); the first wins.
+    pub fn note_exit_status(&self, status: ExitStatus) -> ExitStatus {
+        *self.exit_status.lock().get_or_insert(status)
+    }
+    /// A live thread of this id; `ESRCH`.
+    pub fn thread(&self, tid: i32) -> Result<Arc<Thread>> {
+        self.threads.lock().get(&tid).cloned().ok_or(Errno::ESRCH)
+    }
+}

@@ -1,0 +1,267 @@
+//! Signal state: pending, blocked, what to do; sending (signal(7)).
+//!
+//! Delivery, that is building the frame, is in `syscalls`.
+
+use std::collections::VecDeque;
+
+use linux_abi::Errno;
+use linux_abi::signal::{SIG_DFL, SIG_IGN, SigAction, SigInfo, SigSet, Signo};
+use parking_lot::Mutex;
+
+use crate::process::{ExitStatus, Process};
+use crate::{Result, Thread};
+
+/// Signals waiting to be delivered, in order of arrival.
+#[derive(Clone, Default, Debug)]
+pub struct Pending {
+    queue: VecDeque<SigInfo>,
+    set: SigSet,
+}
+
+impl Pending {
+    /// Which signals are pending.
+    pub fn set(&self) -> SigSet {
+        self.set
+    }
+    /// How many entries are queued.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+    /// Whether none is queued.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+    /// Adds one: a standard signal that is pending already is dropped; a real-time one queues up to `limit` (`EAGAIN`).
+    pub fn push(&mut self, info: SigInfo, limit: u64) -> Result<()> {
+        let sig = Signo::new(info.signo).ok_or(Errno::EINVAL)?;
+        if !sig.is_realtime() && self.set.contains(sig) {
+            return Ok(());
+        }
+        if sig.is_realtime() && self.queue.len() as u64 >= limit {
+            return Err(Errno::EAGAIN);
+        }
+        self.set = self.set.with(sig);
+        self.queue.push_back(info);
+        Ok(())
+    }
+    /// Takes the next one out of `wanted`: faults and standard signals by number, each in order of arrival.
+    pub fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {
+        let candidates = SigSet(self.set.0 & wanted.0);
+        // Synchronous signals come first, as in Linux.
+        let synchronous = SigSet(candidates.0 & SYNCHRONOUS.0);
+        let sig = synchronous.first().or(candidates.first())?;
+        let at = self.queue.iter().position(|i| i.signo == sig.raw())?;
+        let info = self.queue.remove(at)?;
+        if !self.queue.iter().any(|i| i.signo == sig.raw()) {
+            self.set = self.set.without(sig);
+        }
+        Some(info)
+    }
+    /// Drops all of these signals.
+    pub fn discard(&mut self, set: SigSet) {
+        self.queue.retain(|i| Signo::new(i.signo).is_none_or(|s| !set.contains(s)));
+        self.set = SigSet(self.set.0 & !set.0);
+    }
+}
+
+/// SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS.
+const SYNCHRONOUS: SigSet = SigSet((1 << 10) | (1 << 6) | (1 << 3) | (1 << 4) | (1 << 7) | (1 << 30));
+
+/// The signals of one thread.
+#[derive(Debug)]
+pub struct ThreadSignals {
+    /// Blocked.
+    pub mask: SigSet,
+    /// Waited for by sigtimedwait(2) right now: counts as unblocked for waking.
+    pub waited: SigSet,
+    /// For this thread alone.
+    pub pending: Pending,
+}
+
+impl ThreadSignals {
+    /// With this mask, nothing pending.
+    pub fn new(mask: SigSet) -> ThreadSignals {
+        ThreadSignals { mask: mask.blockable(), waited: SigSet::EMPTY, pending: Pending::default() }
+    }
+}
+
+/// What to do on each signal, shared by the threads of a process.
+#[derive(Debug)]
+pub struct Actions(Mutex<[SigAction; 64]>);
+
+impl Default for Actions {
+    fn default() -> Actions {
+        Actions(Mutex::new([SigAction::default(); 64]))
+    }
+}
+
+impl Actions {
+    /// The action of a signal.
+    pub fn get(&self, sig: Signo) -> SigAction {
+        self.0.lock().get(sig.raw() as usize - 1).copied().unwrap_or_default()
+    }
+    /// Sets it and returns the old one.
+    pub fn set(&self, sig: Signo, action: SigAction) -> SigAction {
+        match self.0.lock().get_mut(sig.raw() as usize - 1) {
+            Some(slot) => std::mem::replace(slot, action),
+            None => SigAction::default(),
+        }
+    }
+    /// A private copy, as fork makes.
+    pub fn duplicate(&self) -> Actions {
+        Actions(Mutex::new(*self.0.lock()))
+    }
+    /// What exec keeps: ignored signals stay ignored, handlers become the default.
+    pub fn after_exec(&self) -> Actions {
+        let mut all = *self.0.lock();
+        for action in &mut all {
+            let handler = if action.handler == SIG_IGN { SIG_IGN } else { SIG_DFL };
+            *action = SigAction { handler, ..SigAction::default() };
+        }
+        Actions(Mutex::new(all))
+    }
+}
+
+/// What a signal does by default (signal(7)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "named in signal(7)")]
+pub enum DefaultAction {
+    Terminate,
+    Core,
+    Ignore,
+    Stop,
+    Continue,
+}
+
+/// The default action of a signal.
+pub fn default_action(sig: Signo) -> DefaultAction {
+    match sig {
+        Signo::SIGCHLD | Signo::SIGURG | Signo::SIGWINCH => DefaultAction::Ignore,
+        Signo::SIGCONT => DefaultAction::Continue,
+        Signo::SIGSTOP | Signo::SIGTSTP | Signo::SIGTTIN | Signo::SIGTTOU => DefaultAction::Stop,
+        Signo::SIGQUIT
+        | Signo::SIGILL
+        | Signo::SIGTRAP
+        | Signo::SIGABRT
+        | Signo::SIGBUS
+        | Signo::SIGFPE
+        | Signo::SIGSEGV
+        | Signo::SIGXCPU
+        | Signo::SIGXFSZ
+        | Signo::SIGSYS => DefaultAction::Core,
+        _ => DefaultAction::Terminate,
+    }
+}
+
+/// Whether a signal would do nothing to the process if delivered now.
+pub fn is_ignored(process: &Process, sig: Signo) -> bool {
+    let action = process.actions().get(sig);
+    match action.handler {
+        SIG_IGN => true,
+        SIG_DFL => process.is_init_immune(sig) || default_action(sig) == DefaultAction::Ignore,
+        _ => false,
+    }
+}
+
+impl Process {
+    /// Init of a pid namespace is spared signals that it has no handler for, when they come from inside.
+    pub fn is_init_immune(&self, sig: Signo) -> bool {
+        self.pid() == 1
+            && !SigSet::UNBLOCKABLE.contains(sig)
+            && matches!(
+                default_action(sig),
+                DefaultAction::Terminate | DefaultAction::Core | DefaultAction::Stop
+            )
+    }
+}
+
+const SIGPENDING: usize = crate::limits::resource::SIGPENDING;
+
+/// Whether an unblocked, not ignored signal is pending for the thread or its process.
+pub fn has_deliverable(thread: &Thread) -> bool {
+    let (mask, waited, own) = {
+        let signals = thread.signals.lock();
+        (signals.mask, signals.waited, signals.pending.set())
+    };
+    let shared = thread.process().shared_pending.lock().set();
+    (own.0 | shared.0) & (!mask.0 | waited.0) != 0
+}
+
+/// tgkill(2) and faults: queues for one thread.
+pub fn send_to_thread(thread: &Thread, info: SigInfo) -> Result<()> {
+    let sig = Signo::new(info.signo).ok_or(Errno::EINVAL)?;
+    let process = thread.process();
+    prepare(process, sig);
+    if sig == Signo::SIGKILL {
+        process.begin_exit(ExitStatus::Signaled { signal: sig, core: false });
+        return Ok(());
+    }
+    {
+        let mut signals = thread.signals.lock();
+        let unwanted =
+            is_ignored(process, sig) && !signals.mask.contains(sig) && !signals.waited.contains(sig);
+        if unwanted {
+            return Ok(());
+        }
+        signals.pending.push(info, process.limit(SIGPENDING))?;
+        let awake = !signals.mask.contains(sig) || signals.waited.contains(sig);
+        if !awake {
+            process.kernel().signal_queue.wake(linux_abi::Events::IN);
+            return Ok(());
+        }
+    }
+    thread.request_attention();
+    process.kernel().signal_queue.wake(linux_abi::Events::IN);
+    Ok(())
+}
+
+/// kill(2): queues for the process and wakes one thread that can take it.
+pub fn send_to_process(process: &Process, info: SigInfo) -> Result<()> {
+    let sig = Signo::new(info.signo).ok_or(Errno::EINVAL)?;
+    prepare(process, sig);
+    if sig == Signo::SIGKILL {
+        process.begin_exit(ExitStatus::Signaled { signal: sig, core: false });
+        return Ok(());
+    }
+    let threads: Vec<_> = process.threads.lock().values().cloned().collect();
+    let taker = threads.iter().find(|t| {
+        let signals = t.signals.lock();
+        !t.is_dying() && (signals.waited.contains(sig) || !signals.mask.contains(sig))
+    });
+    if is_ignored(process, sig)
+        && threads.iter().all(|t| {
+            let signals = t.signals.lock();
+            !signals.mask.contains(sig) && !signals.waited.contains(sig)
+        })
+    {
+        return Ok(());
+    }
+    process.shared_pending.lock().push(info, process.limit(SIGPENDING))?;
+    if let Some(thread) = taker {
+        thread.request_attention();
+    }
+    process.kernel().signal_queue.wake(linux_abi::Events::IN);
+    Ok(())
+}
+
+/// SIGCONT takes back stop signals and continues; stop signals take back SIGCONT.
+fn prepare(process: &Process, sig: Signo) {
+    const STOPS: SigSet = SigSet((1 << 18) | (1 << 19) | (1 << 20) | (1 << 21));
+    let against = match default_action(sig) {
+        DefaultAction::Continue => STOPS,
+        DefaultAction::Stop => SigSet::EMPTY.with(Signo::SIGCONT),
+        _ if sig == Signo::SIGKILL => {
+            process.set_wants_stop(false);
+            return;
+        }
+        _ => return,
+    };
+    process.shared_pending.lock().discard(against);
+    let threads: Vec<_> = process.threads.lock().values().cloned().collect();
+    for thread in threads {
+        thread.signals.lock().pending.discard(against);
+    }
+    if sig == Signo::SIGCONT {
+        process.resume_from_stop();
+    }
+}

@@ -1,0 +1,264 @@
+//! New threads and processes: clone(2), clone3(2), fork(2), vfork(2).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kernel::process::{ExitStatus, Process};
+use kernel::thread::ThreadParts;
+use kernel::{Mm, Thread};
+use linux_abi::Errno;
+use linux_abi::process::CloneFlags;
+use linux_abi::signal::Signo;
+use platform::{CloneRequest, Exit};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::args::Ptr;
+use crate::{Cx, Restart, SysError, SysResult, ThreadLocal};
+
+/// `struct clone_args` of clone3(2).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// fork(2).
+pub async fn fork(cx: &mut Cx<'_>) -> SysResult {
+    let args = CloneArgs { exit_signal: Signo::SIGCHLD.raw() as u64, ..CloneArgs::default() };
+    make(cx, args).await
+}
+
+/// vfork(2).
+pub async fn vfork(cx: &mut Cx<'_>) -> SysResult {
+    let flags = (CloneFlags::VM | CloneFlags::VFORK).bits();
+    make(cx, CloneArgs { flags, exit_signal: Signo::SIGCHLD.raw() as u64, ..CloneArgs::default() }).await
+}
+
+/// clone(2), with the argument order of x86-64.
+pub async fn clone(
+    cx: &mut Cx<'_>,
+    flags: u64,
+    stack: u64,
+    parent_tid: u64,
+    child_tid: u64,
+    tls: u64,
+) -> SysResult {
+    let wanted = CloneFlags::from_bits_retain(flags & 0xffff_ff00);
+    let pidfd = if wanted.contains(CloneFlags::PIDFD) { parent_tid } else { 0 };
+    make(
+        cx,
+        CloneArgs {
+            flags: wanted.bits(),
+            pidfd,
+            child_tid,
+            parent_tid,
+            exit_signal: flags & 0xff,
+            stack,
+            tls,
+            ..CloneArgs::default()
+        },
+    )
+    .await
+}
+
+/// clone3(2).
+pub async fn clone3(cx: &mut Cx<'_>, args: Ptr, size: usize) -> SysResult {
+    if size < 64 {
+        return Err(Errno::EINVAL.into());
+    }
+    if size > 4096 {
+        return Err(Errno::E2BIG.into());
+    }
+    let bytes = cx.read_bytes(args, size)?;
+    let mut all = CloneArgs::default();
+    let known = std::mem::size_of::<CloneArgs>();
+    if bytes.iter().skip(known).any(|b| *b != 0) {
+        return Err(Errno::E2BIG.into());
+    }
+    for (to, from) in all.as_mut_bytes().iter_mut().zip(&bytes) {
+        *to = *from;
+    }
+    if all.exit_signal > 64 || (all.stack == 0) != (all.stack_size == 0) {
+        return Err(Errno::EINVAL.into());
+    }
+    if all.set_tid_size != 0 {
+        return Err(Errno::EPERM.into());
+    }
+    all.stack = all.stack.checked_add(all.stack_size).ok_or(Errno::EINVAL)?;
+    make(cx, all).await
+}
+
+/// What of clone's flags makes sense, as Linux checks it.
+fn check(flags: CloneFlags, exit_signal: u64) -> SysResult<()> {
+    let has = |f: CloneFlags| flags.contains(f);
+    let wrong = (has(CloneFlags::SIGHAND) && !has(CloneFlags::VM))
+        || (has(CloneFlags::THREAD) && !has(CloneFlags::SIGHAND))
+        || (has(CloneFlags::FS) && has(CloneFlags::NEWNS))
+        || (has(CloneFlags::THREAD) && has(CloneFlags::PIDFD) && has(CloneFlags::DETACHED))
+        || (has(CloneFlags::CLEAR_SIGHAND) && has(CloneFlags::SIGHAND))
+        || exit_signal > 64;
+    if wrong { Err(Errno::EINVAL.into()) } else { Ok(()) }
+}
+
+async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
+    let flags = CloneFlags::from_bits_retain(args.flags);
+    check(flags, args.exit_signal)?;
+    let namespaces = CloneFlags::NEWNS
+        | CloneFlags::NEWCGROUP
+        | CloneFlags::NEWUTS
+        | CloneFlags::NEWIPC
+        | CloneFlags::NEWUSER
+        | CloneFlags::NEWPID
+        | CloneFlags::NEWNET
+        | CloneFlags::INTO_CGROUP;
+    if flags.intersects(namespaces) {
+        cx.kernel().note_missing("clone flags for namespaces");
+        return Err(Errno::EPERM.into());
+    }
+    // A new process that shares memory but neither suspends its parent nor is a thread.
+    if flags.contains(CloneFlags::VM) && !flags.intersects(CloneFlags::VFORK | CloneFlags::THREAD) {
+        cx.kernel().note_missing("clone(CLONE_VM) without CLONE_VFORK or CLONE_THREAD");
+    }
+    let kernel = cx.kernel().clone();
+    let tid = kernel.pids.allocate()?;
+    let is_thread = flags.contains(CloneFlags::THREAD);
+
+    let mut regs = *cx.guest.regs();
+    regs.rax = 0;
+    if args.stack != 0 {
+        regs.rsp = args.stack;
+    }
+    let request = CloneRequest {
+        thread: is_thread,
+        share_memory: flags.contains(CloneFlags::VM),
+        vfork: flags.contains(CloneFlags::VFORK),
+        regs,
+        tls: flags.contains(CloneFlags::SETTLS).then_some(args.tls),
+        tid,
+        set_child_tid: flags.contains(CloneFlags::CHILD_SETTID).then_some(args.child_tid),
+    };
+    let guest = cx.guest.begin_clone(request)?;
+
+    let mm = if flags.contains(CloneFlags::VM) && is_thread {
+        cx.mm()
+    } else if flags.contains(CloneFlags::VM) {
+        cx.mm()
+    } else {
+        Arc::new(cx.mm().fork(guest.address_space()))
+    };
+    let thread = new_thread(cx, tid, flags, args.exit_signal, mm);
+    let local = ThreadLocal {
+        alt_stack: if flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK) {
+            Default::default()
+        } else {
+            cx.local.alt_stack
+        },
+        clear_child_tid: if flags.contains(CloneFlags::CHILD_CLEARTID) { args.child_tid } else { 0 },
+        ..ThreadLocal::default()
+    };
+    let pidfd = if flags.contains(CloneFlags::PIDFD) {
+        let fd = kernel::pidfd::open(&kernel, thread.process(), false)?;
+        let fd = cx.install(fd, true)?;
+        cx.write(Ptr(args.pidfd), &(fd as i32))?;
+        Some(fd as i32)
+    } else {
+        None
+    };
+    if flags.contains(CloneFlags::PARENT_SETTID) {
+        // Linux ignores a fault here.
+        let _ = cx.write(Ptr(args.parent_tid), &tid);
+    }
+    kernel.pids.add(&thread);
+    kernel.forks.fetch_add(1, Ordering::Relaxed);
+    thread.process().threads.lock().insert(tid, thread.clone());
+    if !is_thread && let Some(parent) = thread.process().parent() {
+        parent.children.lock().insert(tid, thread.process().clone());
+    }
+    crate::run_loop::spawn_with(thread.clone(), guest, local);
+
+    // For vfork this comes when the child has let go of the memory.
+    match host_result(cx).await {
+        Ok(()) => Ok(i64::from(tid)),
+        Err(err) => {
+            if let Some(fd) = pidfd {
+                let _ = cx.files().remove(fd);
+            }
+            abandon(&thread);
+            Err(err)
+        }
+    }
+}
+
+/// Awaits the result of the host's clone in the parent.
+async fn host_result(cx: &mut Cx<'_>) -> SysResult<()> {
+    match cx.guest.next_exit().await {
+        Exit::NativeDone(ret) if ret < 0 => Err(Errno::from_raw((-ret) as i32).into()),
+        Exit::NativeDone(_) => Ok(()),
+        _ => {
+            cx.thread.set_dying();
+            Err(SysError::Interrupted(Restart::Never))
+        }
+    }
+}
+
+/// Undoes a thread whose host clone failed.
+fn abandon(thread: &Arc<Thread>) {
+    if let Some(parent) = thread.process().parent() {
+        parent.children.lock().remove(&thread.tid());
+        if thread.tid() == thread.process().pid() {
+            thread.process().exit_signal.store(0, Ordering::Relaxed);
+        }
+    }
+    thread.set_dying();
+    if thread.tid() == thread.process().pid() {
+        thread.process().begin_exit(ExitStatus::Signaled { signal: Signo::SIGKILL, core: false });
+        thread.kernel().pids.remove_process(thread.tid());
+    }
+}
+
+fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Arc<Mm>) -> Arc<Thread> {
+    let parent = cx.process();
+    let process = if flags.contains(CloneFlags::THREAD) {
+        parent.clone()
+    } else {
+        let actions = if flags.contains(CloneFlags::SIGHAND) {
+            parent.actions()
+        } else if flags.contains(CloneFlags::CLEAR_SIGHAND) {
+            Arc::new(parent.actions().after_exec())
+        } else {
+            Arc::new(parent.actions().duplicate())
+        };
+        let real_parent =
+            if flags.contains(CloneFlags::PARENT) { parent.parent() } else { Some(parent.clone()) };
+        let limits = *parent.limits.read();
+        let process =
+            Process::new(tid, cx.kernel().clone(), real_parent.as_ref(), parent.job(), limits, actions);
+        process.exit_signal.store(exit_signal as i32, Ordering::Relaxed);
+        process.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+        process
+    };
+    let files = if flags.contains(CloneFlags::FILES) { cx.files() } else { cx.files().duplicate() };
+    let fs = if flags.contains(CloneFlags::FS) { cx.fs() } else { cx.fs().duplicate() };
+    Thread::new(
+        tid,
+        process,
+        ThreadParts {
+            files,
+            fs,
+            credentials: cx.thread.credentials(),
+            mm,
+            comm: cx.thread.comm(),
+            mask: cx.thread.signals.lock().mask,
+        },
+    )
+}

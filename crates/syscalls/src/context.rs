@@ -1,0 +1,228 @@
+//! What a handler may touch: this thread, its process, the kernel, guest memory; and how it waits.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use executor::{Alarm, Events, WaitQueue, Waiter};
+use identity::{Capability, Credentials};
+use kernel::{FdFlags, FdTable, FsContext, Kernel, Mm, Process, Thread};
+use linux_abi::Errno;
+use linux_abi::signal::SigSet;
+use platform::{Exit, GuestThread, NativeOp};
+use vfs::{Caller, OpenFile};
+
+use crate::{Restart, SysError, SysResult};
+
+/// How the run loop goes back to the guest after a handler, when not by the plain value.
+#[derive(Debug, Default)]
+pub enum Resume {
+    /// The handler's value goes to rax.
+    #[default]
+    Value,
+    /// All registers as in `guest.regs()` (exec).
+    Regs,
+    /// The handler has resumed the guest by itself (sigreturn, an announced mapping).
+    Done,
+    /// The thread has ended.
+    Exited,
+}
+
+/// What only the thread's own task touches.
+#[derive(Default)]
+pub struct ThreadLocal {
+    /// How to go back to the guest; reset at each call.
+    pub resume: Resume,
+    /// sigaltstack(2).
+    pub alt_stack: AltStack,
+    /// The mask to restore after a handler that interrupted sigsuspend, ppoll and the like.
+    pub saved_mask: Option<SigSet>,
+    /// Address that the thread clears and wakes at its end: set_tid_address(2).
+    pub clear_child_tid: u64,
+    /// set_robust_list(2): head and length.
+    pub robust_list: (u64, u64),
+    /// Deadline of an interrupted timed wait that goes on (Linux's restart block).
+    pub restart_deadline: Option<u64>,
+    /// Reusable buffer for data between guest and files.
+    pub scratch: Vec<u8>,
+}
+
+/// `stack_t` of sigaltstack(2).
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields of sigaltstack(2)")]
+pub struct AltStack {
+    pub sp: u64,
+    pub flags: i32,
+    pub size: u64,
+}
+
+impl Default for AltStack {
+    fn default() -> AltStack {
+        AltStack { sp: 0, flags: 2, size: 0 }
+    }
+}
+
+/// The context of a system call.
+pub struct Cx<'a> {
+    /// The calling thread.
+    pub thread: &'a Arc<Thread>,
+    /// The platform's side of it: registers and memory.
+    pub guest: &'a mut GuestThread,
+    /// What only this task touches.
+    pub local: &'a mut ThreadLocal,
+    /// Credentials at the start of the call, for the `Caller` that files see.
+    pub credentials: Arc<Credentials>,
+}
+
+impl Cx<'_> {
+    /// The calling process.
+    pub fn process(&self) -> &Arc<Process> {
+        self.thread.process()
+    }
+    /// The kernel.
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        self.thread.kernel()
+    }
+    /// The descriptor table.
+    pub fn files(&self) -> Arc<FdTable> {
+        self.thread.files()
+    }
+    /// The open file of a descriptor; `EBADF`.
+    pub fn file(&self, fd: i32) -> SysResult<Arc<OpenFile>> {
+        Ok(self.thread.files().get(fd)?)
+    }
+    /// Puts a file at the lowest free descriptor; `EMFILE`.
+    pub fn install(&self, file: Arc<OpenFile>, cloexec: bool) -> SysResult<i64> {
+        let limit = self.process().limit(kernel::limits::resource::NOFILE);
+        Ok(i64::from(self.files().insert(file, FdFlags { cloexec }, 0, limit)?))
+    }
+    /// Root, cwd, umask.
+    pub fn fs(&self) -> Arc<FsContext> {
+        self.thread.fs()
+    }
+    /// The address space.
+    pub fn mm(&self) -> Arc<Mm> {
+        self.thread.mm()
+    }
+    /// `EPERM` without this capability.
+    pub fn require(&self, cap: Capability) -> SysResult<()> {
+        if self.credentials.capable(cap) { Ok(()) } else { Err(Errno::EPERM.into()) }
+    }
+
+    /// Has the shim do one native operation; its result, an errno if negative.
+    pub async fn native(&mut self, op: NativeOp) -> SysResult {
+        self.guest.native(op);
+        self.native_done().await
+    }
+    /// Awaits the result of a native operation already handed over.
+    pub async fn native_done(&mut self) -> SysResult {
+        loop {
+            match self.guest.next_exit().await {
+                Exit::NativeDone(ret) if (-4095..0).contains(&ret) => {
+                    return Err(Errno::from_raw(-(ret as i32)).into());
+                }
+                Exit::NativeDone(ret) => return Ok(ret),
+                // The stub died: the run loop ends the thread.
+                Exit::Gone(_) => {
+                    self.thread.set_dying();
+                    return Err(SysError::Interrupted(Restart::Never));
+                }
+                // Forged by the guest or an interrupt that came between: nothing to lose.
+                _ => {
+                    self.thread.process().begin_exit(kernel::process::ExitStatus::Signaled {
+                        signal: linux_abi::signal::Signo::SIGKILL,
+                        core: false,
+                    });
+                    return Err(SysError::Interrupted(Restart::Never));
+                }
+            }
+        }
+    }
+
+    /// Runs `op` until it gives something else than `EAGAIN`, waiting on the queue between tries.
+    /// `deadline` is CLOCK_MONOTONIC nanoseconds; past it the result is `Ok(None)`.
+    pub async fn wait_until<T>(
+        &mut self,
+        queue: &WaitQueue,
+        events: Events,
+        deadline: Option<u64>,
+        restart: Restart,
+        mut op: impl FnMut(&mut Cx<'_>) -> SysResult<T>,
+    ) -> SysResult<Option<T>> {
+        // Most calls never wait.
+        match op(self) {
+            Err(SysError::Errno(Errno::EAGAIN)) => {}
+            done => return done.map(Some),
+        }
+        let waiter = self.thread.waiter().clone();
+        let alarm = deadline.map(|at| Alarm::at(at, waiter.clone()));
+        let result = loop {
+            waiter.reset();
+            let listener = queue.listen(&waiter, events, false);
+            match op(self) {
+                Err(SysError::Errno(Errno::EAGAIN)) => {}
+                done => break done.map(Some),
+            }
+            if self.thread.interrupted() {
+                break Err(SysError::Interrupted(restart));
+            }
+            if deadline.is_some_and(|at| executor::monotonic_ns() >= at) {
+                break Ok(None);
+            }
+            self.sleep_on(&waiter).await;
+            drop(listener);
+        };
+        drop(alarm);
+        result
+    }
+
+    /// Sleeps until the waiter (already listening) is notified, by its queue or by a signal.
+    pub async fn sleep_on(&mut self, waiter: &Arc<Waiter>) {
+        self.thread.set_sleeping(true);
+        poll_fn(|task| match waiter.poll_wait(task) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        self.thread.set_sleeping(false);
+    }
+
+    /// One operation on a file that may say `EAGAIN`: blocks unless the file is non-blocking.
+    pub async fn file_op<T>(
+        &mut self,
+        file: &Arc<OpenFile>,
+        events: Events,
+        nonblock: bool,
+        mut op: impl FnMut(&mut Cx<'_>, &Arc<OpenFile>) -> SysResult<T>,
+    ) -> SysResult<T> {
+        match op(self, file) {
+            Err(SysError::Errno(Errno::EAGAIN)) if !nonblock => {}
+            done => return done,
+        }
+        let Some(queue) = file.ops().wait_queue() else { return Err(Errno::EAGAIN.into()) };
+        let done = self
+            .wait_until(&queue, events | Events::ALWAYS, None, Restart::IfSaRestart, |cx| op(cx, file))
+            .await?;
+        done.ok_or(Errno::EAGAIN.into())
+    }
+}
+
+impl Caller for Cx<'_> {
+    fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+    fn pid(&self) -> i32 {
+        self.process().pid()
+    }
+    fn read_memory(&mut self, addr: u64, buf: &mut [u8]) -> vfs::Result<()> {
+        self.guest.copy_in(addr, buf)
+    }
+    fn write_memory(&mut self, addr: u64, buf: &[u8]) -> vfs::Result<()> {
+        self.guest.copy_out(addr, buf)
+    }
+    fn as_any(&self) -> &dyn Any {
+        // The kernel's thread is what file systems above it ask for.
+        self.thread
+    }
+}

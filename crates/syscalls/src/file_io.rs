@@ -1,0 +1,558 @@
+//! Reading, writing and descriptors: read(2), write(2), readv(2), lseek(2), dup(2), fcntl(2), ioctl(2), close(2).
+
+use std::sync::Arc;
+
+use executor::Events;
+use kernel::FdFlags;
+use linux_abi::Errno;
+use linux_abi::fs::OpenFlags;
+use linux_abi::signal::Signo;
+use vfs::{OpenFile, Whence};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::args::Ptr;
+use crate::{Cx, SysError, SysResult};
+
+/// The most that one call moves, as in Linux.
+const MAX_RW_COUNT: usize = 0x7fff_f000;
+/// Bytes moved between guest and file at a time.
+const CHUNK: usize = 256 << 10;
+/// The most entries of an iovec.
+const IOV_MAX: usize = 1024;
+
+/// `struct iovec`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct IoVec {
+    /// Address.
+    pub base: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// Where a transfer takes place.
+#[derive(Clone, Copy)]
+enum At {
+    /// At the file's position, which moves.
+    Position,
+    /// At this offset.
+    Offset(u64),
+}
+
+/// read(2).
+pub async fn read(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResult {
+    let file = readable(cx, fd)?;
+    let one = [IoVec { base: buf, len: count as u64 }];
+    transfer_in(cx, &file, &one, At::Position, false).await
+}
+
+/// write(2).
+pub async fn write(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResult {
+    let file = writable(cx, fd)?;
+    let one = [IoVec { base: buf, len: count as u64 }];
+    transfer_out(cx, &file, &one, At::Position, 0).await
+}
+
+/// pread64(2).
+pub async fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
+    let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    let file = readable(cx, fd)?;
+    seekable(&file)?;
+    let one = [IoVec { base: buf, len: count as u64 }];
+    transfer_in(cx, &file, &one, At::Offset(offset), false).await
+}
+
+/// pwrite64(2).
+pub async fn pwrite64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
+    let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    let file = writable(cx, fd)?;
+    seekable(&file)?;
+    let one = [IoVec { base: buf, len: count as u64 }];
+    transfer_out(cx, &file, &one, At::Offset(offset), 0).await
+}
+
+/// readv(2).
+pub async fn readv(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64) -> SysResult {
+    let file = readable(cx, fd)?;
+    let vectors = read_iovec(cx, iov, count)?;
+    transfer_in(cx, &file, &vectors, At::Position, false).await
+}
+
+/// writev(2).
+pub async fn writev(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64) -> SysResult {
+    let file = writable(cx, fd)?;
+    let vectors = read_iovec(cx, iov, count)?;
+    transfer_out(cx, &file, &vectors, At::Position, 0).await
+}
+
+/// preadv(2).
+pub async fn preadv(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64, lo: u64, _hi: u64) -> SysResult {
+    preadv2(cx, fd, iov, count, lo, 0, 0).await
+}
+
+/// pwritev(2).
+pub async fn pwritev(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64, lo: u64, _hi: u64) -> SysResult {
+    pwritev2(cx, fd, iov, count, lo, 0, 0).await
+}
+
+const RWF_HIPRI: u32 = 1;
+const RWF_DSYNC: u32 = 2;
+const RWF_SYNC: u32 = 4;
+const RWF_NOWAIT: u32 = 8;
+const RWF_APPEND: u32 = 16;
+
+/// preadv2(2). On x86-64 the low half carries the whole offset.
+pub async fn preadv2(
+    cx: &mut Cx<'_>,
+    fd: i32,
+    iov: Ptr,
+    count: u64,
+    lo: u64,
+    _hi: u64,
+    flags: u32,
+) -> SysResult {
+    if flags & !(RWF_HIPRI | RWF_NOWAIT) != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let file = readable(cx, fd)?;
+    let at = position_arg(&file, lo)?;
+    let vectors = read_iovec(cx, iov, count)?;
+    transfer_in(cx, &file, &vectors, at, flags & RWF_NOWAIT != 0).await
+}
+
+/// pwritev2(2).
+pub async fn pwritev2(
+    cx: &mut Cx<'_>,
+    fd: i32,
+    iov: Ptr,
+    count: u64,
+    lo: u64,
+    _hi: u64,
+    flags: u32,
+) -> SysResult {
+    if flags & !(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND) != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let file = writable(cx, fd)?;
+    let at = position_arg(&file, lo)?;
+    let vectors = read_iovec(cx, iov, count)?;
+    transfer_out(cx, &file, &vectors, at, flags).await
+}
+
+fn position_arg(file: &OpenFile, lo: u64) -> SysResult<At> {
+    if lo as i64 == -1 {
+        return Ok(At::Position);
+    }
+    if (lo as i64) < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    seekable(file)?;
+    Ok(At::Offset(lo))
+}
+
+fn readable(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
+    let file = cx.file(fd)?;
+    if file.flags().readable() { Ok(file) } else { Err(Errno::EBADF.into()) }
+}
+
+fn writable(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
+    let file = cx.file(fd)?;
+    if file.flags().writable() { Ok(file) } else { Err(Errno::EBADF.into()) }
+}
+
+fn seekable(file: &OpenFile) -> SysResult<()> {
+    if file.ops().seekable() { Ok(()) } else { Err(Errno::ESPIPE.into()) }
+}
+
+/// Reads an iovec: at most 1,024 entries, no negative length; the total is cut at `MAX_RW_COUNT`.
+pub fn read_iovec(cx: &mut Cx<'_>, iov: Ptr, count: u64) -> SysResult<Vec<IoVec>> {
+    let count = usize::try_from(count).ok().filter(|c| *c <= IOV_MAX).ok_or(Errno::EINVAL)?;
+    let mut vectors = vec![IoVec::default(); count];
+    cx.guest.copy_in(iov.0, vectors.as_mut_bytes())?;
+    let mut left = MAX_RW_COUNT as u64;
+    for vector in &mut vectors {
+        if vector.len > i64::MAX as u64 {
+            return Err(Errno::EINVAL.into());
+        }
+        vector.len = vector.len.min(left);
+        left -= vector.len;
+    }
+    Ok(vectors)
+}
+
+/// From the file to guest memory.
+async fn transfer_in(
+    cx: &mut Cx<'_>,
+    file: &Arc<OpenFile>,
+    vectors: &[IoVec],
+    at: At,
+    nowait: bool,
+) -> SysResult {
+    let nonblock = nowait || file.flags().contains(OpenFlags::NONBLOCK);
+    let total: u64 = vectors.iter().map(|v| v.len).sum::<u64>().min(MAX_RW_COUNT as u64);
+    if total == 0 && file.ops().seekable() {
+        return Ok(0);
+    }
+    let want = total.min(CHUNK as u64) as usize;
+    let mut done = 0u64;
+    loop {
+        let size = (total - done).min(want.max(1) as u64) as usize;
+        let step = cx
+            .file_op(file, Events::READABLE, nonblock || done > 0, |cx, file| {
+                let mut scratch = std::mem::take(&mut cx.local.scratch);
+                if scratch.len() < size {
+                    scratch.resize(size, 0);
+                }
+                let result =
+                    read_once(cx, file, scratch.get_mut(..size).unwrap_or_default(), vectors, at, done);
+                if scratch.len() <= CHUNK {
+                    cx.local.scratch = scratch;
+                }
+                result
+            })
+            .await;
+        let n = match step {
+            Ok(n) => n,
+            Err(_) if done > 0 => break,
+            Err(err) => return Err(err),
+        };
+        done += n as u64;
+        // Streams give what they have; only files with a position are read on.
+        if n < size || done >= total || !file.ops().seekable() {
+            break;
+        }
+    }
+    Ok(done as i64)
+}
+
+/// One read of at most a chunk, and its copy to the guest.
+fn read_once(
+    cx: &mut Cx<'_>,
+    file: &Arc<OpenFile>,
+    buf: &mut [u8],
+    vectors: &[IoVec],
+    at: At,
+    done: u64,
+) -> SysResult<usize> {
+    let n = match at {
+        At::Offset(offset) => {
+            let pos = offset.checked_add(done).ok_or(Errno::EINVAL)?;
+            file.ops().read(file, buf, pos)?
+        }
+        At::Position if file.ops().seekable() => {
+            let mut pos = file.pos().lock();
+            let n = file.ops().read(file, buf, *pos)?;
+            *pos = pos.saturating_add(n as u64);
+            n
+        }
+        At::Position => file.ops().read(file, buf, 0)?,
+    };
+    scatter(cx, vectors, done, buf.get(..n).unwrap_or_default())?;
+    Ok(n)
+}
+
+/// Copies bytes to the guest's vectors, starting `skip` bytes into them.
+pub fn scatter(cx: &mut Cx<'_>, vectors: &[IoVec], mut skip: u64, mut data: &[u8]) -> SysResult<()> {
+    for vector in vectors {
+        if data.is_empty() {
+            break;
+        }
+        if skip >= vector.len {
+            skip -= vector.len;
+            continue;
+        }
+        let n = (vector.len - skip).min(data.len() as u64) as usize;
+        let (now, rest) = data.split_at(n);
+        cx.guest.copy_out(vector.base.checked_add(skip).ok_or(Errno::EFAULT)?, now)?;
+        data = rest;
+        skip = 0;
+    }
+    Ok(())
+}
+
+/// Copies bytes from the guest's vectors, starting `skip` bytes into them, to fill `data`.
+pub fn gather(cx: &mut Cx<'_>, vectors: &[IoVec], mut skip: u64, mut data: &mut [u8]) -> SysResult<()> {
+    for vector in vectors {
+        if data.is_empty() {
+            break;
+        }
+        if skip >= vector.len {
+            skip -= vector.len;
+            continue;
+        }
+        let n = (vector.len - skip).min(data.len() as u64) as usize;
+        let (now, rest) = data.split_at_mut(n);
+        cx.guest.copy_in(vector.base.checked_add(skip).ok_or(Errno::EFAULT)?, now)?;
+        data = rest;
+        skip = 0;
+    }
+    Ok(())
+}
+
+/// From guest memory to the file.
+async fn transfer_out(
+    cx: &mut Cx<'_>,
+    file: &Arc<OpenFile>,
+    vectors: &[IoVec],
+    at: At,
+    flags: u32,
+) -> SysResult {
+    let nonblock = flags & RWF_NOWAIT != 0 || file.flags().contains(OpenFlags::NONBLOCK);
+    let append = flags & RWF_APPEND != 0 || file.flags().contains(OpenFlags::APPEND);
+    let total: u64 = vectors.iter().map(|v| v.len).sum::<u64>().min(MAX_RW_COUNT as u64);
+    let fsize = cx.process().limit(kernel::limits::resource::FSIZE);
+    let mut done = 0u64;
+    loop {
+        let size = (total - done).min(CHUNK as u64) as usize;
+        let step = cx
+            .file_op(file, Events::WRITABLE, nonblock, |cx, file| {
+                let mut scratch = std::mem::take(&mut cx.local.scratch);
+                if scratch.len() < size {
+                    scratch.resize(size, 0);
+                }
+                let buf = scratch.get_mut(..size).unwrap_or_default();
+                let result = gather(cx, vectors, done, buf)
+                    .and_then(|()| write_once(file, buf, at, done, append, fsize));
+                if scratch.len() <= CHUNK {
+                    cx.local.scratch = scratch;
+                }
+                result
+            })
+            .await;
+        let n = match step {
+            Ok(n) => n,
+            Err(_) if done > 0 => break,
+            Err(SysError::Errno(Errno::EPIPE)) => {
+                crate::run_loop::raise(cx, Signo::SIGPIPE);
+                return Err(Errno::EPIPE.into());
+            }
+            Err(SysError::Errno(Errno::EFBIG)) => {
+                crate::run_loop::raise(cx, Signo::SIGXFSZ);
+                return Err(Errno::EFBIG.into());
+            }
+            Err(err) => return Err(err),
+        };
+        done += n as u64;
+        if done >= total || n == 0 {
+            break;
+        }
+        if n < size && nonblock {
+            break;
+        }
+    }
+    if flags & (RWF_DSYNC | RWF_SYNC) != 0 {
+        file.ops().fsync(file, flags & RWF_SYNC == 0)?;
+    }
+    Ok(done as i64)
+}
+
+fn write_once(
+    file: &Arc<OpenFile>,
+    buf: &[u8],
+    at: At,
+    done: u64,
+    append: bool,
+    fsize: u64,
+) -> SysResult<usize> {
+    let ops = file.ops();
+    if !ops.seekable() {
+        return Ok(ops.write(file, buf, 0)?);
+    }
+    let limited = |pos: u64| -> SysResult<&[u8]> {
+        if fsize == u64::MAX || buf.is_empty() {
+            return Ok(buf);
+        }
+        let room = fsize.checked_sub(pos).filter(|r| *r > 0).ok_or(Errno::EFBIG)?;
+        Ok(buf.get(..buf.len().min(usize::try_from(room).unwrap_or(usize::MAX))).unwrap_or_default())
+    };
+    match at {
+        // pwrite(2): with O_APPEND Linux appends whatever the offset.
+        At::Offset(_) if append => Ok(ops.append(file, buf)?.0),
+        At::Offset(offset) => {
+            let pos = offset.checked_add(done).ok_or(Errno::EINVAL)?;
+            Ok(ops.write(file, limited(pos)?, pos)?)
+        }
+        At::Position => {
+            let mut pos = file.pos().lock();
+            if append {
+                let (n, end) = ops.append(file, buf)?;
+                *pos = end;
+                return Ok(n);
+            }
+            let n = ops.write(file, limited(*pos)?, *pos)?;
+            *pos = pos.saturating_add(n as u64);
+            Ok(n)
+        }
+    }
+}
+
+/// lseek(2).
+pub fn lseek(cx: &mut Cx<'_>, fd: i32, offset: i64, whence: u32) -> SysResult {
+    let file = cx.file(fd)?;
+    if file.flags().contains(OpenFlags::PATH) {
+        return Err(Errno::EBADF.into());
+    }
+    seekable(&file)?;
+    let mut pos = file.pos().lock();
+    let new = match whence {
+        0 => u64::try_from(offset).map_err(|_| Errno::EINVAL)?,
+        1 => pos.checked_add_signed(offset).ok_or(Errno::EINVAL)?,
+        2 => file.ops().seek(&file, offset, Whence::End)?,
+        3 => file.ops().seek(&file, offset, Whence::Data)?,
+        4 => file.ops().seek(&file, offset, Whence::Hole)?,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let value = i64::try_from(new).map_err(|_| Errno::EINVAL)?;
+    *pos = new;
+    Ok(value)
+}
+
+/// close(2).
+pub fn close(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    let file = cx.files().remove(fd)?;
+    closed(cx, &file)?;
+    Ok(0)
+}
+
+/// What closing a descriptor means beyond dropping it: POSIX locks of the process on the file go.
+fn closed(cx: &Cx<'_>, file: &Arc<OpenFile>) -> SysResult<()> {
+    kernel::locks::descriptor_closed(cx.process(), file);
+    Ok(file.ops().flush(file)?)
+}
+
+/// close_range(2).
+pub fn close_range(cx: &mut Cx<'_>, first: u32, last: u32, flags: u32) -> SysResult {
+    const UNSHARE: u32 = 2;
+    const CLOEXEC: u32 = 4;
+    if flags & !(UNSHARE | CLOEXEC) != 0 || first > last {
+        return Err(Errno::EINVAL.into());
+    }
+    if flags & UNSHARE != 0 {
+        cx.thread.set_files(Some(cx.files().duplicate()));
+    }
+    if flags & CLOEXEC != 0 {
+        cx.files().set_cloexec_range(first, last);
+    } else {
+        for file in cx.files().remove_range(first, last) {
+            // close_range reports no errors of single files.
+            let _ = closed(cx, &file);
+        }
+    }
+    Ok(0)
+}
+
+/// dup(2).
+pub fn dup(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    let file = cx.file(fd)?;
+    cx.install(file, false)
+}
+
+/// dup2(2).
+pub fn dup2(cx: &mut Cx<'_>, old: i32, new: i32) -> SysResult {
+    let file = cx.file(old)?;
+    if old == new {
+        return Ok(i64::from(new));
+    }
+    dup_to(cx, file, new, false)
+}
+
+/// dup3(2).
+pub fn dup3(cx: &mut Cx<'_>, old: i32, new: i32, flags: u32) -> SysResult {
+    let flags = OpenFlags::from_bits_retain(flags);
+    if old == new || !(flags - OpenFlags::CLOEXEC).is_empty() {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = cx.file(old)?;
+    dup_to(cx, file, new, flags.contains(OpenFlags::CLOEXEC))
+}
+
+fn dup_to(cx: &mut Cx<'_>, file: Arc<OpenFile>, new: i32, cloexec: bool) -> SysResult {
+    let limit = cx.process().limit(kernel::limits::resource::NOFILE);
+    if let Some(old) = cx.files().replace(new, file, FdFlags { cloexec }, limit)? {
+        // dup2 reports no error of the file it closes.
+        let _ = closed(cx, &old);
+    }
+    Ok(i64::from(new))
+}
+
+/// fcntl(2).
+pub async fn fcntl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
+    const DUPFD: u32 = 0;
+    const GETFD: u32 = 1;
+    const SETFD: u32 = 2;
+    const GETFL: u32 = 3;
+    const SETFL: u32 = 4;
+    const SETOWN: u32 = 8;
+    const GETOWN: u32 = 9;
+    const SETSIG: u32 = 10;
+    const GETSIG: u32 = 11;
+    const DUPFD_CLOEXEC: u32 = 1030;
+    let file = cx.file(fd)?;
+    if file.flags().contains(OpenFlags::PATH) && !matches!(cmd, DUPFD | DUPFD_CLOEXEC | GETFD | SETFD | GETFL)
+    {
+        return Err(Errno::EBADF.into());
+    }
+    match cmd {
+        DUPFD | DUPFD_CLOEXEC => {
+            let limit = cx.process().limit(kernel::limits::resource::NOFILE);
+            let min = usize::try_from(arg as u32).unwrap_or(usize::MAX);
+            if min as u64 >= limit {
+                return Err(Errno::EINVAL.into());
+            }
+            Ok(i64::from(cx.files().insert(file, FdFlags { cloexec: cmd == DUPFD_CLOEXEC }, min, limit)?))
+        }
+        GETFD => Ok(i64::from(cx.files().flags(fd)?.cloexec)),
+        SETFD => {
+            cx.files().set_flags(fd, FdFlags { cloexec: arg & 1 != 0 })?;
+            Ok(0)
+        }
+        GETFL => Ok(i64::from((file.flags() | OpenFlags::LARGEFILE).bits())),
+        SETFL => {
+            file.set_flags(OpenFlags::from_bits_retain(arg as u32));
+            Ok(0)
+        }
+        SETOWN => {
+            file.set_owner(arg as i32);
+            Ok(0)
+        }
+        GETOWN => Ok(i64::from(file.owner())),
+        SETSIG => {
+            if arg > 64 {
+                return Err(Errno::EINVAL.into());
+            }
+            file.set_owner_signal(arg as i32);
+            Ok(0)
+        }
+        GETSIG => Ok(i64::from(file.owner_signal())),
+        _ => crate::fcntl::other(cx, &file, cmd, arg).await,
+    }
+}
+
+/// ioctl(2).
+pub async fn ioctl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
+    const FIONCLEX: u32 = 0x5450;
+    const FIOCLEX: u32 = 0x5451;
+    const FIONBIO: u32 = 0x5421;
+    const FIOASYNC: u32 = 0x5452;
+    let file = cx.file(fd)?;
+    if file.flags().contains(OpenFlags::PATH) {
+        return Err(Errno::EBADF.into());
+    }
+    match cmd {
+        FIOCLEX | FIONCLEX => {
+            cx.files().set_flags(fd, FdFlags { cloexec: cmd == FIOCLEX })?;
+            Ok(0)
+        }
+        FIONBIO | FIOASYNC => {
+            let on: i32 = cx.read(Ptr(arg))?;
+            let bit = if cmd == FIONBIO { OpenFlags::NONBLOCK } else { OpenFlags::ASYNC };
+            let flags = if on != 0 { file.flags() | bit } else { file.flags() - bit };
+            file.set_flags(flags);
+            Ok(0)
+        }
+        _ => {
+            let ops = file.ops().clone();
+            Ok(ops.ioctl(&file, cx, cmd, arg)?)
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The life of a guest thread: resume the guest, take its next exit, handle it, deliver signals, repeat.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kernel::Thread;
+use kernel::process::ExitStatus;
+use linux_abi::Errno;
+use linux_abi::signal::{SigInfo, Signo};
+use platform::{Exit, GuestThread};
+
+use crate::context::Resume;
+use crate::signal::deliver::{self, Delivery};
+use crate::{Cx, Restart, SysError, SysResult, ThreadLocal, table};
+
+/// Starts the task of a guest thread; `kernel::Kernel` is given this function.
+pub fn spawn(thread: Arc<Thread>, guest: GuestThread) {
+    spawn_with(thread, guest, ThreadLocal::default());
+}
+
+/// Starts the task of a guest thread with the local state that clone copied.
+pub fn spawn_with(thread: Arc<Thread>, guest: GuestThread, local: ThreadLocal) {
+    executor::spawn(run_thread(thread, guest, local));
+}
+
+/// Ends the process if the task ends by a panic: only the guest process dies, never the kernel.
+struct PanicGuard(Option<Arc<Thread>>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            tracing::error!("task of thread {} ended unexpectedly: its process is killed", thread.tid());
+            let status = ExitStatus::Signaled { signal: Signo::SIGKILL, core: false };
+            thread.process().begin_exit(status);
+            kernel::exit::thread_exited(&thread, status);
+        }
+    }
+}
+
+async fn run_thread(thread: Arc<Thread>, mut guest: GuestThread, mut local: ThreadLocal) {
+    let mut guard = PanicGuard(Some(thread.clone()));
+    thread.set_handle(Some(guest.handle()));
+    let mut status = ExitStatus::Signaled { signal: Signo::SIGKILL, core: false };
+    // A kill may have come before the handle was known.
+    if thread.is_dying() {
+        guest.handle().kill_process();
+    }
+    loop {
+        let exit = guest.next_exit().await;
+        if thread.is_dying() {
+            break;
+        }
+        let mut cx =
+            Cx { thread: &thread, guest: &mut guest, local: &mut local, credentials: thread.credentials() };
+        let next = match exit {
+            Exit::Syscall => system_call(&mut cx).await,
+            Exit::Interrupted => after_interrupt(&mut cx).await,
+            Exit::Fault(fault) => {
+                let (sig, info) = deliver::fault_info(&fault);
+                deliver::force_signal(&cx, sig, info);
+                after_interrupt(&mut cx).await
+            }
+            // A result nobody waits for: forged by the guest; it changes nothing.
+            Exit::NativeDone(_) => {
+                cx.guest.resume_regs();
+                Next::Continue
+            }
+            Exit::Gone(_) => Next::End,
+        };
+        match next {
+            Next::Continue => {}
+            Next::Exit(end) => {
+                status = end;
+                break;
+            }
+            Next::End => break,
+        }
+    }
+    guard.0 = None;
+    finish(&thread, guest, &mut local, status).await;
+}
+
+/// What the loop does after an exit.
+enum Next {
+    Continue,
+    /// exit(2) of this thread.
+    Exit(ExitStatus),
+    /// Ended from outside.
+    End,
+}
+
+async fn finish(thread: &Arc<Thread>, guest: GuestThread, local: &mut ThreadLocal, status: ExitStatus) {
+    let process = thread.process();
+    let ordered = process.exit_status();
+    if ordered.is_none() && !thread.is_dying() && process.threads.lock().len() > 1 {
+        // One thread of several ends by exit(2): its shim clears the tid word and robust locks.
+        guest.exit_thread(
+            (local.clear_child_tid != 0).then_some(local.clear_child_tid),
+            (local.robust_list.0 != 0).then_some(local.robust_list),
+            thread.tid(),
+            0,
+        );
+    } else {
+        guest.handle().kill_process();
+        drop(guest);
+    }
+    kernel::exit::thread_exited(thread, ordered.unwrap_or(status));
+}
+
+async fn system_call(cx: &mut Cx<'_>) -> Next {
+    let regs = *cx.guest.regs();
+    let nr = regs.rax as u32;
+    let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    cx.thread.syscalls.fetch_add(1, Ordering::Relaxed);
+    let trace = crate::strace::enter(cx, nr, &args);
+    loop {
+        cx.local.resume = Resume::Value;
+        let result = table::dispatch(cx, nr, &args).await;
+        if let Some(trace) = &trace {
+            trace.leave(cx, &result);
+        }
+        if cx.thread.is_dying() && !matches!(cx.local.resume, Resume::Exited) {
+            return Next::End;
+        }
+        match std::mem::take(&mut cx.local.resume) {
+            Resume::Exited => return exited(result),
+            Resume::Done => return Next::Continue,
+            Resume::Regs => {
+                cx.local.restart_deadline = None;
+                return back_to_guest(cx, None).await;
+            }
+            Resume::Value => {}
+        }
+        let (value, restart) = match result {
+            Ok(value) => (value, None),
+            Err(SysError::Errno(errno)) => (errno.to_ret(), None),
+            Err(SysError::Interrupted(restart)) => (Errno::EINTR.to_ret(), Some(restart)),
+        };
+        if restart.is_none() {
+            cx.local.restart_deadline = None;
+            if !cx.thread.wants_attention() && cx.local.saved_mask.is_none() {
+                cx.guest.resume_syscall(value);
+                return Next::Continue;
+            }
+        }
+        cx.guest.regs_mut().rax = value as u64;
+        cx.thread.clear_attention();
+        match deliver::deliver(cx, restart.map(|kind| (kind, nr))).await {
+            Delivery::None => match restart {
+                // Nothing ran: the call goes on as if nothing had been.
+                Some(_) => {
+                    cx.guest.regs_mut().rax = u64::from(nr);
+                    continue;
+                }
+                None => cx.guest.resume_syscall(value),
+            },
+            Delivery::Handler => cx.local.restart_deadline = None,
+            Delivery::Died => return Next::End,
+        }
+        return Next::Continue;
+    }
+}
+
+fn exited(result: SysResult) -> Next {
+    match result {
+        Ok(code) => Next::Exit(ExitStatus::Exited(code as i32)),
+        Err(_) => Next::End,
+    }
+}
+
+async fn after_interrupt(cx: &mut Cx<'_>) -> Next {
+    back_to_guest(cx, None).await
+}
+
+async fn back_to_guest(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Next {
+    cx.thread.clear_attention();
+    match deliver::deliver(cx, restart).await {
+        Delivery::None => cx.guest.resume_regs(),
+        Delivery::Handler => {}
+        Delivery::Died => return Next::End,
+    }
+    Next::Continue
+}
+
+/// Sends a signal that the thread caused itself (SIGPIPE, SIGSYS).
+pub fn raise(cx: &Cx<'_>, sig: Signo) {
+    let info = SigInfo::from_user(sig, linux_abi::signal::si::USER, cx.process().pid(), cx.credentials.uid);
+    // A full queue loses it, as in Linux.
+    let _ = cx.thread.send_signal(info);
+}

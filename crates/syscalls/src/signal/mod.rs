@@ -1,0 +1,3 @@
+//! Signal calls and delivery.
+
+pub mod deliver;

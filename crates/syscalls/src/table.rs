@@ -1,0 +1,158 @@
+//! The system call table: number, name, how it is called, handler, how many arguments, support level, note.
+//!
+//! `sync` handlers are plain functions, `wait` handlers are async, `boxed` ones are async and big (kept
+//! off the dispatch future). What has no line answers `ENOSYS` and is logged once.
+
+use linux_abi::Errno;
+
+use crate::args::FromArg;
+use crate::{Cx, SysResult};
+
+/// How far a call is supported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Level {
+    /// As Linux does.
+    Full,
+    /// Some flags or commands are missing; the note says which.
+    Partial,
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Number.
+    pub nr: u32,
+    /// Name.
+    pub name: &'static str,
+    /// How far it is supported.
+    pub level: Level,
+    /// What is missing.
+    pub note: &'static str,
+}
+
+macro_rules! call {
+    (sync $h:path, $cx:ident, $a:ident, $n:tt) => {
+        args!($h, $cx, $a, $n)
+    };
+    (wait $h:path, $cx:ident, $a:ident, $n:tt) => {
+        args!($h, $cx, $a, $n).await
+    };
+    (boxed $h:path, $cx:ident, $a:ident, $n:tt) => {
+        Box::pin(args!($h, $cx, $a, $n)).await
+    };
+}
+
+macro_rules! args {
+    ($h:path, $cx:ident, $a:ident, 0) => {
+        $h($cx)
+    };
+    ($h:path, $cx:ident, $a:ident, 1) => {
+        $h($cx, FromArg::from_arg($a[0]))
+    };
+    ($h:path, $cx:ident, $a:ident, 2) => {
+        $h($cx, FromArg::from_arg($a[0]), FromArg::from_arg($a[1]))
+    };
+    ($h:path, $cx:ident, $a:ident, 3) => {
+        $h($cx, FromArg::from_arg($a[0]), FromArg::from_arg($a[1]), FromArg::from_arg($a[2]))
+    };
+    ($h:path, $cx:ident, $a:ident, 4) => {
+        $h(
+            $cx,
+            FromArg::from_arg($a[0]),
+            FromArg::from_arg($a[1]),
+            FromArg::from_arg($a[2]),
+            FromArg::from_arg($a[3]),
+        )
+    };
+    ($h:path, $cx:ident, $a:ident, 5) => {
+        $h(
+            $cx,
+            FromArg::from_arg($a[0]),
+            FromArg::from_arg($a[1]),
+            FromArg::from_arg($a[2]),
+            FromArg::from_arg($a[3]),
+            FromArg::from_arg($a[4]),
+        )
+    };
+    ($h:path, $cx:ident, $a:ident, 6) => {
+        $h(
+            $cx,
+            FromArg::from_arg($a[0]),
+            FromArg::from_arg($a[1]),
+            FromArg::from_arg($a[2]),
+            FromArg::from_arg($a[3]),
+            FromArg::from_arg($a[4]),
+            FromArg::from_arg($a[5]),
+        )
+    };
+}
+
+macro_rules! syscalls {
+    ($($nr:literal $name:ident $kind:tt $handler:path, $n:tt, $level:ident, $note:literal;)*) => {
+        /// Calls the handler of a number.
+        pub async fn dispatch(cx: &mut Cx<'_>, nr: u32, a: &[u64; 6]) -> SysResult {
+            match nr {
+                $($nr => call!($kind $handler, cx, a, $n),)*
+                _ => missing(cx, nr),
+            }
+        }
+
+        /// Every supported call, in ascending order.
+        pub const TABLE: &[Row] = &[$(Row { nr: $nr, name: stringify!($name), level: Level::$level, note: $note },)*];
+    };
+}
+
+/// A number without a handler: `ENOSYS`, logged once with its name.
+fn missing(cx: &mut Cx<'_>, nr: u32) -> SysResult {
+    match linux_abi::sysno::name(nr) {
+        Some(name) => cx.kernel().note_missing(name),
+        None => cx.kernel().note_missing("system call number outside the table"),
+    }
+    Err(Errno::ENOSYS.into())
+}
+
+syscalls! {
+    0 read wait crate::file_io::read, 3, Full, "";
+    1 write wait crate::file_io::write, 3, Full, "";
+    3 close sync crate::file_io::close, 1, Full, "";
+    8 lseek sync crate::file_io::lseek, 3, Full, "";
+    9 mmap wait crate::mm::mmap, 6, Full, "";
+    12 brk wait crate::mm::brk, 1, Full, "";
+    16 ioctl wait crate::file_io::ioctl, 3, Full, "";
+    17 pread64 wait crate::file_io::pread64, 4, Full, "";
+    18 pwrite64 wait crate::file_io::pwrite64, 4, Full, "";
+    19 readv wait crate::file_io::readv, 3, Full, "";
+    20 writev wait crate::file_io::writev, 3, Full, "";
+    32 dup sync crate::file_io::dup, 1, Full, "";
+    33 dup2 sync crate::file_io::dup2, 2, Full, "";
+    39 getpid sync crate::process::getpid, 0, Full, "";
+    56 clone boxed crate::clone::clone, 5, Full, "";
+    57 fork boxed crate::clone::fork, 0, Full, "";
+    58 vfork boxed crate::clone::vfork, 0, Full, "";
+    60 exit sync crate::exit::exit, 1, Full, "";
+    61 wait4 wait crate::wait::wait4, 4, Full, "";
+    63 uname sync crate::system::uname, 1, Full, "";
+    72 fcntl wait crate::file_io::fcntl, 3, Partial, "";
+    95 umask sync crate::process::umask, 1, Full, "";
+    99 sysinfo sync crate::system::sysinfo, 1, Full, "";
+    109 setpgid sync crate::process::setpgid, 2, Full, "";
+    110 getppid sync crate::process::getppid, 0, Full, "";
+    111 getpgrp sync crate::process::getpgrp, 0, Full, "";
+    112 setsid sync crate::process::setsid, 0, Full, "";
+    121 getpgid sync crate::process::getpgid, 1, Full, "";
+    124 getsid sync crate::process::getsid, 1, Full, "";
+    186 gettid sync crate::process::gettid, 0, Full, "";
+    218 set_tid_address sync crate::process::set_tid_address, 1, Full, "";
+    231 exit_group sync crate::exit::exit_group, 1, Full, "";
+    247 waitid wait crate::wait::waitid, 5, Full, "";
+    273 set_robust_list sync crate::process::set_robust_list, 2, Full, "";
+    274 get_robust_list sync crate::process::get_robust_list, 3, Full, "";
+    292 dup3 sync crate::file_io::dup3, 3, Full, "";
+    295 preadv wait crate::file_io::preadv, 5, Full, "";
+    296 pwritev wait crate::file_io::pwritev, 5, Full, "";
+    318 getrandom sync crate::system::getrandom, 3, Full, "";
+    327 preadv2 wait crate::file_io::preadv2, 6, Partial, "RWF_ATOMIC is missing";
+    328 pwritev2 wait crate::file_io::pwritev2, 6, Partial, "RWF_ATOMIC is missing";
+    435 clone3 boxed crate::clone::clone3, 2, Full, "";
+    436 close_range sync crate::file_io::close_range, 3, Full, "";
+}
