@@ -1,0 +1,148 @@
+//! Runs the guest programs on the host's Linux, then inside a sandbox, and compares.
+//!
+//! `guest-tests/known-failures.txt` is a ratchet: a case on it may fail inside, one that passes must
+//! leave it, and any other failure fails the run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::run::{self, Finished};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Options {
+    native: bool,
+    sandbox: bool,
+    sallet: Option<PathBuf>,
+    filter: String,
+}
+
+fn parse(words: &[&str]) -> Result<Options> {
+    let mut options = Options { native: true, sandbox: true, sallet: None, filter: String::new() };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--native" => options.sandbox = false,
+            "--sandbox" => options.native = false,
+            "--sallet" => options.sallet = Some(words.next().context("--sallet wants a path")?.into()),
+            "--filter" => options.filter = (*words.next().context("--filter wants a text")?).into(),
+            other => bail!("unknown option {other}"),
+        }
+    }
+    Ok(options)
+}
+
+#[derive(PartialEq)]
+enum Outcome {
+    Passed,
+    Skipped,
+    Failed(String),
+}
+
+/// Runs what the options ask for; whether all is as it should be.
+pub(crate) fn run(words: &[&str]) -> Result<bool> {
+    let options = parse(words)?;
+    run::cargo(&["build", "--quiet", "--package", "guest-tests"])?;
+    let program = run::target_dir().join("debug/guest-tests").canonicalize()?;
+    let listing = run::limited(command(&program, &["list"]), LIMIT)?;
+    ensure!(listing.status.is_some_and(|s| s.success()), "guest-tests list failed: {}", listing.stderr);
+    let names: Vec<&str> = listing.stdout.lines().filter(|n| n.contains(&options.filter)).collect();
+    ensure!(!names.is_empty(), "no case matches {}", options.filter);
+
+    let mut totals = (0, 0, 0);
+    if options.native {
+        let failures = series("native", &names, &mut totals, |name| Ok(command(&program, &["run", name])))?;
+        for (name, reason) in &failures {
+            println!("native FAIL {name}: {reason}");
+        }
+        totals.1 += failures.len();
+    }
+    if options.sandbox {
+        let sallet = options.sallet.unwrap_or_else(|| run::target_dir().join("release/sallet"));
+        ensure!(sallet.exists(), "{} is not there: cargo build --release first", sallet.display());
+        let known = known_failures()?;
+        let mut failures = series("sandbox", &names, &mut totals, |name| {
+            let mut command = Command::new(&sallet);
+            command.args(["do", "--"]).arg(&program).args(["run", name]);
+            Ok(command)
+        })?;
+        for name in names.iter().filter(|n| known.contains(**n)) {
+            if failures.remove(*name).is_some() {
+                // Known: it counts as skipped, not as passed.
+                totals.2 += 1;
+            } else {
+                totals.0 -= 1;
+                totals.1 += 1;
+                println!("sandbox FAIL {name}: passes now: remove it from guest-tests/known-failures.txt");
+            }
+        }
+        for (name, reason) in &failures {
+            println!("sandbox FAIL {name}: {reason}");
+        }
+        totals.1 += failures.len();
+    }
+    println!("{} passed, {} failed, {} skipped", totals.0, totals.1, totals.2);
+    Ok(totals.1 == 0)
+}
+
+fn command(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
+}
+
+/// Runs every case; the failures by name. Passed and skipped cases are added to `totals`.
+fn series(
+    side: &str,
+    names: &[&str],
+    totals: &mut (usize, usize, usize),
+    command: impl Fn(&str) -> Result<Command>,
+) -> Result<BTreeMap<String, String>> {
+    let start = Instant::now();
+    let mut failures = BTreeMap::new();
+    for name in names {
+        match judge(name, &run::limited(command(name)?, LIMIT)?) {
+            Outcome::Passed => totals.0 += 1,
+            Outcome::Skipped => totals.2 += 1,
+            Outcome::Failed(reason) => {
+                failures.insert((*name).to_owned(), reason);
+            }
+        }
+    }
+    let (all, bad, seconds) = (names.len(), failures.len(), start.elapsed().as_secs());
+    println!("{side}: {all} guest tests, {bad} failures, {seconds} s");
+    Ok(failures)
+}
+
+fn judge(name: &str, finished: &Finished) -> Outcome {
+    let Some(status) = finished.status else {
+        return Outcome::Failed(format!("no end after {} s", LIMIT.as_secs()));
+    };
+    let last = finished.stdout.lines().last().unwrap_or_default();
+    match status.code() {
+        Some(0) if last == format!("ok {name}") => Outcome::Passed,
+        Some(77) if last.starts_with("skip ") => Outcome::Skipped,
+        _ => {
+            let reason = last.strip_prefix(&format!("FAIL {name}: ")).unwrap_or(last);
+            let detail = finished.stderr.lines().last().unwrap_or_default();
+            Outcome::Failed(format!("{reason} [{status}] {detail}"))
+        }
+    }
+}
+
+fn known_failures() -> Result<BTreeSet<String>> {
+    let path = run::workspace().join("guest-tests/known-failures.txt");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let lines = text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, reason) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            ensure!(!reason.trim().is_empty(), "{}: {name} has no reason", path.display());
+            Ok(name.to_owned())
+        })
+        .collect()
+}
