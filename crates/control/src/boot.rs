@@ -278,3 +278,9 @@ pub enum BootReply {
         message: String,
     },
 }
+
+/// Sent by the runtime after [`BootReply::Ready`] when the sandbox shall live
+/// on without it. Until then, and for ever where it is never sent, the end of
+/// the connection ends the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detach;

@@ -12,8 +12,8 @@ mod message;
 mod process;
 
 pub use boot::{
-    BootReply, BootSpec, CgroupInfo, DeviceKind, DeviceSpec, FdIndex, IdMapping, JailMode, MountFlags,
-    MountKind, MountSpec, NetworkMode, RootSpec, StdioSpec, Tracing,
+    BootReply, BootSpec, CgroupInfo, Detach, DeviceKind, DeviceSpec, FdIndex, IdMapping, JailMode,
+    MountFlags, MountKind, MountSpec, NetworkMode, RootSpec, StdioSpec, Tracing,
 };
 pub use channel::{Channel, ChannelError, MAX_BODY_BYTES, MAX_FDS};
 pub use message::{ErrorKind, ExitStatus, ProcessInfo, Reply, Request, SandboxState, Stats};

@@ -59,17 +59,23 @@ pub(crate) struct Globals {
 impl Globals {
     /// The folder for the state of containers.
     pub(crate) fn root(&self) -> PathBuf {
-        if let Some(root) = &self.root {
-            return root.clone();
-        }
-        let uid = rustix::process::geteuid().as_raw();
-        if uid == 0 {
-            return "/run/sallet".into();
-        }
-        match std::env::var_os("XDG_RUNTIME_DIR") {
-            Some(run) if !run.is_empty() => PathBuf::from(run).join("sallet"),
-            _ => format!("/tmp/sallet-{uid}").into(),
-        }
+        self.root.clone().unwrap_or_else(default_root)
+    }
+
+    /// Settles what depends on the caller's user id, which may change.
+    pub(crate) fn settle(&mut self) {
+        self.root = Some(self.root());
+    }
+}
+
+fn default_root() -> PathBuf {
+    let uid = rustix::process::geteuid().as_raw();
+    if uid == 0 {
+        return "/run/sallet".into();
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(run) if !run.is_empty() => PathBuf::from(run).join("sallet"),
+        _ => format!("/tmp/sallet-{uid}").into(),
     }
 }
 

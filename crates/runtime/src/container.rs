@@ -21,6 +21,8 @@ use crate::state::{Recorded, State, Status, process_stat};
 
 const SOCKET: &str = "control.sock";
 const SIGKILL: i32 = 9;
+/// Names of directories that become containers; no container is called so.
+const DRAFT: &str = ".#";
 
 /// One container.
 #[derive(Debug)]
@@ -46,23 +48,25 @@ pub(crate) struct OciState<'a> {
 
 impl Container {
     /// Records a new container. What `state` names may be made afterwards.
-    pub(crate) fn record(root: &Path, state: State) -> Result<Container> {
+    /// The rest of a killed command of the same name is removed first.
+    pub(crate) fn record(root: &Path, mut state: State) -> Result<Container> {
         check_id(&state.id)?;
         make_root(root)?;
+        state.creator = rustix::process::getpid().as_raw_nonzero().get();
+        state.creator_start = process_stat(state.creator).context("read /proc/self/stat")?.start;
+        // Renamed when its record is complete: there is no container without.
+        let draft = root.join(format!("{DRAFT}{}-{}", state.creator, state.creator_start));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&draft)
+            .with_context(|| format!("make {}", draft.display()))?;
         let directory = root.join(&state.id);
-        let made = fs::DirBuilder::new().mode(0o700).create(&directory);
-        match made {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                bail!("container with id exists: {}", state.id)
-            }
-            other => other.with_context(|| format!("make {}", directory.display()))?,
-        }
-        let container = Container { directory, state };
-        if let Err(error) = container.save() {
-            let _ = fs::remove_dir_all(&container.directory);
+        let placed = state.save(&draft).and_then(|()| place(root, &draft, &directory, &state.id));
+        if let Err(error) = placed {
+            let _ = fs::remove_dir_all(&draft);
             return Err(error);
         }
-        Ok(container)
+        Ok(Container { directory, state })
     }
 
     /// Finds a container.
@@ -72,17 +76,12 @@ impl Container {
         match State::load(&directory) {
             Ok(state) => Ok(Container { directory, state }),
             Err(_) if !directory.exists() => bail!("container does not exist"),
-            // The command that made it was killed between two steps.
-            Err(error) => match error.downcast_ref::<io::Error>() {
-                Some(missing) if missing.kind() == io::ErrorKind::NotFound => {
-                    Ok(Container { directory, state: State { id: id.to_owned(), ..State::default() } })
-                }
-                _ => Err(error.context(format!("container {id}"))),
-            },
+            Err(error) => Err(error.context(format!("container {id}"))),
         }
     }
 
-    /// Every container below `root`, by id.
+    /// Every container below `root`, by id. Removes the rests of commands that
+    /// were killed.
     pub(crate) fn all(root: &Path) -> Result<Vec<Container>> {
         let entries = match fs::read_dir(root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -94,10 +93,19 @@ impl Container {
             let Some(id) = entry.file_name().to_str().map(str::to_owned) else {
                 continue;
             };
+            if id.starts_with(DRAFT) {
+                remove_dead_draft(&entry.path(), &id);
+                continue;
+            }
             if !entry.file_type()?.is_dir() || check_id(&id).is_err() {
                 continue;
             }
             match Container::load(root, &id) {
+                Ok(container) if container.state.is_abandoned() => {
+                    if let Err(error) = container.destroy() {
+                        log::warning(&format!("{error:#}"));
+                    }
+                }
                 Ok(container) => all.push(container),
                 Err(error) => log::warning(&format!("{error:#}")),
             }
@@ -123,7 +131,7 @@ impl Container {
         if let Err(error) = self.state.cgroup.remove() {
             log::debug(&format!("{error:#}"));
         }
-        let _ = fs::remove_dir_all(&self.directory);
+        let _ = remove_directory(&self.directory);
     }
 
     /// The OCI state.
@@ -265,12 +273,7 @@ impl Container {
         }
         self.state.cgroup.remove()?;
         let state = self.hook_state(Status::Stopped)?;
-        match fs::remove_dir_all(&self.directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {}", self.directory.display()));
-            }
-            _ => {}
-        }
+        remove_directory(&self.directory)?;
         for hook in &self.state.hooks.poststop {
             if let Err(error) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
                 log::warning(&format!("{error:#}"));
@@ -345,6 +348,49 @@ fn same_pid_namespace(pid: i32) -> Vec<i32> {
 
 fn new_socket() -> Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Takes the name away first: there is no container with half a record, even
+/// when we are killed on the way.
+fn remove_directory(directory: &Path) -> Result<()> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let start = process_stat(own).map_or(0, |stat| stat.start);
+    let nameless = directory.with_file_name(format!("{DRAFT}{own}-{start}"));
+    match fs::rename(directory, &nameless) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed.and_then(|()| fs::remove_dir_all(&nameless)),
+    }
+    .with_context(|| format!("remove {}", directory.display()))
+}
+
+/// Gives a complete record its name.
+fn place(root: &Path, draft: &Path, directory: &Path, id: &str) -> Result<()> {
+    for _ in 0..2 {
+        // A directory that is not empty is never replaced by rename(2).
+        match fs::rename(draft, directory) {
+            Ok(()) => return Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(17 | 39 | 20)) => {}
+            Err(error) => return Err(error).with_context(|| directory.display().to_string()),
+        }
+        match Container::load(root, id) {
+            Ok(left) if left.state.is_abandoned() => left.destroy()?,
+            _ => break,
+        }
+    }
+    bail!("container with id exists: {id}")
+}
+
+/// `.#PID-START` of a process that is gone.
+fn remove_dead_draft(path: &Path, name: &str) {
+    let owner = name
+        .strip_prefix(DRAFT)
+        .and_then(|rest| rest.split_once('-'))
+        .and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)));
+    let lives = owner
+        .is_some_and(|(pid, start): (i32, u64)| process_stat(pid).is_some_and(|stat| stat.start == start));
+    if !lives {
+        let _ = fs::remove_dir_all(path);
+    }
 }
 
 fn make_root(root: &Path) -> Result<()> {

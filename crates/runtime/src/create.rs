@@ -10,7 +10,7 @@ use control::{BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, Ro
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::cli::Globals;
 use crate::container::Container;
-use crate::launch::{self, FdList, Ids, Network};
+use crate::launch::{self, FdList, Ids, Network, Tie};
 use crate::oci::config::Linux;
 use crate::oci::mounts::{ParsedKind, parse};
 use crate::oci::{Config, translate};
@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) preserve_fds: u32,
     pub(crate) terminal: Terminal,
     pub(crate) pid_file: Option<PathBuf>,
+    /// Whether the container ends when the caller does.
+    pub(crate) attached: bool,
 }
 
 /// Who holds the other end of the first process's terminal.
@@ -56,6 +58,8 @@ pub(crate) struct Created {
     pub(crate) container: Container,
     /// The kernel process, our child.
     pub(crate) pidfd: OwnedFd,
+    /// What makes it end with us, where it shall.
+    pub(crate) tie: Option<Tie>,
     /// The master of [`Terminal::Ours`].
     pub(crate) master: Option<OwnedFd>,
 }
@@ -79,6 +83,7 @@ impl Plan {
             preserve_fds: 0,
             terminal: Terminal::None,
             pid_file: None,
+            attached: false,
         })
     }
 }
@@ -125,9 +130,8 @@ pub(crate) fn create_with(
             id: plan.id.clone(),
             bundle: plan.bundle.clone(),
             rootfs: plan.rootfs.clone(),
-            pid: 0,
-            pid_start: 0,
             recorded: Recorded::Creating,
+            attached: plan.attached,
             created: clock::rfc3339(clock::now()),
             owner_uid,
             rootless,
@@ -135,15 +139,23 @@ pub(crate) fn create_with(
             cgroup,
             hooks: plan.config.hooks.clone().unwrap_or_default(),
             resources: linux.resources.clone().unwrap_or_default(),
+            ..State::default()
         },
     )?;
     match fill(globals, &plan, &linux, process, &ids, &mut container, view) {
-        Ok((pidfd, master)) => Ok(Created { container, pidfd, master }),
+        Ok(Filled { pidfd, tie, master }) => Ok(Created { container, pidfd, tie, master }),
         Err(error) => {
             container.forget();
             Err(error)
         }
     }
+}
+
+/// What [`fill`] leaves to its caller.
+struct Filled {
+    pidfd: OwnedFd,
+    tie: Option<Tie>,
+    master: Option<OwnedFd>,
 }
 
 /// Everything after the record.
@@ -155,7 +167,7 @@ fn fill(
     ids: &Ids,
     container: &mut Container,
     view: impl FnOnce(&mut FdList) -> Result<View>,
-) -> Result<(OwnedFd, Option<OwnedFd>)> {
+) -> Result<Filled> {
     let cgroup = container.state.cgroup.clone();
     if !cgroup.is_empty() {
         cgroup.create()?;
@@ -239,7 +251,13 @@ fn fill(
     if let Some(path) = &plan.pid_file {
         write_pid_file(path, kernel.pid)?;
     }
-    Ok((kernel.release()?, master))
+    let (pidfd, tie) = if plan.attached {
+        let (pidfd, tie) = kernel.attach()?;
+        (pidfd, Some(tie))
+    } else {
+        (kernel.release()?, None)
+    };
+    Ok(Filled { pidfd, tie, master })
 }
 
 /// Opens what the bundle mounts.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use control::{BootReply, BootSpec, Channel, FdIndex, IdMapping};
+use control::{BootReply, BootSpec, Channel, Detach, FdIndex, IdMapping};
 use host::namespace::{NewNamespaces, Program, Spawned};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -133,10 +133,22 @@ impl KernelProcess {
 
     /// Lets it live on without us. Returns its pidfd.
     pub(crate) fn release(mut self) -> Result<OwnedFd> {
+        self.channel.send(&Detach, &[]).context("let go of the kernel process")?;
         self.keep = true;
         Ok(self.pidfd.try_clone()?)
     }
+
+    /// Ties it to us: it ends when we do. Returns its pidfd, and what ties.
+    pub(crate) fn attach(mut self) -> Result<(OwnedFd, Tie)> {
+        self.keep = true;
+        let socket = self.channel.as_fd().try_clone_to_owned()?;
+        Ok((self.pidfd.try_clone()?, Tie(socket)))
+    }
 }
+
+/// The kernel process lives as long as this does.
+#[derive(Debug)]
+pub(crate) struct Tie(#[expect(dead_code, reason = "it is held, not read")] OwnedFd);
 
 impl Drop for KernelProcess {
     fn drop(&mut self) {

@@ -26,7 +26,7 @@ use clap::error::ErrorKind;
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             };
         }
     };
+    cli.globals.settle();
     let globals = &cli.globals;
     if let Err(error) = log::open(globals.log.as_deref(), globals.log_format, globals.debug) {
         log::error(&format!("{error:#}"));

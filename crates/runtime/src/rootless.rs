@@ -26,7 +26,8 @@ pub(crate) fn enter(linux: &Linux) -> Result<()> {
     fs::write("/proc/self/setgroups", "deny").context("write /proc/self/setgroups")?;
     fs::write("/proc/self/uid_map", uid_line).context("write /proc/self/uid_map")?;
     fs::write("/proc/self/gid_map", gid_line).context("write /proc/self/gid_map")?;
-    Ok(())
+    // The kernel process is executed by an id other than 0.
+    host::caps::inherit_all().context("keep capabilities for the kernel process")
 }
 
 fn line(mappings: &[IdMapping], own: u32, word: &str) -> Result<String> {

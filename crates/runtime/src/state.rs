@@ -29,6 +29,11 @@ pub(crate) struct State {
     /// another process.
     pub(crate) pid_start: u64,
     pub(crate) recorded: Recorded,
+    /// The process that makes this container, and its start time.
+    pub(crate) creator: i32,
+    pub(crate) creator_start: u64,
+    /// Whether the container ends with its creator (`run`, `do`).
+    pub(crate) attached: bool,
     /// RFC 3339.
     pub(crate) created: String,
     pub(crate) owner_uid: u32,
@@ -99,6 +104,15 @@ impl State {
     pub(crate) fn is_alive(&self) -> bool {
         self.pid > 0
             && process_stat(self.pid).is_some_and(|stat| stat.start == self.pid_start && !stat.is_dead())
+    }
+
+    /// Whether this is the rest of a command that was killed: nobody will
+    /// finish it and nobody waits for it.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let unfinished = self.attached || self.recorded == Recorded::Creating;
+        let creator_lives = process_stat(self.creator)
+            .is_some_and(|stat| stat.start == self.creator_start && !stat.is_dead());
+        unfinished && !creator_lives && !self.is_alive()
     }
 
     /// OCI's status now.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use control::{BootReply, BootSpec, Channel, ConsoleSize, ExitStatus, JailMode, StdioSpec};
+use control::{BootReply, BootSpec, Channel, ConsoleSize, Detach, ExitStatus, JailMode, StdioSpec};
 use host::signal_fd::SignalFd;
 use rustix::event::{PollFd, PollFlags};
 
@@ -17,6 +17,7 @@ use crate::{jail, server};
 
 /// SIGWINCH, from the host pty that is our controlling terminal.
 const SIGWINCH: i32 = 28;
+const SIGKILL: u8 = 9;
 
 /// What a kernel is made from, once the process is jailed.
 #[derive(Debug)]
@@ -48,11 +49,10 @@ pub fn run(channel: OwnedFd) -> ExitCode {
     };
     match boot(spec, Descriptors::new(fds)) {
         Ok(running) => {
-            // Should the runtime be gone, its successor finds us by the state
-            // it recorded before.
-            let _ = channel.send(&BootReply::Ready, &[]);
-            drop(channel);
-            running.wait()
+            if channel.send(&BootReply::Ready, &[]).is_err() {
+                return ExitCode::FAILURE;
+            }
+            running.wait(channel)
         }
         Err(error) => {
             let message = format!("{error:#}");
@@ -84,6 +84,7 @@ fn boot(spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
     }
     // Blocked here, before any thread is made, so that all inherit the mask.
     let signals = SignalFd::new(&[SIGWINCH])?;
+    detach_streams(&spec, &mut descriptors).context("let go of the runtime's streams")?;
     let proc = jail::enter(&spec)?;
     let mode = spec.jail;
     let sandbox = start_sandbox(Boot { spec, descriptors, stdio, proc })?;
@@ -93,10 +94,28 @@ fn boot(spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
     Ok(Running { sandbox, listener, signals, terminal })
 }
 
+/// Descriptors 0 to 2 were the runtime's. The kernel process must not keep
+/// an engine's pipes open, and has a message for standard error only when
+/// somebody asked for a debug log.
+fn detach_streams(spec: &BootSpec, descriptors: &mut Descriptors) -> Result<()> {
+    let null = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    match spec.tracing.debug_log {
+        Some(index) => rustix::stdio::dup2_stderr(descriptors.take(index)?)?,
+        None => rustix::stdio::dup2_stderr(&null)?,
+    }
+    Ok(())
+}
+
 impl Running {
     /// Answers the control socket until the first process has ended.
-    fn wait(self) -> ExitCode {
-        match self.serve() {
+    fn wait(self, runtime: Channel) -> ExitCode {
+        match self.serve(runtime) {
             Ok(status) => ExitCode::from(status.code()),
             Err(error) => {
                 let _ = writeln!(std::io::stderr(), "sallet: kernel process: {error:#}");
@@ -105,7 +124,8 @@ impl Running {
         }
     }
 
-    fn serve(self) -> Result<ExitStatus> {
+    fn serve(self, runtime: Channel) -> Result<ExitStatus> {
+        let mut runtime = Some(runtime);
         let (ended, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let status = Arc::new(Mutex::new(None));
         let server = server::Server::new(Arc::clone(&self.sandbox), {
@@ -120,22 +140,31 @@ impl Running {
         });
         rustix::io::ioctl_fionbio(&self.listener, true)?;
         loop {
-            let mut fds = [
+            let mut fds = vec![
                 PollFd::new(&self.listener, PollFlags::IN),
                 PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::new(&ended, PollFlags::IN),
             ];
+            fds.extend(runtime.as_ref().map(|runtime| PollFd::new(runtime, PollFlags::IN)));
             match rustix::event::poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error).context("wait for events"),
             }
-            let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            let ready = |index: usize| ready.get(index).copied().unwrap_or(false);
             if ready(2) {
                 let status = status.lock().ok().and_then(|status| *status);
                 return status.context("the first process ended without a status");
             }
             if ready(1) && self.signals.read()? == Some(SIGWINCH) {
                 self.resize();
+            }
+            if ready(3)
+                && let Some(channel) = runtime.take()
+                && channel.receive::<Detach>().is_err()
+            {
+                // The runtime has died before it could let go of us.
+                return Ok(ExitStatus::Signaled(SIGKILL));
             }
             if ready(0) {
                 server.accept(self.listener.as_fd());

@@ -76,6 +76,7 @@ impl Do {
             preserve_fds: 0,
             terminal: if with_terminal { Terminal::Ours } else { Terminal::None },
             pid_file: None,
+            attached: true,
         };
         let created = create::create_with(globals, plan, |fds| view.open(fds))?;
         wait_for(created, false)

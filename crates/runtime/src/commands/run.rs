@@ -48,6 +48,7 @@ impl Run {
             bail!("cannot use console socket if the runtime will not detach or allocate tty");
         }
         let mut plan = self.options.plan(&self.id)?;
+        plan.attached = !self.keep;
         if let Some(process) = plan.config.process.as_mut().filter(|p| p.terminal) {
             plan.terminal = Terminal::Ours;
             if process.console_size.is_none() {
@@ -64,7 +65,7 @@ impl Run {
 /// Starts a created container, stands in for it until it has ended, and
 /// removes it. Gives its exit status.
 pub(crate) fn wait_for(created: Created, keep: bool) -> Result<ExitCode> {
-    let Created { mut container, pidfd, master } = created;
+    let Created { mut container, pidfd, tie: _tie, master } = created;
     // Before the program can end and before it can be signalled.
     let signals = supervise::signals()?;
     let result = container.start().and_then(|()| {
