@@ -4,6 +4,7 @@
 //! from a name to a place is in `walk`. This crate knows neither tasks nor which file systems exist.
 #![forbid(unsafe_code)]
 
+pub mod anonymous;
 pub mod caller;
 pub mod dentry;
 pub mod file_ops;
@@ -11,7 +12,9 @@ pub mod file_system;
 pub mod inode;
 pub mod mount;
 pub mod open_file;
+pub mod time;
 
+pub use anonymous::AnonInode;
 pub use caller::Caller;
 pub use dentry::{Dentry, Place};
 pub use file_ops::{DirEntry, FileOps, MapRequest, MapSource, Whence};

@@ -11,3 +11,15 @@ pub struct Mount {
     /// The root of what is mounted.
     pub root: Arc<Dentry>,
 }
+
+impl Mount {
+    /// A mount that is in no namespace: of anonymous files and of trees not yet attached.
+    pub fn detached(file_system: Arc<dyn FileSystem>, root: Arc<Dentry>) -> Arc<Mount> {
+        Arc::new(Mount { file_system, root })
+    }
+
+    /// The pseudo mount of anonymous files.
+    pub fn anonymous() -> Arc<Mount> {
+        crate::anonymous::mount()
+    }
+}

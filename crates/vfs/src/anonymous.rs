@@ -1,0 +1,147 @@
+//! Files without a name in any tree: pipes, sockets, eventfds, memfds.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use linux_abi::Errno;
+use linux_abi::fs::OpenFlags;
+use linux_abi::time::Timespec;
+use parking_lot::Mutex;
+
+use crate::{Caller, Dentry, FileOps, FileSystem, Inode, Metadata, Mount, OpenFile, Place, Result, SetAttr};
+use crate::{SetTime, StatFs};
+
+/// Device number that anonymous files report.
+const ANON_DEV: u64 = 9;
+/// `ANON_INODE_FS_MAGIC` of statfs(2).
+const ANON_MAGIC: u64 = 0x0904_1934;
+
+static NEXT_INO: AtomicU64 = AtomicU64::new(1);
+
+/// The file system of all anonymous files.
+pub(crate) struct AnonFs;
+
+/// The one instance.
+fn instance() -> &'static Arc<AnonFs> {
+    static FS: OnceLock<Arc<AnonFs>> = OnceLock::new();
+    FS.get_or_init(|| Arc::new(AnonFs))
+}
+
+impl FileSystem for AnonFs {
+    fn type_name(&self) -> &'static str {
+        "anon_inodefs"
+    }
+    fn root(&self) -> Result<Arc<dyn Inode>> {
+        Ok(AnonInode::new(0o600, 0, 0))
+    }
+    fn statfs(&self) -> Result<StatFs> {
+        Ok(StatFs { magic: ANON_MAGIC, block_size: 4096, name_max: 255, ..StatFs::default() })
+    }
+}
+
+/// The pseudo mount that anonymous files live on; it is in no namespace.
+pub(crate) fn mount() -> Arc<Mount> {
+    static MOUNT: OnceLock<Arc<Mount>> = OnceLock::new();
+    MOUNT
+        .get_or_init(|| {
+            let root = Dentry::detached(b"/", AnonInode::new(0o600, 0, 0));
+            Mount::detached(instance().clone(), root)
+        })
+        .clone()
+}
+
+/// The inode of an anonymous file: attributes and a number, no contents.
+pub struct AnonInode {
+    attributes: Mutex<Metadata>,
+}
+
+impl AnonInode {
+    /// With type and permission bits, and an owner. The inode number is fresh.
+    pub fn new(mode: u32, uid: u32, gid: u32) -> Arc<AnonInode> {
+        let now = crate::time::now();
+        Arc::new(AnonInode {
+            attributes: Mutex::new(Metadata {
+                dev: ANON_DEV,
+                ino: NEXT_INO.fetch_add(1, Ordering::Relaxed),
+                nlink: 1,
+                mode,
+                uid,
+                gid,
+                block_size: 4096,
+                atime: now,
+                mtime: now,
+                ctime: now,
+                ..Metadata::default()
+            }),
+        })
+    }
+
+    /// Its number, as in `pipe:[7]`.
+    pub fn ino(&self) -> u64 {
+        self.attributes.lock().ino
+    }
+}
+
+fn stamp(time: SetTime, now: Timespec) -> Timespec {
+    match time {
+        SetTime::Now => now,
+        SetTime::At(at) => at,
+    }
+}
+
+impl Inode for AnonInode {
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(*self.attributes.lock())
+    }
+    fn set_attributes(&self, attr: &SetAttr) -> Result<()> {
+        if attr.size.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        let now = crate::time::now();
+        let mut meta = self.attributes.lock();
+        if let Some(mode) = attr.mode {
+            meta.mode = meta.kind() | (mode & 0o7777);
+        }
+        meta.uid = attr.uid.unwrap_or(meta.uid);
+        meta.gid = attr.gid.unwrap_or(meta.gid);
+        if let Some(time) = attr.atime {
+            meta.atime = stamp(time, now);
+        }
+        if let Some(time) = attr.mtime {
+            meta.mtime = stamp(time, now);
+        }
+        meta.ctime = now;
+        Ok(())
+    }
+    fn file_system(&self) -> Arc<dyn FileSystem> {
+        instance().clone()
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn open(self: Arc<Self>, _flags: OpenFlags, _caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {
+        Err(Errno::ENXIO)
+    }
+}
+
+impl Place {
+    /// A place in no tree: what pipes, sockets and memfds are opened at. /proc/PID/fd shows `name` as it is.
+    pub fn anonymous(name: &[u8], inode: Arc<dyn Inode>) -> Place {
+        Place { mount: mount(), dentry: Dentry::detached(name, inode) }
+    }
+}
+
+impl OpenFile {
+    /// An open file without a name in any tree. `name` is what /proc/PID/fd shows, such as
+    /// `anon_inode:[eventfd]`; one that ends in `:` (`pipe:`, `socket:`) gets the inode's number in brackets.
+    pub fn anonymous(name: &[u8], mode: u32, ops: Arc<dyn FileOps>, flags: OpenFlags) -> Arc<OpenFile> {
+        let inode = AnonInode::new(mode, 0, 0);
+        let mut shown = name.to_vec();
+        if name.last() == Some(&b':') {
+            shown.extend_from_slice(format!("[{}]", inode.ino()).as_bytes());
+        }
+        let place = Place::anonymous(&shown, inode.clone());
+        OpenFile::new(place, inode, ops, flags)
+    }
+}
