@@ -26,6 +26,12 @@ pub struct Program<'a> {
     pub env: &'a [CString],
     /// Becomes descriptor 3; 0, 1 and 2 are the caller's, all others close.
     pub channel: BorrowedFd<'a>,
+    /// `tasks` files of version 1 control groups, open for writing: the child
+    /// moves itself. A process that another one moves costs the host a wait
+    /// for all CPUs (20 ms), a thread that moves itself does not.
+    pub tasks_files: &'a [BorrowedFd<'a>],
+    /// Directory of a version 2 control group to be born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
 }
 
 /// A child of [`spawn`] that has not run its program yet.
@@ -53,6 +59,7 @@ pub fn spawn(program: &Program<'_>, namespaces: NewNamespaces) -> io::Result<Spa
     let mut envp: Vec<*const libc::c_char> = program.env.iter().map(|s| s.as_ptr()).collect();
     envp.push(ptr::null());
 
+    let mut more_flags = 0;
     let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if namespaces.user {
         flags |= libc::CLONE_NEWUSER;
@@ -60,11 +67,16 @@ pub fn spawn(program: &Program<'_>, namespaces: NewNamespaces) -> io::Result<Spa
     if namespaces.net {
         flags |= libc::CLONE_NEWNET;
     }
+    let tasks_files: Vec<RawFd> = program.tasks_files.iter().map(AsRawFd::as_raw_fd).collect();
+    if program.cgroup.is_some() {
+        more_flags |= CLONE_INTO_CGROUP;
+    }
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: (flags | libc::CLONE_PIDFD) as u64,
+        flags: (flags | libc::CLONE_PIDFD) as u64 | more_flags,
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
+        cgroup: program.cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
         ..CloneArgs::default()
     };
     // SAFETY: `args` is a valid clone_args of the size given, and without
@@ -79,6 +91,7 @@ pub fn spawn(program: &Program<'_>, namespaces: NewNamespaces) -> io::Result<Spa
             go_writer: go_write.as_raw_fd(),
             error: error_write.as_raw_fd(),
             channel: program.channel.as_raw_fd(),
+            tasks_files: &tasks_files,
             executable: program.executable.as_raw_fd(),
         };
         // SAFETY: this is the child of a single-threaded process; argv and
@@ -104,7 +117,10 @@ impl Spawned {
     }
 }
 
-/// `struct clone_args` of linux/sched.h, first version.
+/// Flag of clone3(2) only.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// `struct clone_args` of linux/sched.h, with the fields of Linux 5.7.
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -116,9 +132,13 @@ struct CloneArgs {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
-struct ChildStep {
+struct ChildStep<'a> {
+    tasks_files: &'a [RawFd],
     go: RawFd,
     go_writer: RawFd,
     error: RawFd,
@@ -131,7 +151,11 @@ struct ChildStep {
 /// # Safety
 /// Must run in a freshly cloned child; `argv` and `envp` must be valid for
 /// execveat(2).
-unsafe fn child(step: &ChildStep, argv: *const *const libc::c_char, envp: *const *const libc::c_char) -> ! {
+unsafe fn child(
+    step: &ChildStep<'_>,
+    argv: *const *const libc::c_char,
+    envp: *const *const libc::c_char,
+) -> ! {
     // SAFETY: plain system calls on descriptors the child holds copies of; the
     // pointers are valid as the caller promises.
     unsafe {
@@ -145,6 +169,9 @@ unsafe fn child(step: &ChildStep, argv: *const *const libc::c_char, envp: *const
         let error = libc::fcntl(step.error, libc::F_DUPFD_CLOEXEC, 10);
         let executable = libc::fcntl(step.executable, libc::F_DUPFD_CLOEXEC, 10);
         let mut failed = error < 0 || executable < 0;
+        for tasks in step.tasks_files {
+            failed |= libc::write(*tasks, c"0".as_ptr().cast(), 1) != 1;
+        }
         if step.channel == 3 {
             failed |= libc::fcntl(3, libc::F_SETFD, 0) < 0;
         } else {

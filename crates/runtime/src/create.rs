@@ -176,10 +176,9 @@ fn fill(
         }
     }
     let (network, mode) = network_of(linux)?;
-    let kernel = launch::spawn(&plan.id, ids, network, |pid| {
-        cgroup.add(pid)?;
-        container.set_process(pid)
-    })?;
+    let entrance = cgroup.entrance()?;
+    let kernel = launch::spawn(&plan.id, ids, network, &entrance, |pid| container.set_process(pid))?;
+    drop(entrance);
     let all_hooks = container.state.hooks.clone();
     if !all_hooks.prestart.is_empty()
         || !all_hooks.create_runtime.is_empty()

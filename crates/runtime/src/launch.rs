@@ -12,6 +12,7 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 
+use crate::cgroup::Entrance;
 use crate::log;
 
 /// Descriptors that will travel with a [`BootSpec`].
@@ -87,18 +88,27 @@ pub(crate) struct KernelProcess {
 }
 
 /// Starts a kernel process. `placed` is called with its process id before it
-/// runs anything: the place to record it and to move it to its cgroups.
+/// runs anything: the place to record it.
 pub(crate) fn spawn(
     id: &str,
     ids: &Ids,
     network: Network,
+    entrance: &Entrance,
     placed: impl FnOnce(i32) -> Result<()>,
 ) -> Result<KernelProcess> {
     let executable = own_executable()?;
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     let args = [c"sallet".to_owned(), c"boot".to_owned(), CString::new(id)?];
-    let program = Program { executable: executable.as_fd(), args: &args, env: &[], channel: theirs.as_fd() };
+    let tasks_files: Vec<BorrowedFd<'_>> = entrance.tasks_files.iter().map(AsFd::as_fd).collect();
+    let program = Program {
+        executable: executable.as_fd(),
+        args: &args,
+        env: &[],
+        channel: theirs.as_fd(),
+        tasks_files: &tasks_files,
+        cgroup: entrance.directory.as_ref().map(AsFd::as_fd),
+    };
     let namespaces =
         NewNamespaces { user: !matches!(ids, Ids::Entered), net: matches!(network, Network::New) };
     let spawned = match network {

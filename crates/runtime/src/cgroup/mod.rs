@@ -11,6 +11,8 @@ mod v1;
 mod v2;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,15 @@ pub(crate) struct Cgroup {
     v2: Option<PathBuf>,
     /// Mount points the directories lie under.
     roots: Vec<PathBuf>,
+}
+
+/// Open files through which a new process enters.
+#[derive(Debug, Default)]
+pub(crate) struct Entrance {
+    /// Version 1: the `tasks` files.
+    pub(crate) tasks_files: Vec<OwnedFd>,
+    /// Version 2: the directory.
+    pub(crate) directory: Option<OwnedFd>,
 }
 
 impl Cgroup {
@@ -90,13 +101,23 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Moves a process in.
-    pub(crate) fn add(&self, pid: i32) -> Result<()> {
-        for directory in self.directories() {
-            files::write(directory, "cgroup.procs", pid)
-                .with_context(|| format!("join cgroup {}", directory.display()))?;
+    /// Opens what a new process needs to go in by itself.
+    pub(crate) fn entrance(&self) -> Result<Entrance> {
+        let mut entrance = Entrance::default();
+        if let Some(directory) = &self.v2 {
+            let file =
+                fs::File::open(directory).with_context(|| format!("open cgroup {}", directory.display()))?;
+            entrance.directory = Some(file.into());
+        } else {
+            for directory in self.directories() {
+                let file = fs::OpenOptions::new()
+                    .write(true)
+                    .open(directory.join("tasks"))
+                    .with_context(|| format!("open cgroup {}", directory.display()))?;
+                entrance.tasks_files.push(file.into());
+            }
         }
-        Ok(())
+        Ok(entrance)
     }
 
     /// Sets limits.
