@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 
 use linux_abi::Errno;
-use linux_abi::signal::{SIG_DFL, SIG_IGN, SigAction, SigInfo, SigSet, Signo};
+use linux_abi::signal::{SIG_DFL, SIG_IGN, SigAction, SigInfo, SigSet, Signo, si};
 use parking_lot::Mutex;
 
 use crate::process::{ExitStatus, Process};
-use crate::{Result, Thread};
+use crate::{Kernel, Result, Thread};
 
 /// Signals waiting to be delivered, in order of arrival.
 #[derive(Clone, Default, Debug)]
@@ -38,11 +38,38 @@ impl Pending {
             return Ok(());
         }
         if sig.is_realtime() && self.queue.len() as u64 >= limit {
-            return Err(Errno::EAGAIN);
+            // What kill(2) sends is told at least once, as in Linux.
+            return match info.code {
+                si::USER if self.set.contains(sig) => Ok(()),
+                si::USER => {
+                    self.add(sig, info);
+                    Ok(())
+                }
+                _ => Err(Errno::EAGAIN),
+            };
         }
+        self.add(sig, info);
+        Ok(())
+    }
+    fn add(&mut self, sig: Signo, info: SigInfo) {
         self.set = self.set.with(sig);
         self.queue.push_back(info);
-        Ok(())
+    }
+    /// Changes the first queued entry that fits, if there is one; says whether.
+    pub fn update(&mut self, fits: impl Fn(&SigInfo) -> bool, change: impl FnOnce(&mut SigInfo)) -> bool {
+        match self.queue.iter_mut().find(|info| fits(info)) {
+            Some(info) => {
+                change(info);
+                true
+            }
+            None => false,
+        }
+    }
+    /// Drops the entries that fit.
+    pub fn remove(&mut self, fits: impl Fn(&SigInfo) -> bool) {
+        self.queue.retain(|info| !fits(info));
+        self.set =
+            self.queue.iter().filter_map(|info| Signo::new(info.signo)).fold(SigSet::EMPTY, SigSet::with);
     }
     /// Takes the next one out of `wanted`: faults and standard signals by number, each in order of arrival.
     pub fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {
@@ -158,7 +185,10 @@ pub fn is_ignored(process: &Process, sig: Signo) -> bool {
     let action = process.actions().get(sig);
     match action.handler {
         SIG_IGN => true,
-        SIG_DFL => process.is_init_immune(sig) || default_action(sig) == DefaultAction::Ignore,
+        SIG_DFL => {
+            process.is_init_immune(sig)
+                || matches!(default_action(sig), DefaultAction::Ignore | DefaultAction::Continue)
+        }
         _ => false,
     }
 }
@@ -197,13 +227,14 @@ pub fn send_to_thread(thread: &Thread, info: SigInfo) -> Result<()> {
         return Ok(());
     }
     {
+        let limit = process.limit(SIGPENDING);
         let mut signals = thread.signals.lock();
         let unwanted =
             is_ignored(process, sig) && !signals.mask.contains(sig) && !signals.waited.contains(sig);
         if unwanted {
             return Ok(());
         }
-        signals.pending.push(info, process.limit(SIGPENDING))?;
+        signals.pending.push(info, limit)?;
         let awake = !signals.mask.contains(sig) || signals.waited.contains(sig);
         if !awake {
             process.kernel().signal_queue.wake(linux_abi::Events::IN);
@@ -256,12 +287,61 @@ fn prepare(process: &Process, sig: Signo) {
         }
         _ => return,
     };
-    process.shared_pending.lock().discard(against);
-    let threads: Vec<_> = process.threads.lock().values().cloned().collect();
-    for thread in threads {
-        thread.signals.lock().pending.discard(against);
-    }
+    flush(process, against);
     if sig == Signo::SIGCONT {
         process.resume_from_stop();
+    }
+}
+
+/// Takes the next pending signal out of `wanted`, the thread's own ones first.
+pub fn take(thread: &Thread, wanted: SigSet) -> Option<SigInfo> {
+    let own = thread.signals.lock().pending.take(wanted);
+    own.or_else(|| thread.process().shared_pending.lock().take(wanted))
+}
+
+/// Signals of the process that this thread does not take any more: others that can are woken.
+pub fn retarget(thread: &Thread, set: SigSet) {
+    let process = thread.process();
+    let left = SigSet(process.shared_pending.lock().set().0 & set.0);
+    if left == SigSet::EMPTY {
+        return;
+    }
+    let others: Vec<_> = process.threads.lock().values().cloned().collect();
+    for other in others.iter().filter(|t| t.tid() != thread.tid() && !t.is_dying()) {
+        if left.0 & !other.signals.lock().mask.0 != 0 {
+            other.request_attention();
+        }
+    }
+}
+
+/// Stops the process by job control: every thread waits as soon as it looks; the parent is told.
+pub fn stop(process: &Process, sig: Signo) {
+    process.set_wants_stop(true);
+    let threads: Vec<_> = process.threads.lock().values().cloned().collect();
+    for thread in threads {
+        thread.request_attention();
+    }
+    process.note_stopped(sig);
+}
+
+impl Kernel {
+    /// Whether no member of the group has a parent in another group of the same session: nobody could
+    /// continue it (setpgid(2)).
+    pub fn is_orphaned_group(&self, pgid: i32) -> bool {
+        self.pids.group(pgid).iter().filter(|p| !p.is_zombie()).all(|member| {
+            member.parent().is_none_or(|parent| {
+                let job = parent.job();
+                job.pgid == pgid || job.sid != member.job().sid
+            })
+        })
+    }
+}
+
+/// Drops what is pending of these signals for the process and each of its threads.
+pub fn flush(process: &Process, set: SigSet) {
+    process.shared_pending.lock().discard(set);
+    let threads: Vec<_> = process.threads.lock().values().cloned().collect();
+    for thread in threads {
+        thread.signals.lock().pending.discard(set);
     }
 }

@@ -176,6 +176,10 @@ impl Thread {
             handle.interrupt();
         }
     }
+    /// As `request_attention`, for the thread itself: it is in the kernel already.
+    pub fn note_attention(&self) {
+        self.attention.store(true, Ordering::Release);
+    }
     /// Whether something wants it; cheap, asked at every exit.
     pub fn wants_attention(&self) -> bool {
         self.attention.load(Ordering::Acquire)

@@ -10,6 +10,7 @@ pub mod fs;
 pub mod poll;
 #[expect(missing_docs, reason = "the flags are named in their man pages")]
 pub mod process;
+pub mod sigframe;
 pub mod signal;
 pub mod sysno;
 pub mod time;

@@ -36,6 +36,8 @@ pub struct ThreadLocal {
     pub resume: Resume,
     /// sigaltstack(2).
     pub alt_stack: AltStack,
+    /// The last fault, as signal frames tell it.
+    pub fault: platform::Fault,
     /// The mask to restore after a handler that interrupted sigsuspend, ppoll and the like.
     pub saved_mask: Option<SigSet>,
     /// Address that the thread clears and wakes at its end: set_tid_address(2).

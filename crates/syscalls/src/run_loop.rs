@@ -56,8 +56,7 @@ async fn run_thread(thread: Arc<Thread>, mut guest: GuestThread, mut local: Thre
             Exit::Syscall => system_call(&mut cx).await,
             Exit::Interrupted => after_interrupt(&mut cx).await,
             Exit::Fault(fault) => {
-                let (sig, info) = deliver::fault_info(&fault);
-                deliver::force_signal(&cx, sig, info);
+                deliver::fault(&mut cx, &fault);
                 after_interrupt(&mut cx).await
             }
             // A result nobody waits for: forged by the guest; it changes nothing.
@@ -138,7 +137,11 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
         };
         if restart.is_none() {
             cx.local.restart_deadline = None;
-            if !cx.thread.wants_attention() && cx.local.saved_mask.is_none() {
+            // A wait that ended by itself takes its mask along: what that let in stays pending.
+            if let Some(mask) = cx.local.saved_mask.take() {
+                crate::signal::mask::set(cx.thread, mask);
+            }
+            if !cx.thread.wants_attention() {
                 cx.guest.resume_syscall(value);
                 return Next::Continue;
             }

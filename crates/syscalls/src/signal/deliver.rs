@@ -1,11 +1,15 @@
 //! Delivery: takes pending signals and does what the process wants (signal(7)).
 
-use linux_abi::signal::{SIG_DFL, SIG_IGN, SigInfo, SigSet, Signo};
+use executor::Events;
+use linux_abi::sigframe::SS_AUTODISARM;
+use linux_abi::signal::{SIG_DFL, SIG_IGN, SigAction, SigInfo, SigSet, Signo, sa, si};
 use platform::Fault;
 
 use kernel::process::ExitStatus;
-use kernel::signal::{DefaultAction, default_action};
+use kernel::signal::{DefaultAction, default_action, has_deliverable, take};
 
+use super::frame::{Parts, build};
+use crate::context::AltStack;
 use crate::{Cx, Restart};
 
 /// What delivery did.
@@ -22,10 +26,22 @@ pub enum Delivery {
 /// The signal of a fault of guest code, as the host reported it.
 pub fn fault_info(fault: &Fault) -> (Signo, SigInfo) {
     let sig = Signo::new(fault.signo).unwrap_or(Signo::SIGSEGV);
-    (sig, SigInfo::fault(sig, fault.code, fault.addr))
+    let info = if fault.code == si::KERNEL {
+        SigInfo::new(sig, fault.code)
+    } else {
+        SigInfo::fault(sig, fault.code, fault.addr)
+    };
+    (sig, info)
 }
 
-/// Sends a signal that cannot be blocked or ignored: it is unblocked and its action reset if so.
+/// A fault of guest code: its signal is sent so that it cannot be blocked, and the frame will tell of it.
+pub fn fault(cx: &mut Cx<'_>, fault: &Fault) {
+    cx.local.fault = *fault;
+    let (sig, info) = fault_info(fault);
+    force_signal(cx, sig, info);
+}
+
+/// Sends a signal that cannot be blocked or ignored: where it is, its action becomes the default.
 pub fn force_signal(cx: &Cx<'_>, sig: Signo, info: SigInfo) {
     let actions = cx.process().actions();
     let blocked = {
@@ -35,53 +51,150 @@ pub fn force_signal(cx: &Cx<'_>, sig: Signo, info: SigInfo) {
         blocked
     };
     if blocked || actions.get(sig).handler == SIG_IGN {
-        actions.set(sig, linux_abi::signal::SigAction::default());
+        actions.set(sig, SigAction::default());
+    }
+    if actions.get(sig).handler == SIG_DFL {
+        // Not queued: init, too, dies of its own faults.
+        cx.process().begin_exit(ExitStatus::Signaled { signal: sig, core: false });
+        return;
     }
     // A full queue cannot keep out a standard signal.
     let _ = cx.thread.send_signal(info);
 }
 
+/// Ends the process if it has no way to handle this `sig` (a frame could not be pushed): `force_sigsegv` of Linux.
+fn force_segv(cx: &Cx<'_>, failed: Signo) {
+    if failed == Signo::SIGSEGV {
+        cx.process().actions().set(Signo::SIGSEGV, SigAction::default());
+    }
+    force_signal(cx, Signo::SIGSEGV, SigInfo::new(Signo::SIGSEGV, si::KERNEL));
+}
+
 /// Takes the next deliverable signal of the thread or its process.
 fn next_signal(cx: &Cx<'_>) -> Option<SigInfo> {
-    let mut signals = cx.thread.signals.lock();
-    let wanted = SigSet(!signals.mask.0);
-    if let Some(info) = signals.pending.take(wanted) {
-        return Some(info);
-    }
-    cx.process().shared_pending.lock().take(wanted)
+    let wanted = SigSet(!cx.thread.signals.lock().mask.0);
+    take(cx.thread, wanted)
 }
 
 /// Delivers what is pending. `restart` tells of an interrupted call: its kind and number; `rax` of the
 /// registers then holds `-EINTR`.
 pub async fn deliver(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Delivery {
-    let _ = restart;
     loop {
+        stay_stopped(cx).await;
         if cx.thread.is_dying() {
             return Delivery::Died;
         }
-        let Some(info) = next_signal(cx) else { break };
+        let Some(info) = next_signal(cx) else {
+            // Nothing ran under the mask of a wait: the old one comes back, and may let something in.
+            match cx.local.saved_mask.take() {
+                Some(mask) => super::mask::set(cx.thread, mask),
+                None => return Delivery::None,
+            }
+            continue;
+        };
         let Some(sig) = Signo::new(info.signo) else { continue };
         let action = cx.process().actions().get(sig);
         match action.handler {
-            SIG_IGN => continue,
-            SIG_DFL => match default_action(sig) {
-                DefaultAction::Ignore | DefaultAction::Continue | DefaultAction::Stop => continue,
-                DefaultAction::Terminate | DefaultAction::Core => {
-                    if cx.process().is_init_immune(sig) && info.code <= 0 {
-                        continue;
-                    }
-                    cx.process().begin_exit(ExitStatus::Signaled { signal: sig, core: false });
+            SIG_IGN => {}
+            SIG_DFL => {
+                if default(cx, sig) {
                     return Delivery::Died;
                 }
-            },
+            }
             _ => {
-                cx.kernel().note_missing("signal handlers");
-                continue;
+                if handler(cx, sig, &info, &action, restart) {
+                    return Delivery::Handler;
+                }
             }
         }
     }
-    if let Some(mask) = cx.local.saved_mask.take() {
-        cx.thread.signals.lock().mask = mask;
+}
+
+/// The default action; whether the process ends.
+fn default(cx: &Cx<'_>, sig: Signo) -> bool {
+    let process = cx.process();
+    if process.is_init_immune(sig) {
+        return false;
     }
-    Delivery::None
+    match default_action(sig) {
+        DefaultAction::Ignore | DefaultAction::Continue => false,
+        DefaultAction::Stop => {
+            // Only SIGSTOP stops a process that no shell can continue.
+            if sig == Signo::SIGSTOP || !process.kernel().is_orphaned_group(process.job().pgid) {
+                kernel::signal::stop(process, sig);
+            }
+            false
+        }
+        DefaultAction::Terminate | DefaultAction::Core => {
+            process.begin_exit(ExitStatus::Signaled { signal: sig, core: false });
+            true
+        }
+    }
+}
+
+/// Waits while the process is stopped.
+async fn stay_stopped(cx: &mut Cx<'_>) {
+    if !cx.process().wants_stop() {
+        return;
+    }
+    let waiter = cx.thread.waiter().clone();
+    let process = cx.process().clone();
+    loop {
+        waiter.reset();
+        let listener = process.stop_queue.listen(&waiter, Events::all(), false);
+        if !process.wants_stop() || cx.thread.is_dying() {
+            return;
+        }
+        cx.sleep_on(&waiter).await;
+        drop(listener);
+    }
+}
+
+/// Pushes the frame of a handler and goes there; false if it cannot be pushed.
+fn handler(
+    cx: &mut Cx<'_>,
+    sig: Signo,
+    info: &SigInfo,
+    action: &SigAction,
+    restart: Option<(Restart, u32)>,
+) -> bool {
+    if action.flags & sa::RESETHAND != 0 {
+        cx.process().actions().set(sig, SigAction { handler: SIG_DFL, ..*action });
+    }
+    match restart {
+        Some((Restart::Always, _)) => cx.guest.rewind_syscall(),
+        Some((Restart::IfSaRestart, _)) if action.flags & sa::RESTART != 0 => cx.guest.rewind_syscall(),
+        _ => {}
+    }
+    let blocked = cx.thread.signals.lock().mask;
+    let saved = cx.local.saved_mask.take().unwrap_or(blocked);
+    let frame = build(&Parts {
+        regs: cx.guest.regs(),
+        action,
+        info,
+        mask: saved,
+        alt_stack: cx.local.alt_stack,
+        fault: cx.local.fault,
+        xstate_size: cx.kernel().platform.xstate_size() as u64,
+    });
+    let Some(frame) = frame else {
+        cx.local.saved_mask = Some(saved);
+        force_segv(cx, sig);
+        return false;
+    };
+    let mut mask = SigSet(blocked.0 | action.mask.0);
+    if action.flags & sa::NODEFER == 0 {
+        mask = mask.with(sig);
+    }
+    super::mask::set(cx.thread, mask);
+    if cx.local.alt_stack.flags & SS_AUTODISARM != 0 {
+        cx.local.alt_stack = AltStack::default();
+    }
+    *cx.guest.regs_mut() = frame.regs;
+    cx.guest.signal_frame(frame);
+    // The next one's frame goes on top of this one, before the handler's first instruction if it can.
+    if has_deliverable(cx.thread) {
+        cx.thread.request_attention();
+    }
+    true
 }

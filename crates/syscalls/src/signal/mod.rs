@@ -1,3 +1,7 @@
 //! Signal calls and delivery.
 
+pub mod action;
 pub mod deliver;
+mod frame;
+pub mod mask;
+pub mod send;
