@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use control::{BootReply, BootSpec, Channel, ConsoleSize, Detach, ExitStatus, JailMode, StdioSpec};
+use control::{BootReply, BootSpec, Channel, ConsoleSize, Detach, ExitStatus, JailMode, RootSpec, StdioSpec};
 use host::signal_fd::SignalFd;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::descriptors::Descriptors;
 use crate::fake::FakeSandbox;
 use crate::sandbox::{Sandbox, Stdio, Target};
-use crate::{jail, server};
+use crate::start_hooks::StartHooks;
+use crate::{debug_log, home, jail, server};
 
 /// SIGWINCH, from the host pty that is our controlling terminal.
 const SIGWINCH: i32 = 28;
@@ -67,11 +68,14 @@ struct Running {
     sandbox: Arc<dyn Sandbox>,
     listener: OwnedFd,
     signals: SignalFd,
+    start_hooks: Option<StartHooks>,
+    /// The root file system, to look `HOME` up.
+    root: Option<OwnedFd>,
     /// A copy of the terminal, to ask its size.
     terminal: Option<OwnedFd>,
 }
 
-fn boot(spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
+fn boot(mut spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
     let listener = descriptors.take(spec.control)?;
     let stdio = descriptors.take_stdio(spec.stdio)?;
     let terminal = match (&stdio, spec.stdio) {
@@ -84,20 +88,35 @@ fn boot(spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
     }
     // Blocked here, before any thread is made, so that all inherit the mask.
     let signals = SignalFd::new(&[SIGWINCH])?;
-    detach_streams(&spec, &mut descriptors).context("let go of the runtime's streams")?;
+    let null = detach_streams(&spec, &mut descriptors).context("let go of the runtime's streams")?;
+    if spec.tracing.debug_log.is_some() {
+        let level = if spec.tracing.debug { tracing::Level::DEBUG } else { tracing::Level::INFO };
+        debug_log::install(level);
+    }
+    let root = match spec.root {
+        RootSpec::Host { fd, .. } => Some(descriptors.copy(fd)?),
+        RootSpec::Scratch => None,
+    };
+    let start_hooks = Some(StartHooks {
+        hooks: std::mem::take(&mut spec.start_container_hooks),
+        state: spec.hook_state.clone(),
+        null,
+    });
     let proc = jail::enter(&spec)?;
+    // Inside the jail: what lies at /etc/passwd is the image's choice.
+    home::ensure(&mut spec.process, root.as_ref());
     let mode = spec.jail;
     let sandbox = start_sandbox(Boot { spec, descriptors, stdio, proc })?;
     if mode == JailMode::On {
         // The seccomp filter goes here, after the zygote was started.
     }
-    Ok(Running { sandbox, listener, signals, terminal })
+    Ok(Running { sandbox, listener, signals, start_hooks, root, terminal })
 }
 
 /// Descriptors 0 to 2 were the runtime's. The kernel process must not keep
 /// an engine's pipes open, and has a message for standard error only when
 /// somebody asked for a debug log.
-fn detach_streams(spec: &BootSpec, descriptors: &mut Descriptors) -> Result<()> {
+fn detach_streams(spec: &BootSpec, descriptors: &mut Descriptors) -> Result<OwnedFd> {
     let null = rustix::fs::open(
         "/dev/null",
         rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
@@ -109,7 +128,7 @@ fn detach_streams(spec: &BootSpec, descriptors: &mut Descriptors) -> Result<()> 
         Some(index) => rustix::stdio::dup2_stderr(descriptors.take(index)?)?,
         None => rustix::stdio::dup2_stderr(&null)?,
     }
-    Ok(())
+    Ok(null)
 }
 
 impl Running {
@@ -124,20 +143,22 @@ impl Running {
         }
     }
 
-    fn serve(self, runtime: Channel) -> Result<ExitStatus> {
+    fn serve(mut self, runtime: Channel) -> Result<ExitStatus> {
         let mut runtime = Some(runtime);
         let (ended, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let status = Arc::new(Mutex::new(None));
-        let server = server::Server::new(Arc::clone(&self.sandbox), {
+        let init_ended: server::InitEnded = Box::new({
             let status = Arc::clone(&status);
-            let end = Arc::new(end);
-            Box::new(move |exit| {
+            move |exit| {
                 if let Ok(mut status) = status.lock() {
                     *status = Some(exit);
                 }
-                let _ = rustix::io::write(&*end, &[1]);
-            })
+                let _ = rustix::io::write(&end, &[1]);
+            }
         });
+        let root = self.root.take();
+        let hooks = std::mem::take(&mut self.start_hooks);
+        let server = server::Server::new(Arc::clone(&self.sandbox), hooks, root, init_ended);
         rustix::io::ioctl_fionbio(&self.listener, true)?;
         loop {
             let mut fds = vec![

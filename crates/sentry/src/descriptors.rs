@@ -27,6 +27,16 @@ impl Descriptors {
             .with_context(|| format!("descriptor {} was not sent, or is used twice", index.0))
     }
 
+    /// A copy of one that is still there.
+    pub fn copy(&self, index: FdIndex) -> Result<OwnedFd> {
+        let fd = self
+            .slots
+            .get(index.0)
+            .and_then(Option::as_ref)
+            .with_context(|| format!("descriptor {} was not sent", index.0))?;
+        Ok(fd.try_clone()?)
+    }
+
     /// Takes the standard streams out.
     pub fn take_stdio(&mut self, stdio: StdioSpec) -> Result<Stdio> {
         Ok(match stdio {

@@ -2,11 +2,14 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+mod debug_log;
 mod descriptors;
 mod fake;
+mod home;
 mod jail;
 mod loopback;
 pub mod sandbox;
 mod server;
+mod start_hooks;
 
 pub use descriptors::Descriptors;

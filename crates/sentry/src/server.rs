@@ -7,7 +7,9 @@ use std::thread;
 use control::{Channel, ChannelError, ErrorKind, ExitStatus, ProcessSpec, Reply, Request, SandboxState};
 use rustix::net::SocketFlags;
 
+use crate::home;
 use crate::sandbox::{Sandbox, SandboxError, Stdio, Target};
+use crate::start_hooks::StartHooks;
 
 const SIGKILL: i32 = 9;
 /// Connections need little stack: messages live on the heap.
@@ -23,6 +25,9 @@ pub(crate) struct Server {
 
 struct Shared {
     sandbox: Arc<dyn Sandbox>,
+    hooks: Option<StartHooks>,
+    /// The root file system, to look `HOME` up.
+    root: Option<OwnedFd>,
     init: Mutex<Init>,
 }
 
@@ -35,8 +40,14 @@ enum Init {
 
 impl Server {
     /// A server that calls `ended` when the first process has ended.
-    pub(crate) fn new(sandbox: Arc<dyn Sandbox>, ended: InitEnded) -> Server {
-        Server { shared: Arc::new(Shared { sandbox, init: Mutex::new(Init::Created(Some(ended))) }) }
+    pub(crate) fn new(
+        sandbox: Arc<dyn Sandbox>,
+        hooks: Option<StartHooks>,
+        root: Option<OwnedFd>,
+        ended: InitEnded,
+    ) -> Server {
+        let init = Mutex::new(Init::Created(Some(ended)));
+        Server { shared: Arc::new(Shared { sandbox, hooks, root, init }) }
     }
 
     /// Takes one connection from a non-blocking listener, if one waits.
@@ -154,7 +165,11 @@ impl Connection {
         let Some(ended) = ended.take() else {
             return;
         };
-        match self.shared.sandbox.start_init() {
+        let hooks = self.shared.hooks.as_ref();
+        let run = hooks
+            .map_or(Ok(()), |hooks| hooks.run(&*self.shared.sandbox))
+            .and_then(|()| self.shared.sandbox.start_init());
+        match run {
             Ok(pid) => {
                 *init = Init::Running(pid);
                 drop(init);
@@ -174,7 +189,7 @@ impl Connection {
 
     fn exec(
         &self,
-        process: ProcessSpec,
+        mut process: ProcessSpec,
         preserved: usize,
         mut fds: Vec<OwnedFd>,
     ) -> Result<(), SandboxError> {
@@ -190,6 +205,7 @@ impl Connection {
             };
             Stdio::Files([input, output, error])
         };
+        home::ensure(&mut process, self.shared.root.as_ref());
         let pid = self.shared.sandbox.exec(process, stdio, preserved)?;
         if let Ok(mut started) = self.started.lock() {
             started.push(pid);
