@@ -5,4 +5,5 @@ pub mod inherited;
 pub mod jail;
 pub mod mount;
 pub mod namespace;
+pub mod seccomp_jail;
 pub mod signal_fd;

@@ -108,7 +108,8 @@ fn boot(mut spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
     let mode = spec.jail;
     let sandbox = start_sandbox(Boot { spec, descriptors, stdio, proc })?;
     if mode == JailMode::On {
-        // The seccomp filter goes here, after the zygote was started.
+        // After the zygote was started: stubs have a filter of their own.
+        host::seccomp_jail::install().context("install the seccomp filter")?;
     }
     Ok(Running { sandbox, listener, signals, start_hooks, root, terminal })
 }
