@@ -1,7 +1,7 @@
 //! From a configuration to a container that waits for `start`.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -176,6 +176,9 @@ fn fill(
         }
     }
     let (network, mode) = network_of(linux)?;
+    if let Network::Join(namespace) = &network {
+        launch::set_network_sysctls(namespace.as_fd(), &linux.sysctl)?;
+    }
     let entrance = cgroup.entrance()?;
     let kernel = launch::spawn(&plan.id, ids, network, &entrance, |pid| container.set_process(pid))?;
     drop(entrance);

@@ -1,5 +1,6 @@
 //! Starts a kernel process: namespaces, cgroups, descriptors, jail.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -133,6 +134,10 @@ impl KernelProcess {
         drop(fds);
         match self.channel.receive::<BootReply>() {
             Ok((BootReply::Ready, _)) => Ok(()),
+            // runc's words: Docker finds its exit status (126, 127) in them.
+            Ok((BootReply::Failed { message }, _)) if message.starts_with("exec") => {
+                bail!("unable to start container process: {message}")
+            }
             Ok((BootReply::Failed { message }, _)) => bail!("{message}"),
             Err(control::ChannelError::Closed) => {
                 bail!("the kernel process ended while it was starting")
@@ -204,6 +209,24 @@ fn clone(program: &Program<'_>, namespaces: NewNamespaces) -> Result<Spawned> {
         }
         Some(22) => anyhow::anyhow!("the host's kernel lacks namespaces that are needed"),
         _ => anyhow::Error::new(error).context("make the namespaces"),
+    })
+}
+
+/// Sets `net.*` values of a network namespace that is joined: the kernel
+/// process holds no capability over it.
+pub(crate) fn set_network_sysctls(
+    namespace: BorrowedFd<'_>,
+    sysctl: &BTreeMap<String, String>,
+) -> Result<()> {
+    in_network(namespace, || {
+        for (name, value) in sysctl.iter().filter(|(name, _)| name.starts_with("net.")) {
+            if name.contains("..") || name.contains('/') {
+                bail!("sysctl {name:?} is no name");
+            }
+            fs::write(format!("/proc/sys/{}", name.replace('.', "/")), value)
+                .with_context(|| format!("set sysctl {name}"))?;
+        }
+        Ok(())
     })
 }
 

@@ -11,33 +11,14 @@ use host::signal_fd::SignalFd;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::descriptors::Descriptors;
-use crate::fake::FakeSandbox;
 use crate::sandbox::{Sandbox, Stdio, Target};
+use crate::start::{Boot, start_sandbox};
 use crate::start_hooks::StartHooks;
 use crate::{debug_log, home, jail, server};
 
 /// SIGWINCH, from the host pty that is our controlling terminal.
 const SIGWINCH: i32 = 28;
 const SIGKILL: u8 = 9;
-
-/// What a kernel is made from, once the process is jailed.
-#[derive(Debug)]
-pub struct Boot {
-    /// The specification.
-    pub spec: BootSpec,
-    /// Its descriptors, those of the control server taken out.
-    pub descriptors: Descriptors,
-    /// The first process's standard streams.
-    pub stdio: Stdio,
-    /// A procfs of our own PID namespace, processes only.
-    pub proc: OwnedFd,
-}
-
-/// Makes the kernel, its mounts and the first process, which must stand ready
-/// to run: a missing program is an error here, as with runc.
-fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
-    Ok(FakeSandbox::start(boot)?)
-}
 
 /// The life of a kernel process: `channel` is the socket over which the
 /// runtime sends the [`BootSpec`]. Returns the exit status of the container.

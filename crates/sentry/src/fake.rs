@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use control::{ConsoleSize, ExitStatus, ProcessInfo, ProcessSpec, Stats};
 
-use crate::boot::Boot;
 use crate::sandbox::{ExitNotify, Sandbox, SandboxError, Stdio, Target};
+use crate::start::Boot;
 
 /// Programs named `sleep` live until they get a signal; programs named
 /// `missing` are not found; all others end at once with status 0.

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use control::{BootSpec, JailMode, NetworkMode};
 use host::jail;
 
@@ -34,26 +34,19 @@ pub(crate) fn enter(spec: &BootSpec) -> Result<OwnedFd> {
     Ok(proc)
 }
 
+/// A namespace of our own is set up here, where our capabilities count; the
+/// runtime has set a joined one up.
 fn prepare_network(spec: &BootSpec) -> Result<()> {
-    if spec.network == NetworkMode::Own {
-        loopback::bring_up().context("bring the loopback interface up")?;
-    }
-    if spec.network == NetworkMode::Host {
+    if spec.network != NetworkMode::Own {
         return Ok(());
     }
-    for (name, value) in &spec.sysctl {
-        if !name.starts_with("net.") {
-            continue;
+    loopback::bring_up().context("bring the loopback interface up")?;
+    for (name, value) in spec.sysctl.iter().filter(|(name, _)| name.starts_with("net.")) {
+        if name.contains("..") || name.contains('/') {
+            bail!("sysctl {name:?} is no name");
         }
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        if path.contains("..") {
-            continue;
-        }
-        let written = fs::write(&path, value);
-        // In a joined namespace the runtime has written it already.
-        if spec.network == NetworkMode::Own {
-            written.with_context(|| format!("set sysctl {name}"))?;
-        }
+        fs::write(format!("/proc/sys/{}", name.replace('.', "/")), value)
+            .with_context(|| format!("set sysctl {name}"))?;
     }
     Ok(())
 }

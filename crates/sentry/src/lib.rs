@@ -10,6 +10,7 @@ mod jail;
 mod loopback;
 pub mod sandbox;
 mod server;
+mod start;
 mod start_hooks;
 
 pub use descriptors::Descriptors;

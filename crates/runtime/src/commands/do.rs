@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::run::wait_for;
 use crate::cli::Globals;
 use crate::create::{self, Plan, Terminal};
+use crate::log;
 use crate::oci::config::{Capabilities, Config, ConsoleSize, Linux, Namespace, Process, Root, User};
 use crate::oci::{VERSION, capability};
 use crate::terminal;
@@ -78,8 +79,15 @@ impl Do {
             pid_file: None,
             attached: true,
         };
-        let created = create::create_with(globals, plan, |fds| view.open(fds))?;
-        wait_for(created, false)
+        let result = create::create_with(globals, plan, |fds| view.open(fds))
+            .and_then(|created| wait_for(created, false));
+        match result {
+            Err(error) if let Some(status) = shell_status(&format!("{error:#}")) => {
+                log::error(&format!("{error:#}"));
+                Ok(ExitCode::from(status))
+            }
+            other => other,
+        }
     }
 
     fn config(&self, view: &view::Chosen, uid: u32, gid: u32, with_terminal: bool) -> Result<Config> {
@@ -122,6 +130,18 @@ impl Do {
             linux: Some(Linux { namespaces: network.into_iter().collect(), ..Linux::default() }),
             ..Config::default()
         })
+    }
+}
+
+/// What a shell exits with when a program is not there or may not run.
+fn shell_status(message: &str) -> Option<u8> {
+    let (_, reason) = message.split_once("exec: ")?;
+    if reason.contains("not found") || reason.contains("no such file") {
+        Some(127)
+    } else if reason.contains("permission denied") {
+        Some(126)
+    } else {
+        None
     }
 }
 

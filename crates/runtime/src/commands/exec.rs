@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use control::{Channel, ConsoleSize, ExitStatus, ProcessSpec, Reply, Request};
+use control::{Channel, ConsoleSize, ErrorKind, ExitStatus, ProcessSpec, Reply, Request};
 use host::namespace::Fork;
 use host::signal_fd::SignalFd;
 
@@ -123,7 +123,10 @@ impl Exec {
         channel.send(&request, &fds.borrow())?;
         let pid = match channel.receive::<Reply>()? {
             (Reply::Started { pid }, _) => pid,
-            (Reply::Error { message, .. }, _) => return Err(anyhow!(message)),
+            (Reply::Error { kind: ErrorKind::Program, message }, _) => {
+                bail!("exec failed: unable to start container process: {message}")
+            }
+            (Reply::Error { message, .. }, _) => bail!("exec failed: {message}"),
             (other, _) => bail!("unexpected answer {other:?}"),
         };
         let waiter = Waiter { channel, container, pid };
