@@ -265,6 +265,9 @@ pub enum JailMode {
     NoSeccomp,
     /// Nothing: a development aid.
     Off,
+    /// Everything; then attempts to get out, whose result is the answer to the
+    /// boot specification.
+    Probe,
 }
 
 /// Answer to a [`BootSpec`].

@@ -48,7 +48,7 @@ pub(crate) struct Globals {
     /// Write the guest's system calls, as strace would, to the debug log
     #[arg(long)]
     pub(crate) strace: bool,
-    /// Development aid: how much of the jail to use (on, noseccomp, off)
+    /// Development aid: how much of the jail to use (on, noseccomp, off, probe)
     #[arg(long, value_name = "MODE", hide = true, value_parser = jail_mode)]
     pub(crate) jail: Option<JailMode>,
     /// Print the version
@@ -84,7 +84,8 @@ fn jail_mode(text: &str) -> Result<JailMode, String> {
         "on" => Ok(JailMode::On),
         "noseccomp" => Ok(JailMode::NoSeccomp),
         "off" => Ok(JailMode::Off),
-        _ => Err("on, noseccomp or off".into()),
+        "probe" => Ok(JailMode::Probe),
+        _ => Err("on, noseccomp, off or probe".into()),
     }
 }
 

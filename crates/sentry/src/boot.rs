@@ -14,7 +14,7 @@ use crate::descriptors::Descriptors;
 use crate::sandbox::{Sandbox, Stdio, Target};
 use crate::start::{Boot, start_sandbox};
 use crate::start_hooks::StartHooks;
-use crate::{debug_log, home, jail, server};
+use crate::{debug_log, home, jail, jail_probe, server};
 
 /// SIGWINCH, from the host pty that is our controlling terminal.
 const SIGWINCH: i32 = 28;
@@ -87,10 +87,15 @@ fn boot(mut spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
     // Inside the jail: what lies at /etc/passwd is the image's choice.
     home::ensure(&mut spec.process, root.as_ref());
     let mode = spec.jail;
+    let probed = (mode == JailMode::Probe).then(|| proc.try_clone()).transpose()?;
     let sandbox = start_sandbox(Boot { spec, descriptors, stdio, proc })?;
-    if mode == JailMode::On {
+    if matches!(mode, JailMode::On | JailMode::Probe) {
         // After the zygote was started: stubs have a filter of their own.
         host::seccomp_jail::install().context("install the seccomp filter")?;
+    }
+    if let Some(proc) = probed {
+        let escapes = jail_probe::escapes(&proc, root.as_ref());
+        anyhow::bail!("jail: {} escapes: {escapes:?}", escapes.len());
     }
     Ok(Running { sandbox, listener, signals, start_hooks, root, terminal })
 }

@@ -7,6 +7,7 @@ mod descriptors;
 mod fake;
 mod home;
 mod jail;
+mod jail_probe;
 mod loopback;
 pub mod sandbox;
 mod server;

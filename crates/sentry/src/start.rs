@@ -12,15 +12,15 @@ use crate::sandbox::{Sandbox, Stdio};
 
 /// What a kernel is made from, once the process is jailed.
 #[derive(Debug)]
-pub struct Boot {
+pub(crate) struct Boot {
     /// The specification.
-    pub spec: BootSpec,
+    pub(crate) spec: BootSpec,
     /// Its descriptors, those of the control server taken out.
-    pub descriptors: Descriptors,
+    pub(crate) descriptors: Descriptors,
     /// The first process's standard streams.
-    pub stdio: Stdio,
+    pub(crate) stdio: Stdio,
     /// A procfs of our own PID namespace, processes only.
-    pub proc: OwnedFd,
+    pub(crate) proc: OwnedFd,
 }
 
 /// Makes the kernel, its mounts and the first process, which must stand ready
