@@ -4,7 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod capability;
+mod change;
 mod credentials;
+mod exec;
+#[cfg(test)]
+mod tests;
 
 pub use capability::{Capability, CapabilitySet};
+pub use change::{NO_ID, securebits};
 pub use credentials::Credentials;
+pub use exec::{ExecFile, FileCapabilities};

@@ -4,13 +4,16 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod capability;
 pub mod clone;
 pub mod context;
+pub mod credentials;
 pub mod elf;
 pub mod error;
 pub mod exit;
 pub mod fcntl;
 pub mod file_io;
+pub mod limits;
 pub mod mm;
 pub mod process;
 pub mod run_loop;
