@@ -166,6 +166,8 @@ pub struct Kernel {
     init_status: Mutex<Option<ExitStatus>>,
     /// Woken when init has ended.
     pub init_queue: Arc<WaitQueue>,
+    /// What open files of the sandbox share.
+    pub io: crate::io_tables::IoTables,
     /// Made processes and context switches, for /proc/stat.
     pub forks: AtomicU64,
 }
@@ -192,6 +194,7 @@ impl Kernel {
             missing: Mutex::default(),
             init_status: Mutex::new(None),
             init_queue: Arc::new(WaitQueue::new()),
+            io: crate::io_tables::IoTables::default(),
             forks: AtomicU64::new(0),
         })
     }

@@ -15,6 +15,7 @@ pub mod fcntl;
 pub mod file_io;
 pub mod limits;
 pub mod mm;
+pub mod pipe;
 pub mod process;
 pub mod run_loop;
 pub mod signal;

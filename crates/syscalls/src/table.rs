@@ -126,6 +126,7 @@ syscalls! {
     18 pwrite64 wait crate::file_io::pwrite64, 4, Full, "";
     19 readv wait crate::file_io::readv, 3, Full, "";
     20 writev wait crate::file_io::writev, 3, Full, "";
+    22 pipe sync crate::pipe::pipe, 1, Full, "";
     32 dup sync crate::file_io::dup, 1, Full, "";
     33 dup2 sync crate::file_io::dup2, 2, Full, "";
     34 pause wait crate::signal::mask::pause, 0, Full, "";
@@ -181,6 +182,7 @@ syscalls! {
     273 set_robust_list sync crate::process::set_robust_list, 2, Full, "";
     274 get_robust_list sync crate::process::get_robust_list, 3, Full, "";
     292 dup3 sync crate::file_io::dup3, 3, Full, "";
+    293 pipe2 sync crate::pipe::pipe2, 2, Partial, "O_NOTIFICATION_PIPE is missing";
     295 preadv wait crate::file_io::preadv, 5, Full, "";
     296 pwritev wait crate::file_io::pwritev, 5, Full, "";
     297 rt_tgsigqueueinfo sync crate::signal::send::rt_tgsigqueueinfo, 4, Full, "";

@@ -1,0 +1,88 @@
+//! Pipes and FIFOs: pipe(2), fifo(7).
+
+use std::sync::Arc;
+
+use executor::Events;
+use kernel::pipe;
+use linux_abi::Errno;
+use linux_abi::fs::OpenFlags;
+use vfs::{Inode, OpenFile, Place};
+
+use crate::args::Ptr;
+use crate::{Cx, Restart, SysResult};
+
+/// pipe(2).
+pub fn pipe(cx: &mut Cx<'_>, fds: Ptr) -> SysResult {
+    pipe2(cx, fds, 0)
+}
+
+/// pipe2(2).
+pub fn pipe2(cx: &mut Cx<'_>, fds: Ptr, flags: u32) -> SysResult {
+    let flags = OpenFlags::from_bits_retain(flags);
+    if !(flags - (OpenFlags::CLOEXEC | OpenFlags::NONBLOCK | OpenFlags::DIRECT)).is_empty() {
+        return Err(Errno::EINVAL.into());
+    }
+    let cloexec = flags.contains(OpenFlags::CLOEXEC);
+    let (read, write) = pipe::pair(flags);
+    install_pair(cx, read, write, cloexec, fds)
+}
+
+/// Installs two files and writes their descriptors to the guest, all or nothing (pipe(2), socketpair(2)).
+pub fn install_pair(
+    cx: &mut Cx<'_>,
+    first: Arc<OpenFile>,
+    second: Arc<OpenFile>,
+    cloexec: bool,
+    fds: Ptr,
+) -> SysResult {
+    let a = cx.install(first, cloexec)? as i32;
+    let b = match cx.install(second, cloexec) {
+        Ok(b) => b as i32,
+        Err(err) => {
+            let _ = cx.files().remove(a);
+            return Err(err);
+        }
+    };
+    if let Err(err) = cx.write(fds, &[a, b]) {
+        let _ = cx.files().remove(a);
+        let _ = cx.files().remove(b);
+        return Err(err);
+    }
+    Ok(0)
+}
+
+/// Opens a FIFO: waits for the other end as fifo(7) says; `ENXIO` for a non-blocking writer without readers.
+pub async fn open_fifo(
+    cx: &mut Cx<'_>,
+    place: Place,
+    inode: Arc<dyn Inode>,
+    flags: OpenFlags,
+) -> SysResult<Arc<OpenFile>> {
+    let meta = inode.metadata()?;
+    let pipe = cx.kernel().io.fifos.get((meta.dev, meta.ino));
+    let (read, write) = (flags.readable(), flags.writable());
+    let nonblock = flags.contains(OpenFlags::NONBLOCK);
+    if write && !read && nonblock && pipe.ends().0 == 0 {
+        return Err(Errno::ENXIO.into());
+    }
+    // Only the other end's count is compared, so that opening this one changes nothing.
+    let before = pipe.seen();
+    let end = pipe.open(read, write);
+    let (readers, writers) = pipe.ends();
+    let alone = match (read, write) {
+        (true, false) => writers == 0,
+        (false, true) => readers == 0,
+        _ => false,
+    };
+    if alone && !nonblock {
+        let came = |now: (u64, u64)| if read { now.1 != before.1 } else { now.0 != before.0 };
+        // Both ends wake the queue with all events when they open. Dropping `end` on a signal closes it.
+        cx.wait_until(&pipe.queue().clone(), Events::all(), None, Restart::IfSaRestart, |_| {
+            let (readers, writers) = pipe.ends();
+            let present = if read { writers > 0 } else { readers > 0 };
+            if present || came(pipe.seen()) { Ok(()) } else { Err(Errno::EAGAIN.into()) }
+        })
+        .await?;
+    }
+    Ok(OpenFile::new(place, inode, Arc::new(end), flags))
+}
