@@ -1,0 +1,123 @@
+//! Open regular files of the host.
+
+use std::any::Any;
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+
+use linux_abi::Errno;
+use linux_abi::fs::OpenFlags;
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::io::ReadWriteFlags;
+use vfs::{FileOps, MapRequest, MapSource, OpenFile, Result, Whence};
+
+use crate::attributes::Known;
+use crate::errno;
+use crate::inode::HostInode;
+
+/// `PROT_WRITE` of mmap(2).
+const PROT_WRITE: u32 = 2;
+
+/// An open regular file: a host handle shared with others, positions given with each call.
+pub(crate) struct OpenRegular {
+    inode: Arc<HostInode>,
+    fd: Arc<OwnedFd>,
+    /// Read-only twin for mappings that do not write.
+    mapped: OnceLock<Arc<OwnedFd>>,
+}
+
+impl OpenRegular {
+    pub(crate) fn new(inode: Arc<HostInode>, flags: OpenFlags) -> Result<OpenRegular> {
+        let access = match (flags.readable(), flags.writable()) {
+            (true, true) => OFlags::RDWR,
+            (false, true) => OFlags::WRONLY,
+            _ => OFlags::RDONLY,
+        };
+        let fd = inode.handle(access)?;
+        Ok(OpenRegular { inode, fd, mapped: OnceLock::new() })
+    }
+
+    /// Handles are shared, so that synchronous writing is asked for with each write.
+    fn write_flags(file: &OpenFile) -> ReadWriteFlags {
+        let flags = file.flags();
+        let mut rwf = ReadWriteFlags::empty();
+        if flags.contains(OpenFlags::DSYNC) {
+            rwf |= ReadWriteFlags::DSYNC;
+        }
+        if flags.contains(OpenFlags::SYNC) {
+            rwf |= ReadWriteFlags::SYNC;
+        }
+        rwf
+    }
+}
+
+impl FileOps for OpenRegular {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn seekable(&self) -> bool {
+        true
+    }
+    fn read(&self, _file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        rustix::io::pread(&self.fd, buf, pos).map_err(errno)
+    }
+    fn write(&self, file: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
+        let flags = OpenRegular::write_flags(file);
+        if flags.is_empty() {
+            return rustix::io::pwrite(&self.fd, buf, pos).map_err(errno);
+        }
+        rustix::io::pwritev2(&self.fd, &[IoSlice::new(buf)], pos, flags).map_err(errno)
+    }
+    fn append(&self, file: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
+        let flags = OpenRegular::write_flags(file) | ReadWriteFlags::APPEND;
+        let guard = self.inode.appending.lock();
+        let count = rustix::io::pwritev2(&self.fd, &[IoSlice::new(buf)], 0, flags).map_err(errno)?;
+        let end = Known::of(&*self.fd)?.metadata.size;
+        drop(guard);
+        Ok((count, end))
+    }
+    fn seek(&self, _file: &OpenFile, offset: i64, whence: Whence) -> Result<u64> {
+        let from = || u64::try_from(offset).map_err(|_| Errno::ENXIO);
+        match whence {
+            Whence::End => {
+                let size = Known::of(&*self.fd)?.metadata.size;
+                size.checked_add_signed(offset).ok_or(Errno::EINVAL)
+            }
+            // These move the host's position of the shared handle, which nobody uses.
+            Whence::Data => rustix::fs::seek(&self.fd, SeekFrom::Data(from()?)).map_err(errno),
+            Whence::Hole => rustix::fs::seek(&self.fd, SeekFrom::Hole(from()?)).map_err(errno),
+            Whence::Set | Whence::Current => Err(Errno::EINVAL),
+        }
+    }
+    fn fsync(&self, _file: &OpenFile, data_only: bool) -> Result<()> {
+        if data_only { rustix::fs::fdatasync(&self.fd) } else { rustix::fs::fsync(&self.fd) }.map_err(errno)
+    }
+    fn fallocate(&self, _file: &OpenFile, mode: u32, offset: u64, len: u64) -> Result<()> {
+        let mode = FallocateFlags::from_bits_retain(mode);
+        rustix::fs::fallocate(&self.fd, mode, offset, len).map_err(errno)
+    }
+    fn mmap(&self, file: &OpenFile, request: &MapRequest) -> Result<MapSource> {
+        let flags = file.flags();
+        if !flags.readable() {
+            return Err(Errno::EACCES);
+        }
+        let fd = if !flags.writable() {
+            Arc::clone(&self.fd)
+        } else if request.shared {
+            // mprotect(2) may add PROT_WRITE later, as the file is open for writing.
+            Arc::clone(&self.fd)
+        } else if let Some(fd) = self.mapped.get() {
+            Arc::clone(fd)
+        } else {
+            let fd = self.inode.handle(OFlags::RDONLY)?;
+            Arc::clone(self.mapped.get_or_init(|| fd))
+        };
+        if request.shared && request.prot & PROT_WRITE != 0 && !flags.writable() {
+            return Err(Errno::EACCES);
+        }
+        Ok(MapSource::Host { fd, offset: request.offset })
+    }
+    fn may_sleep(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,145 @@
+//! The file system instance: its root descriptor, options and table of live inodes.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use vfs::{FileSystem, Inode, Result, StatFs};
+
+use crate::attributes::{Identity, Known};
+use crate::descriptors::Reopener;
+use crate::errno;
+use crate::inode::{HostInode, Link};
+
+/// How a host directory is shown.
+#[derive(Default)]
+pub struct Options {
+    /// Nothing is written: changes are `EROFS`.
+    pub read_only: bool,
+    /// The device number that files on the root's host device show as `st_dev`; the host's if none.
+    pub device: Option<u64>,
+    /// `/proc/self/fd` of the calling process, through which descriptors are opened anew. Without it
+    /// they are opened by name again and checked, and some changes of unnamed files are refused.
+    pub proc_self_fd: Option<Arc<OwnedFd>>,
+}
+
+/// A host directory tree.
+pub struct HostFs {
+    this: Weak<HostFs>,
+    root: Arc<OwnedFd>,
+    root_device: u64,
+    pub(crate) read_only: bool,
+    device: Option<u64>,
+    pub(crate) reopener: Reopener,
+    /// Live inodes, so that hard links meet in one.
+    inodes: Mutex<HashMap<(u64, u64), Weak<HostInode>>>,
+}
+
+impl HostFs {
+    /// The tree below `root`: an `O_PATH` descriptor of a directory, such as a detached mount.
+    ///
+    /// The process's umask must be 0, which it is made: modes are the guest's.
+    ///
+    /// # Errors
+    /// What statx(2) says of the descriptor; `ENOTDIR`.
+    pub fn new(root: OwnedFd, options: Options) -> Result<Arc<HostFs>> {
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let known = Known::of(&root)?;
+        if known.metadata.kind() != linux_abi::fs::S_IFDIR {
+            return Err(linux_abi::Errno::ENOTDIR);
+        }
+        Ok(Arc::new_cyclic(|this| HostFs {
+            this: this.clone(),
+            root: Arc::new(root),
+            root_device: known.identity.dev,
+            read_only: options.read_only,
+            device: options.device,
+            reopener: Reopener::new(options.proc_self_fd),
+            inodes: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn shared(&self) -> Arc<HostFs> {
+        // `self` lives inside its own Arc: upgrade cannot fail while it is borrowed.
+        self.this.upgrade().unwrap_or_else(|| unreachable!("borrowed file system was dropped"))
+    }
+
+    /// The device number to show for a host one.
+    pub(crate) fn shown_device(&self, dev: u64) -> u64 {
+        match self.device {
+            Some(shown) if dev == self.root_device => shown,
+            _ => dev,
+        }
+    }
+
+    /// The inode of an open descriptor: the living one if there is one, else a new one.
+    pub(crate) fn inode_of(&self, fd: Arc<OwnedFd>, known: Known, link: Link) -> Arc<HostInode> {
+        let key = (known.identity.dev, known.identity.ino);
+        let mut inodes = self.inodes.lock();
+        let living = inodes.get(&key).and_then(Weak::upgrade);
+        if let Some(inode) = living.as_ref().filter(|inode| inode.identity().same(&known.identity)) {
+            let inode = Arc::clone(inode);
+            drop(inodes);
+            inode.found_again(fd, &known, link);
+            return inode;
+        }
+        let inode = HostInode::new(self.shared(), fd, known, link);
+        inodes.insert(key, Arc::downgrade(&inode));
+        // Before `living`, which may be the last holder of a file whose number is used again.
+        drop(inodes);
+        inode
+    }
+
+    /// The living inode with this identity, if any.
+    pub(crate) fn living(&self, identity: &Identity) -> Option<Arc<HostInode>> {
+        let inode = self.inodes.lock().get(&(identity.dev, identity.ino)).and_then(Weak::upgrade)?;
+        inode.identity().same(identity).then_some(inode)
+    }
+
+    /// Forgets an inode that is being dropped, unless another took its place.
+    pub(crate) fn forget(&self, identity: &Identity) {
+        let key = (identity.dev, identity.ino);
+        let mut inodes = self.inodes.lock();
+        if inodes.get(&key).is_some_and(|inode| inode.strong_count() == 0) {
+            inodes.remove(&key);
+        }
+    }
+}
+
+impl FileSystem for HostFs {
+    fn type_name(&self) -> &'static str {
+        // What a container on Docker sees, and what tools take for "a disk, not memory".
+        "overlay"
+    }
+
+    fn root(&self) -> Result<Arc<dyn Inode>> {
+        let known = Known::of(&*self.root)?;
+        Ok(self.inode_of(Arc::clone(&self.root), known, Link::Root))
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        let host = rustix::fs::fstatvfs(&*self.root).map_err(errno)?;
+        let magic = rustix::fs::fstatfs(&*self.root).map_err(errno)?.f_type;
+        Ok(StatFs {
+            magic: magic as u64,
+            block_size: host.f_bsize,
+            blocks: host.f_blocks,
+            blocks_free: host.f_bfree,
+            blocks_available: host.f_bavail,
+            files: host.f_files,
+            files_free: host.f_ffree,
+            fsid: host.f_fsid,
+            name_max: host.f_namemax,
+        })
+    }
+
+    fn sync(&self) -> Result<()> {
+        // syncfs refuses O_PATH descriptors.
+        let root = self.root()?;
+        let Some(root) = (&*root as &dyn Any).downcast_ref::<HostInode>() else { return Ok(()) };
+        let fd = root.open_handle(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)?;
+        rustix::fs::syncfs(fd).map_err(errno)
+    }
+}

@@ -1,0 +1,286 @@
+//! The inode of a host file.
+
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use linux_abi::Errno;
+use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFLNK, S_IFREG};
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr};
+
+use crate::attributes::{Identity, Known};
+use crate::descriptors::Slot;
+use crate::directory::OpenDirectory;
+use crate::file::OpenRegular;
+use crate::file_system::HostFs;
+use crate::{errno, xattr};
+
+/// One component, within the tree, links not followed.
+pub(crate) const RESOLVE: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+/// How a file is found again.
+#[derive(Clone)]
+pub(crate) enum Link {
+    /// The root of the tree.
+    Root,
+    /// A name in a directory.
+    Name(Arc<HostInode>, Box<[u8]>),
+    /// No name: `O_TMPFILE`, or unlinked.
+    None,
+}
+
+/// A host file, found by name and held by an `O_PATH` descriptor that can be dropped and found again.
+pub(crate) struct HostInode {
+    this: Weak<HostInode>,
+    fs: Arc<HostFs>,
+    identity: Identity,
+    slot: Arc<Slot>,
+    link: Mutex<Link>,
+    /// Open handles by access mode, shared by all who open the file so.
+    handles: Mutex<[Weak<OwnedFd>; 3]>,
+    /// Held over a write at the end and the question where it went.
+    pub(crate) appending: Mutex<()>,
+}
+
+impl HostInode {
+    pub(crate) fn new(fs: Arc<HostFs>, fd: Arc<OwnedFd>, known: Known, link: Link) -> Arc<HostInode> {
+        let slot = Arc::new(Slot::default());
+        if !matches!(link, Link::Name(..)) {
+            slot.pin();
+        }
+        slot.put(fd);
+        Arc::new_cyclic(|this| HostInode {
+            this: this.clone(),
+            fs,
+            identity: known.identity,
+            slot,
+            link: Mutex::new(link),
+            handles: Mutex::default(),
+            appending: Mutex::new(()),
+        })
+    }
+
+    /// A look-up came to this file once more, by this name.
+    pub(crate) fn found_again(&self, fd: Arc<OwnedFd>, _known: &Known, link: Link) {
+        if matches!(link, Link::Name(..)) {
+            self.set_link(link);
+        }
+        self.slot.put(fd);
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn fs(&self) -> &Arc<HostFs> {
+        &self.fs
+    }
+
+    pub(crate) fn is_root(&self) -> bool {
+        matches!(*self.link.lock(), Link::Root)
+    }
+
+    pub(crate) fn shared(&self) -> Arc<HostInode> {
+        // `self` lives inside its own Arc: upgrade cannot fail while it is borrowed.
+        self.this.upgrade().unwrap_or_else(|| unreachable!("borrowed inode was dropped"))
+    }
+
+    /// Says how it is found from now on.
+    pub(crate) fn set_link(&self, link: Link) {
+        let mut held = self.link.lock();
+        if matches!(*held, Link::Root) {
+            return;
+        }
+        let old = std::mem::replace(&mut *held, link);
+        drop(held);
+        // Dropping the old one may drop a directory, and so take locks.
+        drop(old);
+    }
+
+    /// Keeps the descriptor for good, as the name is about to go.
+    pub(crate) fn pin(&self) -> Result<()> {
+        self.fd()?;
+        self.slot.pin();
+        // It may have been dropped in between.
+        self.fd().map(drop)
+    }
+
+    /// The `O_PATH` descriptor (or one with more access), opened again if it was dropped.
+    ///
+    /// # Errors
+    /// `ESTALE` if another file has the name by now.
+    pub(crate) fn fd(&self) -> Result<Arc<OwnedFd>> {
+        if let Some(fd) = self.slot.get() {
+            return Ok(fd);
+        }
+        let link = self.link.lock().clone();
+        let Link::Name(parent, name) = link else { return Err(Errno::ESTALE) };
+        let fd = open_beneath(&*parent.fd()?, &name, OFlags::PATH | OFlags::NOFOLLOW)
+            .map_err(|error| if error == Errno::ENOENT { Errno::ESTALE } else { error })?;
+        if !Known::of(&fd)?.identity.same(&self.identity) {
+            return Err(Errno::ESTALE);
+        }
+        let fd = Arc::new(fd);
+        self.slot.put(Arc::clone(&fd));
+        Ok(fd)
+    }
+
+    /// Opens the file of this inode with access; regular files and directories only.
+    pub(crate) fn open_handle(&self, flags: OFlags) -> Result<OwnedFd> {
+        match self.identity.kind {
+            S_IFREG | S_IFDIR => {}
+            S_IFLNK => return Err(Errno::ELOOP),
+            _ => return Err(Errno::ENXIO),
+        }
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let fd = self.fd()?;
+        if let Some(result) = self.fs.reopener.reopen(&fd, flags) {
+            return result.map_err(errno);
+        }
+        if self.identity.kind == S_IFDIR {
+            return open_beneath(&fd, b".", flags | OFlags::DIRECTORY);
+        }
+        let link = self.link.lock().clone();
+        let Link::Name(parent, name) = link else { return Err(Errno::EACCES) };
+        let opened = open_beneath(&*parent.fd()?, &name, flags | OFlags::NOFOLLOW)?;
+        if !Known::of(&opened)?.identity.same(&self.identity) {
+            return Err(Errno::ESTALE);
+        }
+        Ok(opened)
+    }
+
+    /// A handle with exactly this access mode, shared with others who have it open so.
+    pub(crate) fn handle(&self, access: OFlags) -> Result<Arc<OwnedFd>> {
+        let index = (access.bits() & 3) as usize;
+        let existing = self.handles.lock().get(index).and_then(Weak::upgrade);
+        if let Some(fd) = existing {
+            return Ok(fd);
+        }
+        let fd = Arc::new(self.open_handle(access)?);
+        self.remember_handle(index, &fd);
+        Ok(fd)
+    }
+
+    /// A handle that creation gave.
+    pub(crate) fn remember_handle(&self, index: usize, fd: &Arc<OwnedFd>) {
+        if let Some(slot) = self.handles.lock().get_mut(index) {
+            *slot = Arc::downgrade(fd);
+        }
+    }
+
+    pub(crate) fn writable(&self) -> Result<()> {
+        if self.fs.read_only { Err(Errno::EROFS) } else { Ok(()) }
+    }
+}
+
+impl Drop for HostInode {
+    fn drop(&mut self) {
+        self.fs.forget(&self.identity);
+    }
+}
+
+/// openat2(2) of one component.
+pub(crate) fn open_beneath(directory: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    rustix::fs::openat2(directory, name, flags | OFlags::CLOEXEC, Mode::empty(), RESOLVE).map_err(errno)
+}
+
+/// An inode of this crate, else `EXDEV`.
+pub(crate) fn host(inode: &Arc<dyn Inode>) -> Result<&HostInode> {
+    inode.as_any().downcast_ref().ok_or(Errno::EXDEV)
+}
+
+impl Inode for HostInode {
+    fn metadata(&self) -> Result<Metadata> {
+        self.stat()
+    }
+    fn set_attributes(&self, attr: &SetAttr) -> Result<()> {
+        self.writable()?;
+        self.change(attr)
+    }
+    fn file_system(&self) -> Arc<dyn FileSystem> {
+        self.fs.clone()
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn open(self: Arc<Self>, flags: OpenFlags, _caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {
+        if flags.writable() {
+            self.writable()?;
+        }
+        match self.identity.kind {
+            S_IFDIR if flags.writable() => Err(Errno::EISDIR),
+            S_IFDIR => Ok(Arc::new(OpenDirectory::new(self)?)),
+            S_IFREG => Ok(Arc::new(OpenRegular::new(self, flags)?)),
+            S_IFLNK => Err(Errno::ELOOP),
+            _ => Err(Errno::ENXIO),
+        }
+    }
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        self.find(name)
+    }
+    fn create(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        self.writable()?;
+        self.make_node(name, node)
+    }
+    fn mkdir(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        self.writable()?;
+        self.make_directory(name, node)
+    }
+    fn symlink(&self, name: &[u8], target: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        self.writable()?;
+        self.make_symlink(name, target, node)
+    }
+    fn tmpfile(&self, node: &NewNode) -> Result<Arc<dyn Inode>> {
+        self.writable()?;
+        self.make_unnamed(node)
+    }
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        self.writable()?;
+        self.make_link(name, host(target)?)
+    }
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        self.writable()?;
+        self.remove(name, false)
+    }
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        self.writable()?;
+        self.remove(name, true)
+    }
+    fn rename(
+        &self,
+        name: &[u8],
+        new_dir: &Arc<dyn Inode>,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.writable()?;
+        self.move_entry(name, host(new_dir)?, new_name, flags)
+    }
+    fn readlink(&self, _caller: &mut dyn Caller) -> Result<Vec<u8>> {
+        if self.identity.kind != S_IFLNK {
+            return Err(Errno::EINVAL);
+        }
+        let target = rustix::fs::readlinkat(&*self.fd()?, "", Vec::new()).map_err(errno)?;
+        Ok(target.into_bytes())
+    }
+    fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
+        self.still_holds(name, child)
+    }
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        xattr::get(self, name)
+    }
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        self.writable()?;
+        xattr::set(self, name, value, flags)
+    }
+    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        xattr::list(self)
+    }
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.writable()?;
+        xattr::remove(self, name)
+    }
+}

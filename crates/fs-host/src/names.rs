@@ -1,0 +1,227 @@
+//! Names in host directories: look-up, creation, removal, renaming.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use linux_abi::Errno;
+use linux_abi::fs::{NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use vfs::{Inode, NewNode, RenameFlags, Result};
+
+use crate::attributes::Known;
+use crate::errno;
+use crate::inode::{HostInode, Link, RESOLVE, open_beneath};
+
+/// The index of `O_RDWR` among an inode's handles.
+const READ_WRITE: usize = 2;
+
+/// The walk gives single components; an entry must stay one whatever comes here.
+fn check(name: &[u8]) -> Result<()> {
+    if name.len() > NAME_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    if name.is_empty() || name == b"." || name == b".." || name.iter().any(|&b| b == b'/' || b == 0) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+fn permissions(node: &NewNode) -> Mode {
+    Mode::from_raw_mode(node.mode & 0o7777)
+}
+
+impl HostInode {
+    fn directory(&self) -> Result<Arc<OwnedFd>> {
+        if self.identity().kind != S_IFDIR {
+            return Err(Errno::ENOTDIR);
+        }
+        self.fd()
+    }
+
+    fn named(&self, name: &[u8]) -> Link {
+        Link::Name(self.shared(), name.into())
+    }
+
+    pub(crate) fn find(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        check(name)?;
+        let fd = open_beneath(&*self.directory()?, name, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let known = Known::of(&fd)?;
+        Ok(self.fs().inode_of(Arc::new(fd), known, self.named(name)))
+    }
+
+    /// Whether the name still leads to the same file (or none).
+    pub(crate) fn still_holds(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
+        let Ok(directory) = self.fd() else { return false };
+        match (Known::at(&*directory, name), child) {
+            (Ok(known), Some(child)) => {
+                child.as_any().downcast_ref::<HostInode>().is_some_and(|c| c.identity().same(&known.identity))
+            }
+            (Err(Errno::ENOENT), None) => true,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn make_node(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        check(name)?;
+        let directory = self.directory()?;
+        let kind = match node.mode & S_IFMT {
+            S_IFREG | 0 => return self.make_regular(&directory, name, node),
+            S_IFIFO => FileType::Fifo,
+            S_IFSOCK => FileType::Socket,
+            S_IFCHR | S_IFBLK => return Err(Errno::EPERM),
+            _ => return Err(Errno::EINVAL),
+        };
+        rustix::fs::mknodat(&*directory, name, kind, permissions(node), 0).map_err(errno)?;
+        self.finish(&directory, name, node)
+    }
+
+    fn make_regular(&self, directory: &OwnedFd, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(directory, name, flags, permissions(node), RESOLVE).map_err(errno)?;
+        let fd = Arc::new(fd);
+        let known = Known::of(&*fd)?;
+        let inode = self.fs().inode_of(Arc::clone(&fd), known, self.named(name));
+        inode.remember_handle(READ_WRITE, &fd);
+        self.own(&inode, &known, node).inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+        })?;
+        Ok(inode)
+    }
+
+    pub(crate) fn make_directory(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        check(name)?;
+        let directory = self.directory()?;
+        rustix::fs::mkdirat(&*directory, name, permissions(node)).map_err(errno)?;
+        self.finish(&directory, name, node)
+    }
+
+    pub(crate) fn make_symlink(&self, name: &[u8], target: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        check(name)?;
+        let directory = self.directory()?;
+        rustix::fs::symlinkat(target, &*directory, name).map_err(errno)?;
+        self.finish(&directory, name, &NewNode { mode: 0o120777, ..*node })
+    }
+
+    pub(crate) fn make_unnamed(&self, node: &NewNode) -> Result<Arc<dyn Inode>> {
+        let directory = self.directory()?;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(&*directory, ".", flags, permissions(node), RESOLVE).map_err(errno)?;
+        let fd = Arc::new(fd);
+        let known = Known::of(&*fd)?;
+        let inode = self.fs().inode_of(Arc::clone(&fd), known, Link::None);
+        inode.remember_handle(READ_WRITE, &fd);
+        self.own(&inode, &known, node)?;
+        Ok(inode)
+    }
+
+    /// The inode of an entry just made, with its owner.
+    fn finish(&self, directory: &OwnedFd, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        let fd = open_beneath(directory, name, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let known = Known::of(&fd)?;
+        let inode = self.fs().inode_of(Arc::new(fd), known, self.named(name));
+        self.own(&inode, &known, node).inspect_err(|_| {
+            let flags = if known.metadata.kind() == S_IFDIR { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            let _ = rustix::fs::unlinkat(directory, name, flags);
+        })?;
+        Ok(inode)
+    }
+
+    /// Gives a new file its owner and exact mode.
+    fn own(&self, inode: &HostInode, known: &Known, node: &NewNode) -> Result<()> {
+        let (uid, gid) = (known.metadata.uid, known.metadata.gid);
+        let chown = (uid, gid) != (node.uid, node.gid);
+        if chown {
+            inode.chown((uid != node.uid).then_some(node.uid), (gid != node.gid).then_some(node.gid))?;
+        }
+        let wanted = node.mode & 0o7777;
+        let lost_set_id = chown && wanted & 0o6000 != 0;
+        if known.metadata.kind() != linux_abi::fs::S_IFLNK
+            && (lost_set_id || known.metadata.mode & 0o7777 != wanted)
+        {
+            inode.chmod(wanted)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn make_link(&self, name: &[u8], target: &HostInode) -> Result<()> {
+        check(name)?;
+        if target.identity().kind == S_IFDIR {
+            return Err(Errno::EPERM);
+        }
+        let directory = self.directory()?;
+        let fd = target.fd()?;
+        let linked = self.fs().reopener.through_proc(&fd, |proc, number| {
+            rustix::fs::linkat(proc, number, &*directory, name, AtFlags::SYMLINK_FOLLOW)
+        });
+        match linked {
+            Some(result) => result,
+            // Needs CAP_DAC_READ_SEARCH on older hosts.
+            None => rustix::fs::linkat(&*fd, "", &*directory, name, AtFlags::EMPTY_PATH),
+        }
+        .map_err(errno)?;
+        target.set_link(self.named(name));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, name: &[u8], is_directory: bool) -> Result<()> {
+        check(name)?;
+        let directory = self.directory()?;
+        let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let victim = self.keep(&directory, name)?;
+        rustix::fs::unlinkat(&*directory, name, flags).map_err(errno)?;
+        if let Some(victim) = victim {
+            victim.set_link(Link::None);
+        }
+        Ok(())
+    }
+
+    /// Pins the file that is about to lose this name, if anybody has it.
+    fn keep(&self, directory: &OwnedFd, name: &[u8]) -> Result<Option<Arc<HostInode>>> {
+        let known = Known::at(directory, name)?;
+        let victim = self.fs().living(&known.identity);
+        if let Some(victim) = &victim {
+            victim.pin()?;
+        }
+        Ok(victim)
+    }
+
+    pub(crate) fn move_entry(
+        &self,
+        name: &[u8],
+        new_dir: &HostInode,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        check(name)?;
+        check(new_name)?;
+        if !Arc::ptr_eq(self.fs(), new_dir.fs()) {
+            return Err(Errno::EXDEV);
+        }
+        if flags.contains(RenameFlags::WHITEOUT) {
+            // A whiteout is a device node.
+            return Err(Errno::EPERM);
+        }
+        let (from, to) = (self.directory()?, new_dir.directory()?);
+        let moved = self.fs().living(&Known::at(&*from, name)?.identity);
+        let replaced = match new_dir.keep(&to, new_name) {
+            Ok(replaced) => replaced,
+            Err(Errno::ENOENT) => None,
+            Err(error) => return Err(error),
+        };
+        let host_flags = rustix::fs::RenameFlags::from_bits_truncate(flags.bits());
+        rustix::fs::renameat_with(&*from, name, &*to, new_name, host_flags).map_err(errno)?;
+        let same = matches!((&moved, &replaced), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
+        if same && !flags.contains(RenameFlags::EXCHANGE) {
+            // Two names of one file: rename(2) does nothing.
+            return Ok(());
+        }
+        if let Some(replaced) = replaced {
+            let exchanged = flags.contains(RenameFlags::EXCHANGE);
+            replaced.set_link(if exchanged { self.named(name) } else { Link::None });
+        }
+        if let Some(moved) = moved {
+            moved.set_link(new_dir.named(new_name));
+        }
+        Ok(())
+    }
+}

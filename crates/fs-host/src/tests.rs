@@ -1,0 +1,146 @@
+//! Against a directory in the host's temporary folder.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use vfs::{FileSystem, NewNode, RenameFlags, SetAttr};
+
+use crate::{HostFs, Options};
+
+/// A directory of the host that goes with the test.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("fs-host-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+    pub(crate) fn mount(&self, options: Options) -> Arc<HostFs> {
+        HostFs::new(open(&self.0), options).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn open(path: &Path) -> OwnedFd {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+pub(crate) fn with_proc() -> Options {
+    Options { proc_self_fd: Some(Arc::new(open(Path::new("/proc/self/fd")))), ..Options::default() }
+}
+
+fn own(mode: u32) -> NewNode {
+    NewNode {
+        mode,
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        rdev: 0,
+    }
+}
+
+fn error<T>(result: vfs::Result<T>) -> linux_abi::Errno {
+    result.err().unwrap()
+}
+
+#[test]
+fn makes_finds_and_removes() {
+    for options in [Options::default(), with_proc()] {
+        let folder = Folder::new();
+        let root = folder.mount(options).root().unwrap();
+        let dir = root.mkdir(b"dir", &own(0o040750)).unwrap();
+        let file = dir.create(b"file", &own(0o104640)).unwrap();
+        assert_eq!(file.metadata().unwrap().mode, 0o104640);
+        assert!(Arc::ptr_eq(&dir.lookup(b"file").unwrap(), &file));
+        assert_eq!(error(dir.create(b"file", &own(0o100600))), linux_abi::Errno::EEXIST);
+        dir.symlink(b"link", b"/etc/passwd", &own(0o120777)).unwrap();
+        assert_eq!(dir.lookup(b"link").unwrap().metadata().unwrap().kind(), linux_abi::fs::S_IFLNK);
+        file.set_attributes(&SetAttr { size: Some(5), mode: Some(0o600), ..SetAttr::default() }).unwrap();
+        assert_eq!(fs::metadata(folder.path().join("dir/file")).unwrap().len(), 5);
+        assert_eq!(error(root.rmdir(b"dir")), linux_abi::Errno::ENOTEMPTY);
+        dir.unlink(b"file").unwrap();
+        assert_eq!(file.metadata().unwrap().nlink, 0);
+        dir.unlink(b"link").unwrap();
+        root.rmdir(b"dir").unwrap();
+        assert_eq!(error(root.lookup(b"dir")), linux_abi::Errno::ENOENT);
+    }
+}
+
+#[test]
+fn hard_links_are_one_inode_and_renames_keep_it() {
+    let folder = Folder::new();
+    let root = folder.mount(with_proc()).root().unwrap();
+    let file = root.create(b"a", &own(0o100644)).unwrap();
+    root.link(b"b", &file).unwrap();
+    assert!(Arc::ptr_eq(&root.lookup(b"b").unwrap(), &file));
+    root.rename(b"a", &root, b"c", RenameFlags::empty()).unwrap();
+    assert_eq!(error(root.lookup(b"a")), linux_abi::Errno::ENOENT);
+    assert_eq!(error(root.rename(b"b", &root, b"c", RenameFlags::NOREPLACE)), linux_abi::Errno::EEXIST);
+    let unnamed = root.tmpfile(&own(0o100600)).unwrap();
+    root.link(b"named", &unnamed).unwrap();
+    assert!(folder.path().join("named").exists());
+}
+
+#[test]
+fn names_cannot_leave_the_tree() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path().join("inside")).unwrap();
+    std::os::unix::fs::symlink("/etc", folder.path().join("inside/out")).unwrap();
+    let fs = HostFs::new(open(&folder.path().join("inside")), with_proc()).unwrap();
+    let root = fs.root().unwrap();
+    for name in [&b".."[..], b"out/passwd", b"/etc/passwd", b".", b""] {
+        assert!(root.lookup(name).is_err(), "{name:?}");
+    }
+    let link = root.lookup(b"out").unwrap();
+    assert_eq!(error(link.lookup(b"passwd")), linux_abi::Errno::ENOTDIR);
+}
+
+#[test]
+fn changes_from_outside_are_noticed() {
+    let folder = Folder::new();
+    let root = folder.mount(with_proc()).root().unwrap();
+    let file = root.create(b"a", &own(0o100644)).unwrap();
+    assert!(root.revalidate(b"a", Some(&file)));
+    assert!(root.revalidate(b"b", None));
+    fs::write(folder.path().join("new"), "x").unwrap();
+    fs::rename(folder.path().join("new"), folder.path().join("a")).unwrap();
+    fs::write(folder.path().join("b"), "x").unwrap();
+    assert!(!root.revalidate(b"a", Some(&file)));
+    assert!(!root.revalidate(b"b", None));
+}
+
+#[test]
+fn read_only_refuses_changes() {
+    let folder = Folder::new();
+    let root = folder.mount(Options { read_only: true, ..with_proc() }).root().unwrap();
+    assert_eq!(error(root.create(b"a", &own(0o100644))), linux_abi::Errno::EROFS);
+    assert_eq!(error(root.mkdir(b"a", &own(0o040755))), linux_abi::Errno::EROFS);
+}
+
+#[test]
+fn extended_attributes_pass_through() {
+    let folder = Folder::new();
+    let root = folder.mount(with_proc()).root().unwrap();
+    let file = root.create(b"a", &own(0o100644)).unwrap();
+    if file.set_xattr(b"user.note", b"hello", 0) == Err(linux_abi::Errno::EOPNOTSUPP) {
+        return;
+    }
+    assert_eq!(file.get_xattr(b"user.note").unwrap(), b"hello");
+    assert_eq!(file.list_xattr().unwrap(), [b"user.note".to_vec()]);
+    file.remove_xattr(b"user.note").unwrap();
+    assert_eq!(error(file.get_xattr(b"user.note")), linux_abi::Errno::ENODATA);
+}
