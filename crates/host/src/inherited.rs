@@ -22,3 +22,29 @@ pub fn take(fd: RawFd) -> io::Result<OwnedFd> {
     unsafe { libc::close(fd) };
     Ok(copy)
 }
+
+/// The descriptors above standard error that are open now. Called first thing
+/// in a program, these are what its parent left open.
+pub fn list() -> Vec<RawFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    let mut open: Vec<RawFd> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    // The descriptor that listed them is closed by now.
+    open.retain(|fd| {
+        // SAFETY: asks about a number.
+        unsafe { libc::fcntl(*fd, libc::F_GETFD) >= 0 }
+    });
+    open
+}
+
+/// Closes descriptors that nothing in the process uses, as [`list`] gave them.
+pub fn close(inherited: &[RawFd]) {
+    for fd in inherited {
+        // SAFETY: the caller's contract is that they have no owner.
+        unsafe { libc::close(*fd) };
+    }
+}

@@ -5,7 +5,7 @@
 //! process sees the connection end), and it ends as the guest process does.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -85,7 +85,8 @@ pub(crate) struct Exec {
 }
 
 impl Exec {
-    pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+    /// `inherited` are the descriptors the caller left open.
+    pub(crate) fn run(&self, globals: &Globals, inherited: &[RawFd]) -> Result<ExitCode> {
         let container = Container::load(&globals.root(), &self.id)?;
         match container.state.status() {
             Status::Stopped => bail!("cannot exec in a stopped container"),
@@ -134,7 +135,7 @@ impl Exec {
         drop(request);
         drop(fds);
         if self.detach || self.console_socket.is_some() {
-            self.wait_apart(waiter, terminal)
+            self.wait_apart(waiter, terminal, inherited)
         } else {
             self.wait_here(&waiter, terminal)
         }
@@ -192,7 +193,7 @@ impl Exec {
     }
 
     /// Leaves a child that waits; we end at once, unless we shall wait for it.
-    fn wait_apart(&self, waiter: Waiter, terminal: Option<Pty>) -> Result<ExitCode> {
+    fn wait_apart(&self, waiter: Waiter, terminal: Option<Pty>, inherited: &[RawFd]) -> Result<ExitCode> {
         match host::namespace::fork().context("fork the waiter")? {
             Fork::Parent(pid) => {
                 if let Some(path) = &self.pid_file {
@@ -216,6 +217,7 @@ impl Exec {
                     rustix::process::ioctl_tiocsctty(slave).context("take the terminal")?;
                 }
                 close_streams()?;
+                host::inherited::close(inherited);
                 waiter.wait(&signals, None, slave)
             }
         }
