@@ -1,5 +1,6 @@
 //! The command line: runc's, and a few commands more.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -51,6 +52,9 @@ pub(crate) struct Globals {
     /// Development aid: how much of the jail to use (on, noseccomp, off, probe)
     #[arg(long, value_name = "MODE", hide = true, value_parser = jail_mode)]
     pub(crate) jail: Option<JailMode>,
+    /// Descriptors above standard error that the caller left open
+    #[arg(skip)]
+    pub(crate) inherited: Vec<RawFd>,
     /// Print the version
     #[arg(long, short = 'v')]
     pub(crate) version: bool,
@@ -62,8 +66,10 @@ impl Globals {
         self.root.clone().unwrap_or_else(default_root)
     }
 
-    /// Settles what depends on the caller's user id, which may change.
+    /// Settles, before anything is opened, what later steps would change: what
+    /// depends on the caller's user id, and which descriptors are the caller's.
     pub(crate) fn settle(&mut self) {
+        self.inherited = host::inherited::list();
         self.root = Some(self.root());
     }
 }
@@ -124,6 +130,8 @@ pub(crate) enum Command {
     Features(commands::features::Features),
     /// Run a program of this machine in a sandbox, without a bundle
     Do(commands::r#do::Do),
+    /// List the system calls that guests can make
+    Syscalls(commands::syscalls::Syscalls),
     /// Register with Docker
     Install(commands::install::Install),
     /// Become a kernel process

@@ -1,7 +1,7 @@
 //! From a configuration to a container that waits for `start`.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -195,7 +195,7 @@ fn fill(
 
     let mut fds = FdList::default();
     let (stdio, master) = open_stdio(plan, &process, &mut fds)?;
-    let preserved = preserved(plan.preserve_fds, &mut fds)?;
+    let preserved = preserved(plan.preserve_fds, &globals.inherited, &mut fds)?;
     let view = view(&mut fds)?;
     let control = fds.add(container.listen()?);
     let start_container_hooks = all_hooks
@@ -321,14 +321,18 @@ fn open_stdio(
     Ok((StdioSpec::Terminal(fds.add(pty.slave)), master))
 }
 
-/// The caller's descriptors from 3 on.
-pub(crate) fn preserved(count: u32, fds: &mut FdList) -> Result<Vec<FdIndex>> {
-    (3..3 + i32::try_from(count).unwrap_or(0))
-        .map(|fd| {
-            let copy = host::inherited::duplicate(fd)
-                .with_context(|| format!("descriptor {fd} shall be preserved but is not open"))?;
-            Ok(fds.add(copy))
-        })
+/// The caller's descriptors from 3 on, at most `count`. There may be fewer, but
+/// no hole: the program gets them as 3, 4, …
+pub(crate) fn preserved(count: u32, inherited: &[RawFd], fds: &mut FdList) -> Result<Vec<FdIndex>> {
+    let last = 2 + i32::try_from(count).unwrap_or(i32::MAX - 2);
+    let mut wanted: Vec<RawFd> = inherited.iter().copied().filter(|fd| (3..=last).contains(fd)).collect();
+    wanted.sort_unstable();
+    if let Some((place, fd)) = (3..).zip(&wanted).find(|(place, fd)| place != *fd) {
+        bail!("descriptor {fd} shall be preserved, but {place} is not open");
+    }
+    wanted
+        .into_iter()
+        .map(|fd| Ok(fds.add(host::inherited::duplicate(fd).context("preserve descriptors")?)))
         .collect()
 }
 

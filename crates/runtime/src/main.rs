@@ -36,18 +36,13 @@ fn main() -> ExitCode {
             };
         }
     };
-    // Before we open anything ourselves.
-    let inherited = match cli.command {
-        Some(Command::Exec(_)) => host::inherited::list(),
-        _ => Vec::new(),
-    };
     cli.globals.settle();
     let globals = &cli.globals;
     if let Err(error) = log::open(globals.log.as_deref(), globals.log_format, globals.debug) {
         log::error(&format!("{error:#}"));
         return ExitCode::FAILURE;
     }
-    match run(&cli, &inherited) {
+    match run(&cli) {
         Ok(code) => code,
         Err(error) => {
             log::error(&format!("{error:#}"));
@@ -56,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli, inherited: &[i32]) -> Result<ExitCode> {
+fn run(cli: &Cli) -> Result<ExitCode> {
     let globals = &cli.globals;
     if globals.version {
         println!("sallet version {}", env!("CARGO_PKG_VERSION"));
@@ -73,7 +68,7 @@ fn run(cli: &Cli, inherited: &[i32]) -> Result<ExitCode> {
         Command::State(command) => command.run(globals),
         Command::Kill(command) => command.run(globals),
         Command::Delete(command) => command.run(globals),
-        Command::Exec(command) => command.run(globals, inherited),
+        Command::Exec(command) => command.run(globals),
         Command::Ps(command) => command.run(globals),
         Command::List(command) => command.run(globals),
         Command::Pause(command) => command.run(globals),
@@ -83,6 +78,7 @@ fn run(cli: &Cli, inherited: &[i32]) -> Result<ExitCode> {
         Command::Spec(command) => command.run(globals),
         Command::Features(command) => command.run(),
         Command::Do(command) => command.run(globals),
+        Command::Syscalls(command) => command.run(),
         Command::Install(command) => command.run(),
         Command::Boot(command) => command.run(),
     }

@@ -85,8 +85,7 @@ pub(crate) struct Exec {
 }
 
 impl Exec {
-    /// `inherited` are the descriptors the caller left open.
-    pub(crate) fn run(&self, globals: &Globals, inherited: &[RawFd]) -> Result<ExitCode> {
+    pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
         let container = Container::load(&globals.root(), &self.id)?;
         match container.state.status() {
             Status::Stopped => bail!("cannot exec in a stopped container"),
@@ -117,7 +116,7 @@ impl Exec {
                 fds.add(host::inherited::duplicate(fd).context("standard streams")?);
             }
         }
-        let preserved = preserved(self.preserve_fds, &mut fds)?.len();
+        let preserved = preserved(self.preserve_fds, &globals.inherited, &mut fds)?.len();
 
         let channel = container.connect()?;
         let request = Request::Exec { process: Box::new(process), preserved };
@@ -135,7 +134,7 @@ impl Exec {
         drop(request);
         drop(fds);
         if self.detach || self.console_socket.is_some() {
-            self.wait_apart(waiter, terminal, inherited)
+            self.wait_apart(waiter, terminal, &globals.inherited)
         } else {
             self.wait_here(&waiter, terminal)
         }
