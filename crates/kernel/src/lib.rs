@@ -4,6 +4,7 @@
 //! running thread touches is in `syscalls::Cx`. Handlers of system calls live in `syscalls`.
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod cpu_time;
 pub mod exit;
 pub mod fd_table;
@@ -19,6 +20,7 @@ pub mod process;
 pub mod signal;
 pub mod terminal;
 pub mod thread;
+pub mod timers;
 pub mod wait;
 
 pub use fd_table::{FdFlags, FdTable};

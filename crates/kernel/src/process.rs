@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::limits::Limits;
 use crate::signal::{Actions, Pending};
+use crate::timers::Timers;
 use crate::wait::ChildState;
 use crate::{Kernel, Result, Thread};
 
@@ -103,19 +104,10 @@ pub struct Process {
     pub usage: Mutex<(Usage, Usage)>,
     /// oom_score_adj as /proc shows it.
     pub oom_score_adj: AtomicI32,
-    /// Timers of the process: see `signal` and `time` handlers.
+    /// Its timers.
     pub timers: Mutex<Timers>,
     /// Start time, CLOCK_MONOTONIC nanoseconds.
     pub start_ns: u64,
-}
-
-/// Interval and POSIX timers of a process: timer_create(2), setitimer(2).
-#[derive(Default)]
-pub struct Timers {
-    /// By timer id; the concrete types are those of the timer handlers.
-    pub posix: BTreeMap<i32, Arc<dyn std::any::Any + Send + Sync>>,
-    /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
-    pub interval: [Option<Arc<dyn std::any::Any + Send + Sync>>; 3],
 }
 
 impl Process {

@@ -296,7 +296,9 @@ fn prepare(process: &Process, sig: Signo) {
 /// Takes the next pending signal out of `wanted`, the thread's own ones first.
 pub fn take(thread: &Thread, wanted: SigSet) -> Option<SigInfo> {
     let own = thread.signals.lock().pending.take(wanted);
-    own.or_else(|| thread.process().shared_pending.lock().take(wanted))
+    let info = own.or_else(|| thread.process().shared_pending.lock().take(wanted))?;
+    crate::timers::note_taken(thread.process(), &info);
+    Some(info)
 }
 
 /// Signals of the process that this thread does not take any more: others that can are woken.

@@ -221,6 +221,18 @@ impl SigInfo {
         self
     }
 
+    /// The i32 at an offset within the union; 0 out of range.
+    pub fn i32_at(&self, offset: usize) -> i32 {
+        let bytes = self.fields.get(offset..offset + 4).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, i32::from_ne_bytes)
+    }
+
+    /// The u64 at an offset within the union; 0 out of range.
+    pub fn u64_at(&self, offset: usize) -> u64 {
+        let bytes = self.fields.get(offset..offset + 8).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, u64::from_ne_bytes)
+    }
+
     /// With a u64 at an offset within the union; out of range leaves it unchanged.
     pub fn with_u64(mut self, offset: usize, value: u64) -> SigInfo {
         if let Some(to) = self.fields.get_mut(offset..offset + 8) {

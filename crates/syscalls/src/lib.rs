@@ -23,6 +23,8 @@ pub mod stack;
 pub mod strace;
 pub mod system;
 pub mod table;
+pub mod time;
+pub mod timers;
 pub mod wait;
 
 pub use context::{Cx, ThreadLocal};
