@@ -1,22 +1,52 @@
 //! Names in a tree: dentries, and a place (mount and dentry).
+//!
+//! Children point up with strong references, parents down with weak ones; what keeps an unused entry
+//! alive is the bounded cache in `dentry_cache`. Lock order: `changes` of a directory (two of them by
+//! address, parents first for rename), then `children`, then `link` and `inode`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, RwLock};
+use linux_abi::Errno;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::{Inode, mount::Mount};
+use crate::{Inode, Result, dentry_cache, mount::Mount};
+
+/// Parent and name, which change together at rename.
+struct Link {
+    parent: Option<Arc<Dentry>>,
+    name: Box<[u8]>,
+}
 
 /// A name in a directory with the inode behind it, or none (a negative entry).
 pub struct Dentry {
-    /// Parent and name change together at rename.
-    link: RwLock<(Option<Arc<Dentry>>, Box<[u8]>)>,
+    link: RwLock<Link>,
     inode: RwLock<Option<Arc<dyn Inode>>>,
     /// Cached children by name.
-    pub(crate) children: Mutex<HashMap<Box<[u8]>, Weak<Dentry>>>,
+    children: Mutex<HashMap<Box<[u8]>, Weak<Dentry>>>,
+    /// Held over a look-up that missed and over each change of the directory.
+    changes: Mutex<()>,
+    deleted: AtomicBool,
+    /// How many mounts are on it, in any namespace.
+    mounts: AtomicU32,
+    /// Used since the cache last looked at it.
+    pub(crate) used: AtomicBool,
 }
 
 impl Dentry {
+    fn new(parent: Option<Arc<Dentry>>, name: &[u8], inode: Option<Arc<dyn Inode>>) -> Arc<Dentry> {
+        Arc::new(Dentry {
+            link: RwLock::new(Link { parent, name: name.into() }),
+            inode: RwLock::new(inode),
+            children: Mutex::new(HashMap::new()),
+            changes: Mutex::new(()),
+            deleted: AtomicBool::new(false),
+            mounts: AtomicU32::new(0),
+            used: AtomicBool::new(true),
+        })
+    }
+
     /// The root of a tree.
     pub fn root(inode: Arc<dyn Inode>) -> Arc<Dentry> {
         Dentry::detached(b"/", inode)
@@ -24,11 +54,14 @@ impl Dentry {
 
     /// A nameless dentry of a pipe, socket and the like; `name` is what /proc/PID/fd shows, such as `pipe:[7]`.
     pub fn detached(name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
-        Arc::new(Dentry {
-            link: RwLock::new((None, name.into())),
-            inode: RwLock::new(Some(inode)),
-            children: Mutex::new(HashMap::new()),
-        })
+        Dentry::new(None, name, Some(inode))
+    }
+
+    /// An unnamed file (`O_TMPFILE`) in a directory: known as deleted from the start.
+    pub fn unnamed(parent: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        let dentry = Dentry::new(Some(parent.clone()), name, Some(inode));
+        dentry.deleted.store(true, Ordering::Release);
+        dentry
     }
 
     /// The inode, none for a negative entry.
@@ -37,11 +70,167 @@ impl Dentry {
     }
     /// The parent, none for a root.
     pub fn parent(&self) -> Option<Arc<Dentry>> {
-        self.link.read().0.clone()
+        self.link.read().parent.clone()
     }
     /// The last component.
     pub fn name(&self) -> Box<[u8]> {
-        self.link.read().1.clone()
+        self.link.read().name.clone()
+    }
+    /// Parent and name, taken together.
+    pub fn parent_and_name(&self) -> (Option<Arc<Dentry>>, Box<[u8]>) {
+        let link = self.link.read();
+        (link.parent.clone(), link.name.clone())
+    }
+    /// Whether the name has been removed.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+    /// Whether something is mounted on it in some namespace.
+    pub fn is_mountpoint(&self) -> bool {
+        self.mounts.load(Ordering::Acquire) > 0
+    }
+    pub(crate) fn add_mount(&self) {
+        self.mounts.fetch_add(1, Ordering::AcqRel);
+    }
+    pub(crate) fn remove_mount(&self) {
+        self.mounts.fetch_sub(1, Ordering::AcqRel);
+    }
+    /// Whether `self` is `other` or below it.
+    pub fn is_within(self: &Arc<Dentry>, other: &Arc<Dentry>) -> bool {
+        let mut at = self.clone();
+        loop {
+            if Arc::ptr_eq(&at, other) {
+                return true;
+            }
+            match at.parent() {
+                Some(parent) => at = parent,
+                None => return false,
+            }
+        }
+    }
+
+    /// Locks the directory for a change of its entries.
+    pub fn lock_changes(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock()
+    }
+
+    /// The entry of a name, negative if there is none. `ENOTDIR`, and what the file system answers.
+    pub fn child(self: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {
+        let dir = self.inode().ok_or(Errno::ENOENT)?;
+        if let Some(child) = self.valid_child(&dir, name) {
+            return Ok(child);
+        }
+        let _changes = self.changes.lock();
+        self.child_locked(&dir, name)
+    }
+
+    /// The same, for who holds `lock_changes`.
+    pub fn child_locked(self: &Arc<Dentry>, dir: &Arc<dyn Inode>, name: &[u8]) -> Result<Arc<Dentry>> {
+        if let Some(child) = self.valid_child(dir, name) {
+            return Ok(child);
+        }
+        if self.is_deleted() {
+            return Err(Errno::ENOENT);
+        }
+        let inode = match dir.lookup(name) {
+            Ok(inode) => Some(inode),
+            Err(Errno::ENOENT) => None,
+            Err(err) => return Err(err),
+        };
+        let child = Dentry::new(Some(self.clone()), name, inode);
+        self.children.lock().insert(name.into(), Arc::downgrade(&child));
+        dentry_cache::add(child.clone());
+        Ok(child)
+    }
+
+    /// The cached entry of a name, if it still holds.
+    fn valid_child(&self, dir: &Arc<dyn Inode>, name: &[u8]) -> Option<Arc<Dentry>> {
+        let child = self.cached_child(name)?;
+        // What is mounted on stays reachable whatever becomes of the name behind it.
+        if !child.is_mountpoint() && !dir.revalidate(name, child.inode.read().as_ref()) {
+            self.forget(name, &child);
+            return None;
+        }
+        if !child.used.load(Ordering::Relaxed) {
+            child.used.store(true, Ordering::Relaxed);
+        }
+        Some(child)
+    }
+
+    fn cached_child(&self, name: &[u8]) -> Option<Arc<Dentry>> {
+        self.children.lock().get(name).and_then(Weak::upgrade)
+    }
+
+    /// Takes an entry out of the directory; who still holds it sees it as deleted.
+    fn forget(&self, name: &[u8], child: &Arc<Dentry>) {
+        let mut children = self.children.lock();
+        if children.get(name).is_some_and(|weak| std::ptr::eq(weak.as_ptr(), Arc::as_ptr(child))) {
+            children.remove(name);
+        }
+        child.deleted.store(true, Ordering::Release);
+    }
+
+    /// A negative entry became a file; the directory's changes are locked.
+    pub fn instantiate(&self, inode: Arc<dyn Inode>) {
+        *self.inode.write() = Some(inode);
+    }
+
+    /// An entry was removed from this directory, whose changes are locked.
+    pub fn removed(&self, child: &Arc<Dentry>) {
+        let name = child.name();
+        self.forget(&name, child);
+    }
+
+    /// An entry moved; the changes of both directories are locked. What was at the new name is deleted.
+    pub fn moved(self: &Arc<Dentry>, child: &Arc<Dentry>, new_dir: &Arc<Dentry>, new_name: &[u8]) {
+        let old_name = child.name();
+        if let Some(target) = new_dir.cached_child(new_name) {
+            new_dir.forget(new_name, &target);
+        }
+        self.children.lock().remove(&old_name);
+        *child.link.write() = Link { parent: Some(new_dir.clone()), name: new_name.into() };
+        new_dir.children.lock().insert(new_name.into(), Arc::downgrade(child));
+    }
+
+    /// Two entries changed places; the changes of both directories are locked.
+    pub fn exchanged(a: &Arc<Dentry>, b: &Arc<Dentry>) {
+        let ((Some(a_dir), a_name), (Some(b_dir), b_name)) = (a.parent_and_name(), b.parent_and_name())
+        else {
+            return;
+        };
+        a_dir.children.lock().insert(a_name.clone(), Arc::downgrade(b));
+        b_dir.children.lock().insert(b_name.clone(), Arc::downgrade(a));
+        *a.link.write() = Link { parent: Some(b_dir), name: b_name };
+        *b.link.write() = Link { parent: Some(a_dir), name: a_name };
+    }
+
+    /// Drops the cached entry of a name (its file system knows that it changed behind our back).
+    pub fn invalidate(&self, name: &[u8]) {
+        if let Some(child) = self.cached_child(name) {
+            self.forget(name, &child);
+        }
+    }
+
+    /// Removes the parent's weak reference and gives the parent itself.
+    fn take_parent(&mut self) -> Option<Arc<Dentry>> {
+        let link = self.link.get_mut();
+        let parent = link.parent.take()?;
+        let mut children = parent.children.lock();
+        if children.get(&link.name).is_some_and(|weak| weak.strong_count() == 0) {
+            children.remove(&link.name);
+        }
+        drop(children);
+        Some(parent)
+    }
+}
+
+impl Drop for Dentry {
+    fn drop(&mut self) {
+        // A loop, since the guest decides how deep a tree is and the stack has an end.
+        let mut next = self.take_parent();
+        while let Some(parent) = next {
+            next = Arc::into_inner(parent).and_then(|mut last| last.take_parent());
+        }
     }
 }
 
@@ -52,4 +241,15 @@ pub struct Place {
     pub mount: Arc<Mount>,
     /// The dentry within its tree.
     pub dentry: Arc<Dentry>,
+}
+
+impl Place {
+    /// The inode; `ENOENT` for a negative entry.
+    pub fn inode(&self) -> Result<Arc<dyn Inode>> {
+        self.dentry.inode().ok_or(Errno::ENOENT)
+    }
+    /// Whether both are the same dentry of the same mount.
+    pub fn same(&self, other: &Place) -> bool {
+        Arc::ptr_eq(&self.dentry, &other.dentry) && Arc::ptr_eq(&self.mount, &other.mount)
+    }
 }

@@ -7,10 +7,12 @@
 pub mod anonymous;
 pub mod caller;
 pub mod dentry;
+pub mod dentry_cache;
 pub mod file_ops;
 pub mod file_system;
 pub mod inode;
 pub mod mount;
+pub mod mount_namespace;
 pub mod open_file;
 pub mod time;
 
@@ -20,7 +22,8 @@ pub use dentry::{Dentry, Place};
 pub use file_ops::{DirEntry, FileOps, MapRequest, MapSource, Whence};
 pub use file_system::{FileSystem, StatFs};
 pub use inode::{Inode, Metadata, NewNode, RenameFlags, SetAttr, SetTime};
-pub use mount::Mount;
+pub use mount::{Mount, MountFlags, Propagation};
+pub use mount_namespace::MountNamespace;
 pub use open_file::OpenFile;
 
 /// Results of this floor carry Linux's own error number.
