@@ -14,7 +14,9 @@ pub mod inode;
 pub mod mount;
 pub mod mount_namespace;
 pub mod open_file;
+pub mod permission;
 pub mod time;
+pub mod walk;
 
 pub use anonymous::AnonInode;
 pub use caller::Caller;
@@ -25,6 +27,7 @@ pub use inode::{Inode, Metadata, NewNode, RenameFlags, SetAttr, SetTime};
 pub use mount::{Mount, MountFlags, Propagation};
 pub use mount_namespace::MountNamespace;
 pub use open_file::OpenFile;
+pub use walk::{WalkFlags, Walker};
 
 /// Results of this floor carry Linux's own error number.
 pub type Result<T> = core::result::Result<T, linux_abi::Errno>;

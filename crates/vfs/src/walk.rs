@@ -1,0 +1,312 @@
+//! From a path to a place: path_resolution(7), openat2(2).
+
+use bitflags::bitflags;
+use linux_abi::Errno;
+use linux_abi::fs::{NAME_MAX, PATH_MAX, S_IFDIR, S_IFLNK};
+
+use crate::{Caller, Metadata, MountFlags, Place, Result, permission};
+
+/// The most symbolic links of one walk.
+const MAX_LINKS: u32 = 40;
+
+bitflags! {
+    /// How a path is walked.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct WalkFlags: u32 {
+        /// A symbolic link at the end is followed.
+        const FOLLOW = 1;
+        /// The end must be a directory.
+        const DIRECTORY = 2;
+        /// An empty path names the start (`AT_EMPTY_PATH`).
+        const EMPTY = 4;
+        /// `RESOLVE_NO_XDEV`.
+        const NO_XDEV = 8;
+        /// `RESOLVE_NO_MAGICLINKS`.
+        const NO_MAGICLINKS = 16;
+        /// `RESOLVE_NO_SYMLINKS`.
+        const NO_SYMLINKS = 32;
+        /// `RESOLVE_BENEATH`.
+        const BENEATH = 64;
+        /// `RESOLVE_IN_ROOT`: the start is the root.
+        const IN_ROOT = 128;
+    }
+}
+
+/// How the last component looked, for who creates or removes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Last {
+    /// A name in the parent.
+    Name,
+    /// `.`
+    Dot,
+    /// `..`
+    DotDot,
+    /// The path was `/` or ended in a magic link.
+    Root,
+}
+
+/// The directory of a path's last component, and that component.
+pub struct Parent {
+    /// The directory.
+    pub dir: Place,
+    /// The last component, empty unless `last` is a name.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub last: Last,
+    /// Slashes followed.
+    pub slash: bool,
+}
+
+/// One walk. Where it starts and ends up depends on the calling thread alone.
+pub struct Walker<'a> {
+    /// The root directory of the caller.
+    pub root: Place,
+    /// Where a relative path starts.
+    pub cwd: Place,
+    /// Who walks: search permission, magic links.
+    pub caller: &'a mut dyn Caller,
+    /// How.
+    pub flags: WalkFlags,
+    links: u32,
+}
+
+impl<'a> Walker<'a> {
+    /// A walk from these places.
+    pub fn new(root: Place, cwd: Place, caller: &'a mut dyn Caller, flags: WalkFlags) -> Walker<'a> {
+        let root = if flags.contains(WalkFlags::IN_ROOT) { cwd.clone() } else { root };
+        Walker { root, cwd, caller, flags, links: 0 }
+    }
+
+    /// The place a path names; `ENOENT` if there is nothing.
+    pub fn resolve(&mut self, path: &[u8]) -> Result<Place> {
+        if path.is_empty() {
+            if self.flags.contains(WalkFlags::EMPTY) {
+                return Ok(self.cwd.clone());
+            }
+            return Err(Errno::ENOENT);
+        }
+        let parent = self.resolve_parent(path)?;
+        self.finish(parent)
+    }
+
+    /// The place of the last component, links followed as the flags say.
+    pub fn finish(&mut self, mut parent: Parent) -> Result<Place> {
+        loop {
+            let place = match parent.last {
+                Last::Name => self.step_name(&parent.dir, &parent.name)?,
+                Last::Dot | Last::Root => parent.dir.clone(),
+                Last::DotDot => self.step_up(&parent.dir)?,
+            };
+            let inode = place.inode()?;
+            // Only a name may have led to a link; a walk that ended in a magic link is over.
+            let meta = inode.metadata()?;
+            let follow = self.flags.contains(WalkFlags::FOLLOW) || parent.slash;
+            if meta.kind() == S_IFLNK && parent.last == Last::Name && follow {
+                let slash = parent.slash;
+                match self.follow(&parent.dir, &place)? {
+                    Followed::Place(place) => {
+                        self.check_directory(&place, slash)?;
+                        return Ok(place);
+                    }
+                    Followed::Text(dir, text) => {
+                        parent = self.walk(dir, &text)?;
+                        parent.slash |= slash;
+                    }
+                }
+                continue;
+            }
+            if (parent.slash || self.flags.contains(WalkFlags::DIRECTORY)) && meta.kind() != S_IFDIR {
+                return Err(Errno::ENOTDIR);
+            }
+            return Ok(place);
+        }
+    }
+
+    fn check_directory(&self, place: &Place, slash: bool) -> Result<()> {
+        let wanted = slash || self.flags.contains(WalkFlags::DIRECTORY);
+        if wanted && place.inode()?.metadata()?.kind() != S_IFDIR {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok(())
+    }
+
+    /// The directory of the last component of a path, which need not exist.
+    pub fn resolve_parent(&mut self, path: &[u8]) -> Result<Parent> {
+        if path.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        if path.len() >= PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.walk(self.cwd.clone(), path)
+    }
+
+    /// Follows a symbolic link at the end of a walk: the parent of what it names. For open(2), which may
+    /// create what a dangling link names.
+    pub fn follow_last(&mut self, parent: &Parent, link: &Place) -> Result<Parent> {
+        match self.follow(&parent.dir, link)? {
+            Followed::Place(dir) => {
+                Ok(Parent { dir, name: Vec::new(), last: Last::Root, slash: parent.slash })
+            }
+            Followed::Text(dir, text) => {
+                let mut next = self.walk(dir, &text)?;
+                next.slash |= parent.slash;
+                Ok(next)
+            }
+        }
+    }
+
+    /// All components but the last.
+    fn walk(&mut self, start: Place, path: &[u8]) -> Result<Parent> {
+        let mut dir = start;
+        if path.first() == Some(&b'/') {
+            if self.flags.contains(WalkFlags::BENEATH) {
+                return Err(Errno::EXDEV);
+            }
+            dir = self.jump(&dir, self.root.clone())?;
+        }
+        let mut rest = path;
+        loop {
+            rest = skip_slashes(rest);
+            let end = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+            let (name, after) = rest.split_at(end);
+            let slash = !after.is_empty();
+            if skip_slashes(after).is_empty() {
+                return self.last(dir, name, slash);
+            }
+            self.search(&dir)?;
+            dir = self.step_into(dir, name)?;
+            rest = after;
+        }
+    }
+
+    fn last(&mut self, dir: Place, name: &[u8], slash: bool) -> Result<Parent> {
+        let last = match name {
+            b"" => return Ok(Parent { dir, name: Vec::new(), last: Last::Root, slash: true }),
+            b"." => Last::Dot,
+            b".." => Last::DotDot,
+            _ => Last::Name,
+        };
+        self.search(&dir)?;
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let name = if last == Last::Name { name.to_vec() } else { Vec::new() };
+        Ok(Parent { dir, name, last, slash })
+    }
+
+    /// One component in the middle of a path.
+    fn step_into(&mut self, dir: Place, name: &[u8]) -> Result<Place> {
+        match name {
+            b"." => return Ok(dir),
+            b".." => return self.step_up(&dir),
+            _ => {}
+        }
+        let place = self.step_name(&dir, name)?;
+        let inode = place.inode()?;
+        if inode.metadata()?.kind() != S_IFLNK {
+            return Ok(place);
+        }
+        match self.follow(&dir, &place)? {
+            Followed::Place(place) => Ok(place),
+            Followed::Text(start, text) => {
+                let parent = self.walk(start, &text)?;
+                match parent.last {
+                    Last::Name => self.step_into(parent.dir, &parent.name),
+                    Last::DotDot => self.step_up(&parent.dir),
+                    Last::Dot | Last::Root => Ok(parent.dir),
+                }
+            }
+        }
+    }
+
+    /// A child, over what is mounted on it; it may be negative.
+    pub fn step_name(&self, dir: &Place, name: &[u8]) -> Result<Place> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let dentry = dir.dentry.child(name)?;
+        if !dentry.is_mountpoint() {
+            return Ok(Place { mount: dir.mount.clone(), dentry });
+        }
+        let place = Place { mount: dir.mount.clone(), dentry }.cross_down();
+        self.same_mount(dir, &place)?;
+        Ok(place)
+    }
+
+    fn step_up(&self, dir: &Place) -> Result<Place> {
+        if dir.same(&self.root) {
+            return Ok(dir.clone());
+        }
+        if self.flags.contains(WalkFlags::BENEATH) && dir.same(&self.cwd) {
+            return Err(Errno::EXDEV);
+        }
+        let place = dir.parent();
+        self.same_mount(dir, &place)?;
+        Ok(place)
+    }
+
+    fn jump(&self, from: &Place, to: Place) -> Result<Place> {
+        self.same_mount(from, &to)?;
+        Ok(to)
+    }
+
+    fn same_mount(&self, from: &Place, to: &Place) -> Result<()> {
+        if self.flags.contains(WalkFlags::NO_XDEV) && from.mount.id() != to.mount.id() {
+            return Err(Errno::EXDEV);
+        }
+        Ok(())
+    }
+
+    /// Search permission on a directory; `ENOTDIR`, `EACCES`.
+    fn search(&self, dir: &Place) -> Result<()> {
+        let meta: Metadata = dir.inode()?.metadata()?;
+        if meta.kind() != S_IFDIR {
+            return Err(Errno::ENOTDIR);
+        }
+        permission::check(self.caller.credentials(), &meta, permission::EXEC)
+    }
+
+    fn follow(&mut self, dir: &Place, link: &Place) -> Result<Followed> {
+        self.links += 1;
+        if self.links > MAX_LINKS || self.flags.contains(WalkFlags::NO_SYMLINKS) {
+            return Err(Errno::ELOOP);
+        }
+        if link.mount.has(MountFlags::NOSYMFOLLOW) {
+            return Err(Errno::ELOOP);
+        }
+        let inode = link.inode()?;
+        if let Some(target) = inode.follow(self.caller) {
+            if self.flags.intersects(WalkFlags::NO_MAGICLINKS) {
+                return Err(Errno::ELOOP);
+            }
+            if self.flags.intersects(WalkFlags::BENEATH | WalkFlags::IN_ROOT) {
+                return Err(Errno::EXDEV);
+            }
+            let target = target?;
+            self.same_mount(link, &target)?;
+            return Ok(Followed::Place(target));
+        }
+        let text = inode.readlink(self.caller)?;
+        if text.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        if text.len() >= PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        Ok(Followed::Text(dir.clone(), text))
+    }
+}
+
+/// Where a link led.
+enum Followed {
+    /// There (a magic link).
+    Place(Place),
+    /// This text is to be walked from this directory.
+    Text(Place, Vec<u8>),
+}
+
+fn skip_slashes(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|b| *b != b'/').unwrap_or(path.len());
+    path.get(start..).unwrap_or_default()
+}
