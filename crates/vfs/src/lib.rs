@@ -13,8 +13,11 @@ pub mod file_system;
 pub mod inode;
 pub mod mount;
 pub mod mount_namespace;
+pub mod mountinfo;
 pub mod open_file;
+pub mod ops;
 pub mod permission;
+pub mod place;
 pub mod time;
 pub mod walk;
 

@@ -1,0 +1,123 @@
+//! /proc/PID/mountinfo and /proc/PID/mounts (proc_pid_mountinfo(5)).
+
+use std::fmt::Write;
+
+use crate::{Mount, MountFlags, MountNamespace, Place, Propagation};
+
+const OPTIONS: [(MountFlags, &str); 7] = [
+    (MountFlags::NOSUID, "nosuid"),
+    (MountFlags::NODEV, "nodev"),
+    (MountFlags::NOEXEC, "noexec"),
+    (MountFlags::NOATIME, "noatime"),
+    (MountFlags::NODIRATIME, "nodiratime"),
+    (MountFlags::RELATIME, "relatime"),
+    (MountFlags::NOSYMFOLLOW, "nosymfollow"),
+];
+
+fn mount_options(mount: &Mount) -> String {
+    let flags = mount.flags();
+    let mut text = String::from(if flags.contains(MountFlags::RDONLY) { "ro" } else { "rw" });
+    for (flag, name) in OPTIONS {
+        if flags.contains(flag) {
+            text.push(',');
+            text.push_str(name);
+        }
+    }
+    text
+}
+
+/// Writes blanks and backslashes in octal, as the kernel does.
+fn escape(path: &[u8]) -> String {
+    let mut out = String::with_capacity(path.len());
+    for byte in String::from_utf8_lossy(path).chars() {
+        match byte {
+            ' ' | '\t' | '\n' | '\\' => {
+                let _ = write!(out, "\\{:03o}", u32::from(byte));
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// The root of a mount within its file system.
+fn root_in_fs(mount: &Mount) -> Vec<u8> {
+    let mut names = Vec::new();
+    let mut at = mount.root.clone();
+    while let (Some(parent), name) = at.parent_and_name() {
+        names.push(name);
+        at = parent;
+    }
+    let mut path = Vec::new();
+    for name in names.iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    if path.is_empty() { b"/".to_vec() } else { path }
+}
+
+/// The mount point as a process with this root sees it; none if it is outside.
+fn point(mount: &std::sync::Arc<Mount>, root: &Place) -> Option<Vec<u8>> {
+    if std::sync::Arc::ptr_eq(mount, &root.mount) {
+        return Some(b"/".to_vec());
+    }
+    mount.root_place().reachable_path(root)
+}
+
+fn super_options(mount: &Mount) -> String {
+    let options = mount.file_system.options();
+    if options.is_empty() { "rw".to_owned() } else { format!("rw,{options}") }
+}
+
+impl MountNamespace {
+    /// The text of /proc/PID/mountinfo for a process with this root.
+    pub fn mountinfo(&self, root: &Place) -> String {
+        let mut text = String::new();
+        for mount in self.mounts() {
+            let Some(point) = point(&mount, root) else { continue };
+            let dev = mount.root.inode().and_then(|i| i.metadata().ok()).map_or(0, |m| m.dev);
+            let parent = mount.at().map_or(mount.id(), |at| at.mount.id());
+            let propagation = match mount.propagation() {
+                Propagation::Private => String::new(),
+                Propagation::Shared(group) => format!("shared:{group} "),
+                Propagation::Slave(group) => format!("master:{group} "),
+                Propagation::Unbindable => "unbindable ".to_owned(),
+            };
+            let _ = writeln!(
+                text,
+                "{} {} {}:{} {} {} {} {}- {} {} {}",
+                mount.id(),
+                parent,
+                linux_abi::fs::major(dev),
+                linux_abi::fs::minor(dev),
+                escape(&root_in_fs(&mount)),
+                escape(&point),
+                mount_options(&mount),
+                propagation,
+                mount.file_system.type_name(),
+                escape(mount.source()),
+                super_options(&mount),
+            );
+        }
+        text
+    }
+
+    /// The text of /proc/PID/mounts for a process with this root.
+    pub fn mounts_text(&self, root: &Place) -> String {
+        let mut text = String::new();
+        for mount in self.mounts() {
+            let Some(point) = point(&mount, root) else { continue };
+            let fs_options = mount.file_system.options();
+            let comma = if fs_options.is_empty() { "" } else { "," };
+            let _ = writeln!(
+                text,
+                "{} {} {} {}{comma}{fs_options} 0 0",
+                escape(mount.source()),
+                escape(&point),
+                mount.file_system.type_name(),
+                mount_options(&mount),
+            );
+        }
+        text
+    }
+}

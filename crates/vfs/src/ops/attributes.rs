@@ -1,0 +1,122 @@
+//! chmod(2), chown(2), utimensat(2), truncate(2), access(2).
+
+use identity::{Capability, Credentials};
+use linux_abi::Errno;
+use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID};
+
+use crate::{Caller, Metadata, MountFlags, Place, Result, SetAttr, SetTime, permission};
+
+/// chmod(2).
+pub fn chmod(caller: &dyn Caller, place: &Place, mode: u32) -> Result<()> {
+    place.mount.check_writable()?;
+    let inode = place.inode()?;
+    let meta = inode.metadata()?;
+    if meta.kind() == S_IFLNK {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let cred = caller.credentials();
+    if !permission::is_owner(cred, &meta) {
+        return Err(Errno::EPERM);
+    }
+    let mode = permission::chmod_mode(cred, &meta, mode);
+    inode.set_attributes(&SetAttr { mode: Some(mode), ..SetAttr::default() })
+}
+
+/// chown(2); `None` leaves an id.
+pub fn chown(caller: &dyn Caller, place: &Place, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    place.mount.check_writable()?;
+    let inode = place.inode()?;
+    let meta = inode.metadata()?;
+    permission::check_chown(caller.credentials(), &meta, uid, gid)?;
+    let mut attr = SetAttr { uid, gid, ..SetAttr::default() };
+    // Linux clears these for root too.
+    if meta.kind() == S_IFREG && (uid.is_some() || gid.is_some()) {
+        let mut drop = meta.mode & S_ISUID;
+        if meta.mode & 0o010 != 0 {
+            drop |= meta.mode & S_ISGID;
+        }
+        if drop != 0 {
+            attr.mode = Some(meta.mode & 0o7777 & !drop);
+        }
+    }
+    inode.set_attributes(&attr)
+}
+
+/// utimensat(2); `None` leaves a time.
+pub fn utimens(
+    caller: &dyn Caller,
+    place: &Place,
+    atime: Option<SetTime>,
+    mtime: Option<SetTime>,
+) -> Result<()> {
+    if atime.is_none() && mtime.is_none() {
+        return Ok(());
+    }
+    place.mount.check_writable()?;
+    let inode = place.inode()?;
+    let meta = inode.metadata()?;
+    let cred = caller.credentials();
+    if !permission::is_owner(cred, &meta) {
+        let both_now = atime == Some(SetTime::Now) && mtime == Some(SetTime::Now);
+        if !both_now {
+            return Err(Errno::EPERM);
+        }
+        permission::check(cred, &meta, permission::WRITE)?;
+    }
+    inode.set_attributes(&SetAttr { atime, mtime, ..SetAttr::default() })
+}
+
+/// truncate(2).
+pub fn truncate(caller: &dyn Caller, place: &Place, size: u64) -> Result<()> {
+    let inode = place.inode()?;
+    let meta = inode.metadata()?;
+    match meta.kind() {
+        S_IFREG => {}
+        S_IFDIR => return Err(Errno::EISDIR),
+        _ => return Err(Errno::EINVAL),
+    }
+    place.mount.check_writable()?;
+    permission::check(caller.credentials(), &meta, permission::WRITE)?;
+    set_size(place, &meta, size)
+}
+
+/// ftruncate(2), for a file open for writing: no permission is asked again.
+pub fn set_size(place: &Place, meta: &Metadata, size: u64) -> Result<()> {
+    let mode = permission::without_suid(meta);
+    let mtime = Some(SetTime::Now);
+    place.inode()?.set_attributes(&SetAttr { size: Some(size), mode, mtime, ..SetAttr::default() })
+}
+
+/// access(2) as `cred` (for access the real ids, see `real_credentials`); `want` of `permission`'s bits,
+/// 0 asks for existence.
+pub fn access(cred: &Credentials, place: &Place, want: u32) -> Result<()> {
+    let meta = place.inode()?.metadata()?;
+    if want == 0 {
+        return Ok(());
+    }
+    if want & permission::EXEC != 0 && meta.kind() == S_IFREG && place.mount.has(MountFlags::NOEXEC) {
+        return Err(Errno::EACCES);
+    }
+    permission::check(cred, &meta, want)?;
+    if want & permission::WRITE != 0 && matches!(meta.kind(), S_IFREG | S_IFDIR | S_IFLNK) {
+        place.mount.check_writable()?;
+    }
+    Ok(())
+}
+
+/// The credentials that access(2) asks with: real ids, and the capabilities that they stand for.
+pub fn real_credentials(cred: &Credentials) -> Credentials {
+    let mut real = cred.clone();
+    real.fsuid = cred.uid;
+    real.fsgid = cred.gid;
+    real.effective = if cred.uid == 0 { cred.permitted } else { identity::CapabilitySet::EMPTY };
+    real
+}
+
+/// Whether a write to the file is to clear suid and sgid, and the mode that is left.
+pub fn mode_after_write(caller: &dyn Caller, meta: &Metadata) -> Option<u32> {
+    if caller.credentials().capable(Capability::FSETID) {
+        return None;
+    }
+    permission::without_suid(meta)
+}

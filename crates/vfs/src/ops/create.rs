@@ -1,0 +1,110 @@
+//! mkdir(2), mknod(2), symlink(2), link(2).
+
+use std::sync::Arc;
+
+use identity::Capability;
+use linux_abi::Errno;
+use linux_abi::fs::{PATH_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
+
+use crate::ops::{new_node, plain_name, writable_dir};
+use crate::walk::Parent;
+use crate::{Caller, Inode, Metadata, Place, Result, permission};
+
+/// Makes an entry under the directory's lock by `make`; `EEXIST` if the name is taken.
+fn make_entry(
+    caller: &dyn Caller,
+    parent: &Parent,
+    make: impl FnOnce(&Arc<dyn Inode>, &Metadata, &[u8]) -> Result<Arc<dyn Inode>>,
+) -> Result<Place> {
+    let name = plain_name(parent, Errno::EEXIST)?;
+    let dir = &parent.dir.dentry;
+    let dir_inode = parent.dir.inode()?;
+    let _changes = dir.lock_changes();
+    let dentry = dir.child_locked(&dir_inode, name)?;
+    if dentry.inode().is_some() {
+        return Err(Errno::EEXIST);
+    }
+    let (inode, meta) = writable_dir(caller.credentials(), &parent.dir)?;
+    match make(&inode, &meta, name) {
+        Ok(child) => dentry.instantiate(child),
+        Err(err) => {
+            if err == Errno::EEXIST {
+                dir.invalidate(name);
+            }
+            return Err(err);
+        }
+    }
+    Ok(Place { mount: parent.dir.mount.clone(), dentry })
+}
+
+/// mkdir(2); `mode` with the umask taken off.
+pub fn mkdir(caller: &dyn Caller, parent: &Parent, mode: u32) -> Result<Place> {
+    let cred = caller.credentials();
+    make_entry(caller, parent, |dir, meta, name| {
+        dir.mkdir(name, &new_node(cred, meta, S_IFDIR | (mode & 0o1777), 0))
+    })
+}
+
+/// mknod(2); `mode` has type (0 is a regular file) and permissions, umask taken off.
+pub fn mknod(caller: &dyn Caller, parent: &Parent, mode: u32, rdev: u64) -> Result<Place> {
+    let kind = match mode & S_IFMT {
+        0 => S_IFREG,
+        kind @ (S_IFREG | S_IFIFO | S_IFSOCK) => kind,
+        // A whiteout is a device that holds nothing: everybody may make one.
+        S_IFCHR if rdev == 0 => S_IFCHR,
+        kind @ (S_IFCHR | S_IFBLK) if caller.credentials().capable(Capability::MKNOD) => kind,
+        S_IFCHR | S_IFBLK | S_IFDIR => return Err(Errno::EPERM),
+        _ => return Err(Errno::EINVAL),
+    };
+    if parent.slash {
+        return Err(Errno::ENOENT);
+    }
+    let cred = caller.credentials();
+    make_entry(caller, parent, |dir, meta, name| {
+        dir.create(name, &new_node(cred, meta, kind | (mode & 0o7777), rdev))
+    })
+}
+
+/// symlink(2).
+pub fn symlink(caller: &dyn Caller, parent: &Parent, target: &[u8]) -> Result<Place> {
+    if target.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    if target.len() >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    if parent.slash {
+        return Err(Errno::ENOENT);
+    }
+    let cred = caller.credentials();
+    make_entry(caller, parent, |dir, meta, name| {
+        dir.symlink(name, target, &new_node(cred, meta, S_IFLNK | 0o777, 0))
+    })
+}
+
+/// link(2): a new name for what is at `old`.
+pub fn link(caller: &dyn Caller, old: &Place, parent: &Parent) -> Result<Place> {
+    let inode = old.inode()?;
+    let meta = inode.metadata()?;
+    if old.mount.id() != parent.dir.mount.id() {
+        return Err(Errno::EXDEV);
+    }
+    if meta.kind() == S_IFDIR {
+        return Err(Errno::EPERM);
+    }
+    if parent.slash {
+        return Err(Errno::ENOENT);
+    }
+    let cred = caller.credentials();
+    // fs.protected_hardlinks (1): only one's own, or what one may read and write and is no privileged program.
+    let plain = meta.kind() == S_IFREG
+        && permission::without_suid(&meta).is_none()
+        && permission::check(cred, &meta, permission::READ | permission::WRITE).is_ok();
+    if !plain && !permission::is_owner(cred, &meta) {
+        return Err(Errno::EPERM);
+    }
+    make_entry(caller, parent, |dir, _, name| {
+        dir.link(name, &inode)?;
+        Ok(inode.clone())
+    })
+}
