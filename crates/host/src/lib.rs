@@ -8,4 +8,7 @@ pub mod mount;
 pub mod namespace;
 pub mod proc_fs;
 pub mod seccomp_jail;
+pub mod notify;
+pub mod process;
+pub mod shared;
 pub mod signal_fd;

@@ -1,1 +1,214 @@
 //! The shared-memory contract between a guest thread's shim and the kernel process.
+//!
+//! One [`Slot`] per guest thread lives in a memfd that both sides map. The guest can write all of
+//! it at any time: the kernel process reads each field once and checks its own copy.
+#![no_std]
+
+pub mod layout;
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Values of [`Slot::state`].
+pub mod state {
+    /// The thread runs guest code, or nobody owns the slot.
+    pub const IDLE: u32 = 0;
+    /// The shim has written a request.
+    pub const REQUEST: u32 = 1;
+    /// The kernel process has taken the request.
+    pub const BUSY: u32 = 2;
+    /// The kernel process has written the answer.
+    pub const DONE: u32 = 3;
+}
+
+/// Values of [`Slot::kind`]: what a request is about.
+pub mod kind {
+    /// A system call of the guest.
+    pub const SYSCALL: u32 = 0;
+    /// The thread was interrupted by the kernel's signal.
+    pub const INTERRUPTED: u32 = 1;
+    /// A fault of guest code.
+    pub const FAULT: u32 = 2;
+    /// Native operations are done; the result is in `native_ret`.
+    pub const NATIVE_DONE: u32 = 3;
+    /// A forked child of the zygote has come up.
+    pub const STARTED: u32 = 4;
+    /// The zygote waits for work.
+    pub const ZYGOTE: u32 = 5;
+}
+
+/// Values of [`Slot::via`]: how the guest came into the shim.
+pub mod via {
+    /// By SIGSYS or another host signal: a host signal frame exists.
+    pub const SIGNAL: u32 = 0;
+    /// By a patched site: no frame.
+    pub const PATCH: u32 = 1;
+    /// The shim itself asks, no frame.
+    pub const SHIM: u32 = 2;
+}
+
+/// Values of [`Slot::action`]: what the shim does with the answer.
+pub mod action {
+    /// Return `ret` in rax.
+    pub const RETURN: u32 = 0;
+    /// Load all registers.
+    pub const REGS: u32 = 1;
+    /// Do the operations in `data`, then report `NATIVE_DONE`.
+    pub const NATIVE: u32 = 2;
+    /// Do the one operation in `data` and return its result in rax.
+    pub const NATIVE_RETURN: u32 = 3;
+    /// clone(2): `a[0]` flags, `a[1]` slot of the child, `a[2]` nonce, `a[3]` tls, `a[4]` set_child_tid, `a[5]` guest tid.
+    pub const CLONE: u32 = 4;
+    /// Push a signal frame: bytes in `data`, to `a[0]`, length `a[1]`, extended state to `a[2]`; then load all registers.
+    pub const FRAME: u32 = 5;
+    /// Load all registers and the extended state from guest address `a[0]`.
+    pub const SIGRETURN: u32 = 6;
+    /// End the thread: `a[0]` clear_child_tid, `a[1]` robust list head, `a[2]` guest tid, `a[3]` code.
+    pub const EXIT: u32 = 7;
+}
+
+/// Kinds of [`Op`].
+pub mod op {
+    /// mmap: addr, len, prot, flags, fd (as the shim passes it), offset.
+    pub const MMAP: u32 = 0;
+    /// munmap: addr, len.
+    pub const MUNMAP: u32 = 1;
+    /// mprotect: addr, len, prot.
+    pub const MPROTECT: u32 = 2;
+    /// mremap: addr, old length, new length, flags, new address.
+    pub const MREMAP: u32 = 3;
+    /// madvise: addr, len, advice.
+    pub const MADVISE: u32 = 4;
+    /// Copy `args[1]` bytes of `data` from offset `args[2]` to `args[0]`.
+    pub const COPY: u32 = 5;
+    /// Zero `args[1]` bytes at `args[0]`.
+    pub const ZERO: u32 = 6;
+    /// Set the FS base to `args[0]`.
+    pub const SET_FS: u32 = 7;
+    /// Wake `args[1]` futex waiters at `args[0]`.
+    pub const FUTEX_WAKE: u32 = 8;
+}
+
+/// One native operation, an entry of an array at the start of `data`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Op {
+    /// One of [`op`].
+    pub kind: u32,
+    /// A result of this operation is a failure only if negative.
+    pub pad: u32,
+    /// Its arguments.
+    pub args: [u64; 6],
+}
+
+/// Indexes of [`Slot::regs`].
+pub mod reg {
+    #![expect(missing_docs, reason = "the registers of x86-64")]
+    pub const RAX: usize = 0;
+    pub const RBX: usize = 1;
+    pub const RCX: usize = 2;
+    pub const RDX: usize = 3;
+    pub const RSI: usize = 4;
+    pub const RDI: usize = 5;
+    pub const RBP: usize = 6;
+    pub const RSP: usize = 7;
+    pub const R8: usize = 8;
+    pub const R9: usize = 9;
+    pub const R10: usize = 10;
+    pub const R11: usize = 11;
+    pub const R12: usize = 12;
+    pub const R13: usize = 13;
+    pub const R14: usize = 14;
+    pub const R15: usize = 15;
+    pub const RIP: usize = 16;
+    pub const FLAGS: usize = 17;
+    pub const COUNT: usize = 18;
+}
+
+/// A piece of guest memory that travels in `data`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Record {
+    /// Guest address.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u32,
+    /// Offset in `data`.
+    pub offset: u32,
+}
+
+/// Most pieces that travel in each direction.
+pub const RECORDS: usize = 16;
+
+/// The head of a slot; `layout::DATA_SIZE` bytes of data follow at `layout::DATA_OFFSET`.
+///
+/// The assembly of the shim knows the offsets of the first fields.
+#[repr(C)]
+pub struct Slot {
+    /// One of [`state`].
+    pub state: AtomicU32,
+    /// Set by the shim's signal handler when the interrupt came while the shim ran.
+    pub intr: AtomicU32,
+    /// The host's thread id: set and cleared by the host (CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID).
+    pub host_tid: AtomicU32,
+    /// Index of the slot in the sandbox.
+    pub index: u32,
+    /// Address of the slot in the guest.
+    pub this: u64,
+    /// Top of the shim's stack for this thread.
+    pub stack: u64,
+    /// The guest's registers.
+    pub regs: [u64; reg::COUNT],
+    /// One of [`kind`].
+    pub kind: u32,
+    /// One of [`via`].
+    pub via: u32,
+    /// signo, code, address, trapno, error code, cr2 of a fault.
+    pub fault: [u64; 6],
+    /// Result of native operations.
+    pub native_ret: i64,
+    /// Address of the system call instruction's site if it can be patched, else 0.
+    pub site: u64,
+    /// Size of the extended state in the host's signal frame, 0 while unknown.
+    pub xstate_size: u32,
+    /// Pieces in `data` that came with the request.
+    pub in_count: u32,
+    /// They.
+    pub in_records: [Record; RECORDS],
+    /// One of [`action`].
+    pub action: u32,
+    /// How many operations are in `data`, or pieces to copy out.
+    pub count: u32,
+    /// The value for rax.
+    pub ret: i64,
+    /// Arguments of the action.
+    pub a: [u64; 8],
+    /// Pieces in `data` to copy to the guest before the action.
+    pub out_count: u32,
+    /// Patched sites must not be made for this process.
+    pub pad: u32,
+    /// They.
+    pub out_records: [Record; RECORDS],
+}
+
+const _: () = {
+    assert!(core::mem::offset_of!(Slot, intr) == 4);
+    assert!(core::mem::offset_of!(Slot, this) == 16);
+    assert!(core::mem::offset_of!(Slot, stack) == 24);
+    assert!(core::mem::offset_of!(Slot, regs) == 32);
+    assert!(core::mem::size_of::<Slot>() <= layout::DATA_OFFSET as usize);
+};
+
+/// The page that all shims read and only the kernel process writes.
+#[repr(C)]
+pub struct Control {
+    /// 1 while a worker spins over the slots.
+    pub spinning: AtomicU32,
+    /// How often the shim looks at its slot before it rings or parks.
+    pub guest_spin: AtomicU32,
+    /// 1 if system call sites may be patched.
+    pub patching: AtomicU32,
+    /// Pad.
+    pub pad: u32,
+    /// Time stamp for tests.
+    pub reserved: AtomicU64,
+}

@@ -1,0 +1,96 @@
+//! seccomp user notification: seccomp_unotify(2).
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use linux_abi::Errno;
+
+/// A call that waits for our verdict.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Notification {
+    /// Names it in answers.
+    pub id: u64,
+    /// Thread id of the caller in our pid namespace.
+    pub pid: u32,
+    /// Always 0.
+    pub flags: u32,
+    /// System call number.
+    pub nr: i32,
+    /// Audit architecture.
+    pub arch: u32,
+    /// Address behind the instruction.
+    pub instruction_pointer: u64,
+    /// Argument registers.
+    pub args: [u64; 6],
+}
+
+#[repr(C)]
+struct Response {
+    id: u64,
+    val: i64,
+    error: i32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct AddFd {
+    id: u64,
+    flags: u32,
+    source: u32,
+    target: u32,
+    target_flags: u32,
+}
+
+const RECV: libc::c_ulong = 0xc050_2100;
+const SEND: libc::c_ulong = 0xc018_2101;
+const ADDFD: libc::c_ulong = 0x4018_2103;
+const SET_FLAGS: libc::c_ulong = 0x4008_2104;
+
+fn last_errno() -> Errno {
+    Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+/// Waits for the next notification; `EINTR`, `ENOENT` (it went away) are to be retried.
+pub fn receive(listener: BorrowedFd<'_>) -> Result<Notification, Errno> {
+    let mut notification = Notification::default();
+    // SAFETY: the structure has the layout of struct seccomp_notif and is zeroed, as the ioctl demands.
+    let ret = unsafe { libc::ioctl(listener.as_raw_fd(), RECV, &raw mut notification) };
+    if ret == 0 { Ok(notification) } else { Err(last_errno()) }
+}
+
+fn send(listener: BorrowedFd<'_>, mut response: Response) -> Result<(), Errno> {
+    // SAFETY: the structure has the layout of struct seccomp_notif_resp.
+    let ret = unsafe { libc::ioctl(listener.as_raw_fd(), SEND, &raw mut response) };
+    if ret == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Answers with a value.
+pub fn answer(listener: BorrowedFd<'_>, id: u64, val: i64) -> Result<(), Errno> {
+    send(listener, Response { id, val, error: 0, flags: 0 })
+}
+
+/// Answers with an error.
+pub fn refuse(listener: BorrowedFd<'_>, id: u64, errno: Errno) -> Result<(), Errno> {
+    send(listener, Response { id, val: 0, error: -errno.raw(), flags: 0 })
+}
+
+/// Lets the host run the call. Only where everything that was checked was in registers.
+pub fn let_run(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
+    send(listener, Response { id, val: 0, error: 0, flags: 1 })
+}
+
+/// Puts a descriptor at exactly `target` in the caller's table.
+pub fn add_fd(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>, target: u32) -> Result<(), Errno> {
+    const SETFD: u32 = 1;
+    let mut request = AddFd { id, flags: SETFD, source: fd.as_raw_fd() as u32, target, target_flags: 0 };
+    // SAFETY: the structure has the layout of struct seccomp_notif_addfd.
+    let ret = unsafe { libc::ioctl(listener.as_raw_fd(), ADDFD, &raw mut request) };
+    if ret >= 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6): the answer wakes the caller on our CPU.
+pub fn set_sync_wake_up(listener: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: the ioctl takes the flags by value.
+    let ret = unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS, 1u64) };
+    if ret == 0 { Ok(()) } else { Err(last_errno()) }
+}

@@ -1,0 +1,124 @@
+//! Other processes: their memory, signals to their threads, starting a program from a descriptor.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use linux_abi::Errno;
+
+fn last_errno() -> Errno {
+    Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+/// Reads another process's memory: process_vm_readv(2). The bytes before a fault; `EFAULT`, `ESRCH`, `EPERM`.
+pub fn read_memory(pid: i32, addr: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+    let local = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: buf.len() };
+    // SAFETY: the local vector is our buffer; the remote one is checked by the host.
+    let n = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(n).map_err(|_| last_errno())
+}
+
+/// Writes another process's memory: process_vm_writev(2), as `read_memory`.
+pub fn write_memory(pid: i32, addr: u64, buf: &[u8]) -> Result<usize, Errno> {
+    let local = libc::iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() };
+    let remote = libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: buf.len() };
+    // SAFETY: the local vector is only read; the remote one is checked by the host.
+    let n = unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(n).map_err(|_| last_errno())
+}
+
+/// tgkill(2); signal 0 asks whether the thread is of the process.
+pub fn signal_thread(pid: i32, tid: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: no memory is involved.
+    let ret = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) };
+    if ret == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Starts the program behind `image` with `fds` at descriptors 3, 4 and so on, nothing else open, an empty
+/// environment. Returns its process id. (A stub dies with its listener, so no PDEATHSIG is needed.)
+pub fn spawn_image(image: BorrowedFd<'_>, name: &CStr, fds: &[BorrowedFd<'_>]) -> Result<i32, Errno> {
+    let argv = [name.as_ptr(), std::ptr::null()];
+    let envp: [*const libc::c_char; 1] = [std::ptr::null()];
+    // Above all targets, so that no dup2 overwrites a source.
+    let base = 64;
+    // SAFETY: between fork and execveat the child makes only async-signal-safe calls on memory made before.
+    unsafe {
+        let pid = libc::fork();
+        if pid != 0 {
+            return if pid > 0 { Ok(pid) } else { Err(last_errno()) };
+        }
+        let mut raw = [0i32; 8];
+        for (slot, fd) in raw.iter_mut().zip(fds) {
+            *slot = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, base);
+        }
+        let image = libc::fcntl(image.as_raw_fd(), libc::F_DUPFD, base + 16);
+        for (target, fd) in (3..).zip(raw.iter().take(fds.len())) {
+            libc::dup2(*fd, target);
+        }
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        for target in 0..3 {
+            if null >= 0 {
+                libc::dup2(null, target);
+            } else {
+                libc::close(target);
+            }
+        }
+        let first = 3 + fds.len() as libc::c_uint;
+        libc::syscall(libc::SYS_close_range, first, image as libc::c_uint - 1, 0);
+        libc::syscall(libc::SYS_close_range, image as libc::c_uint + 1, libc::c_uint::MAX, 0);
+        libc::fcntl(image, libc::F_SETFD, libc::FD_CLOEXEC);
+        let mut empty: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut empty);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut());
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::syscall(
+            libc::SYS_execveat,
+            image,
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+        libc::_exit(126)
+    }
+}
+
+/// pidfd_getfd(2): takes a copy of another process's descriptor.
+pub fn take_fd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: the result is a new descriptor of ours.
+    unsafe {
+        let ret = libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0);
+        if ret >= 0 { Ok(OwnedFd::from_raw_fd(ret as i32)) } else { Err(last_errno()) }
+    }
+}
+
+/// The auxiliary vector entry of our own process: getauxval(3).
+pub fn auxiliary(key: u64) -> u64 {
+    // SAFETY: reads our own vector.
+    unsafe { libc::getauxval(key) }
+}
+
+/// Waits until any child has ended, without reaping it; its process id. `ECHILD`, `EINTR`.
+pub fn wait_any() -> Result<i32, Errno> {
+    // SAFETY: siginfo is plain data that the host fills in.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOWAIT;
+        let ret = libc::waitid(libc::P_ALL, 0, &raw mut info, flags);
+        if ret == 0 { Ok(info.si_pid()) } else { Err(last_errno()) }
+    }
+}
+
+/// Reaps an ended child; its CPU time (user, system) in nanoseconds.
+pub fn reap(pid: i32) -> Result<(u64, u64), Errno> {
+    // SAFETY: rusage is plain data that the host fills in.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        let mut status = 0;
+        if libc::wait4(pid, &raw mut status, 0, &raw mut usage) < 0 {
+            return Err(last_errno());
+        }
+        let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1000;
+        Ok((ns(usage.ru_utime), ns(usage.ru_stime)))
+    }
+}

@@ -1,0 +1,348 @@
+//! The machine: all guest threads and processes of a sandbox, and their slots.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
+
+use executor::{Events, WaitQueue, Waiter};
+use linux_abi::Errno;
+use parking_lot::{Mutex, RwLock};
+use slot::layout::{BATCH, MAX_SLOTS};
+
+use crate::process::{ProcessCore, Space};
+use crate::slots::{Request, SlotRef, Slots};
+use crate::thread::GuestThread;
+use crate::types::{CloneRequest, Exit, Regs};
+
+/// All guest processes of a sandbox.
+pub struct Platform {
+    pub(crate) slots: Slots,
+    pub(crate) listener: OwnedFd,
+    /// Threads by slot index.
+    cores: RwLock<Vec<Option<Arc<Core>>>>,
+    /// One bit per slot that the spinner looks at.
+    pub(crate) active: Vec<AtomicU64>,
+    batches: Mutex<Batches>,
+    /// Forked children that have not yet come up, by nonce.
+    pub(crate) pending: Mutex<HashMap<u32, Arc<Core>>>,
+    /// Host processes by id.
+    pub(crate) processes: Mutex<HashMap<i32, Arc<ProcessCore>>>,
+    zygote: Mutex<Option<GuestThread>>,
+    zygote_queue: WaitQueue,
+    pub(crate) xstate_size: AtomicU32,
+    pub(crate) vdso: u64,
+    pub(crate) spinner: crate::spinner::Spinner,
+    /// Words of `active` that were ever in use.
+    high_water: AtomicU32,
+    /// Requests answered, for benchmarks.
+    pub(crate) answered: AtomicU64,
+}
+
+#[derive(Default)]
+struct Batches {
+    next: u32,
+    free: VecDeque<u32>,
+}
+
+/// Where a thread is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Runs guest code, or the shim.
+    Guest,
+    /// Its request was taken; its task has not looked yet.
+    Ready,
+    /// Its task works on the request.
+    Kernel,
+}
+
+/// What the shim of a thread may have the host do next.
+#[derive(Default)]
+pub(crate) struct Announced {
+    pub files: VecDeque<FileMap>,
+    /// A batch of slots to be mapped: address, index in the shared file.
+    pub batch: Option<(u64, u32)>,
+    /// Arguments of the clone to come: flags, stack, tid word.
+    pub clone: Option<(u64, u64, u64)>,
+}
+
+/// An announced mapping of a file.
+pub(crate) struct FileMap {
+    pub addr: u64,
+    pub len: u64,
+    pub prot: u64,
+    pub flags: u64,
+    pub offset: u64,
+    pub file: Arc<OwnedFd>,
+}
+
+pub(crate) struct CoreState {
+    pub phase: Phase,
+    /// A doorbell that waits for the answer.
+    pub notification: Option<u64>,
+    pub request: Option<Request>,
+    pub waker: Option<Waker>,
+    pub gone: bool,
+}
+
+/// One guest thread as the workers see it.
+pub(crate) struct Core {
+    pub index: u32,
+    pub local: u32,
+    pub slot: SlotRef,
+    pub process: Arc<ProcessCore>,
+    /// Host thread id once known.
+    pub tid: AtomicI32,
+    pub state: Mutex<CoreState>,
+    pub announced: Mutex<Announced>,
+    /// Its process has no other way to be known than its nonce (a vfork child before its first ring).
+    pub owns_process: bool,
+    pub interrupted: AtomicBool,
+}
+
+impl Core {
+    pub(crate) fn set_gone(&self) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.gone = true;
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Platform {
+    pub(crate) fn assemble(
+        slots: Slots,
+        listener: OwnedFd,
+        vdso: u64,
+        spinner: crate::spinner::Spinner,
+        xstate: u32,
+    ) -> Platform {
+        let mut active = Vec::new();
+        active.resize_with(MAX_SLOTS / 64, AtomicU64::default);
+        Platform {
+            slots,
+            listener,
+            cores: RwLock::default(),
+            active,
+            batches: Mutex::new(Batches { next: 0, free: VecDeque::new() }),
+            pending: Mutex::default(),
+            processes: Mutex::default(),
+            zygote: Mutex::new(None),
+            zygote_queue: WaitQueue::new(),
+            xstate_size: AtomicU32::new(xstate),
+            vdso,
+            spinner,
+            high_water: AtomicU32::new(0),
+            answered: AtomicU64::new(0),
+        }
+    }
+
+    /// Where the vDSO is in every guest process (AT_SYSINFO_EHDR).
+    pub fn vdso(&self) -> u64 {
+        self.vdso
+    }
+    /// Size of the extended state in a signal frame (its `fpstate` area).
+    pub fn xstate_size(&self) -> usize {
+        self.xstate_size.load(Ordering::Relaxed) as usize
+    }
+    /// How many requests have been answered.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+    /// How many words of the bitmap can have bits set.
+    pub(crate) fn used_words(&self) -> usize {
+        self.high_water.load(Ordering::Relaxed) as usize
+    }
+    pub(crate) fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// First index of a free batch of slots; `EAGAIN` if the sandbox has no more.
+    pub(crate) fn take_batch(&self) -> Result<u32, Errno> {
+        let mut batches = self.batches.lock();
+        // Batches rest a while: a dying process may still touch its slots.
+        if batches.free.len() > 32
+            && let Some(first) = batches.free.pop_front()
+        {
+            return Ok(first);
+        }
+        if (batches.next as usize + 1) * BATCH <= MAX_SLOTS {
+            batches.next += 1;
+            return Ok((batches.next - 1) * BATCH as u32);
+        }
+        batches.free.pop_front().ok_or(Errno::EAGAIN)
+    }
+    /// Takes a batch back; its memory is given to the host.
+    pub(crate) fn return_batch(&self, first: u32) {
+        self.slots.discard_batch(first as usize);
+        self.batches.lock().free.push_back(first);
+    }
+
+    /// The thread at a slot.
+    pub(crate) fn core(&self, index: u64) -> Option<Arc<Core>> {
+        self.cores.read().get(usize::try_from(index).ok()?)?.clone()
+    }
+    /// Makes a thread known at its slot.
+    pub(crate) fn add_core(&self, core: &Arc<Core>) {
+        let mut cores = self.cores.write();
+        let index = core.index as usize;
+        if cores.len() <= index {
+            cores.resize_with(index + 1, || None);
+        }
+        if let Some(slot) = cores.get_mut(index) {
+            *slot = Some(core.clone());
+        }
+        drop(cores);
+        core.process.threads.lock().push(Arc::downgrade(core));
+        if let Some(word) = self.active.get(core.index as usize / 64) {
+            word.fetch_or(1 << (core.index % 64), Ordering::SeqCst);
+            self.high_water.fetch_max(core.index / 64 + 1, Ordering::Relaxed);
+        }
+    }
+    /// Forgets a thread.
+    pub(crate) fn remove_core(&self, core: &Arc<Core>) {
+        if let Some(word) = self.active.get(core.index as usize / 64) {
+            word.fetch_and(!(1 << (core.index % 64)), Ordering::SeqCst);
+        }
+        if let Some(slot) = self.cores.write().get_mut(core.index as usize)
+            && slot.as_ref().is_some_and(|c| Arc::ptr_eq(c, core))
+        {
+            *slot = None;
+        }
+        core.process.threads.lock().retain(|w| w.upgrade().is_some_and(|c| !Arc::ptr_eq(&c, core)));
+        core.process.space.release(core.local);
+    }
+
+    pub(crate) fn make_core(
+        &self,
+        index: u32,
+        local: u32,
+        process: &Arc<ProcessCore>,
+        owns_process: bool,
+    ) -> Result<Arc<Core>, Errno> {
+        let slot = self.slots.slot(index as usize).ok_or(Errno::EAGAIN)?;
+        Ok(Arc::new(Core {
+            index,
+            local,
+            slot,
+            process: process.clone(),
+            tid: AtomicI32::new(0),
+            state: Mutex::new(CoreState {
+                phase: Phase::Guest,
+                notification: None,
+                request: None,
+                waker: None,
+                gone: false,
+            }),
+            announced: Mutex::default(),
+            owns_process,
+            interrupted: AtomicBool::new(false),
+        }))
+    }
+
+    /// Takes the request in a slot, if there is one; a doorbell that came with it waits for the answer.
+    pub(crate) fn take(&self, core: &Arc<Core>, notification: Option<u64>) -> bool {
+        let (waker, unneeded) = {
+            let mut state = core.state.lock();
+            let mut unneeded = None;
+            let requested = core.slot.state().load(Ordering::Acquire) == slot::state::REQUEST;
+            if state.phase == Phase::Guest && !requested {
+                // The answer came before the doorbell.
+                unneeded = notification;
+                (None, unneeded)
+            } else {
+                if let Some(id) = notification {
+                    // Two bells for one slot: the guest's own trick; the first goes on.
+                    unneeded = state.notification.replace(id);
+                }
+                if state.phase == Phase::Guest {
+                    core.slot.state().store(slot::state::BUSY, Ordering::Relaxed);
+                    let request = core.slot.request();
+                    if request.xstate_size != 0 && self.xstate_size.load(Ordering::Relaxed) == 0 {
+                        self.xstate_size.store(request.xstate_size.min(8192), Ordering::Relaxed);
+                    }
+                    state.request = Some(request);
+                    state.phase = Phase::Ready;
+                    (state.waker.take(), unneeded)
+                } else {
+                    (None, unneeded)
+                }
+            }
+        };
+        if let Some(id) = unneeded {
+            // The caller looks at its slot again; if it has died there is nobody to tell.
+            let _ = host::notify::answer(self.listener(), id, 0);
+        }
+        match waker {
+            Some(waker) => {
+                waker.wake();
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn set_zygote(&self, guest: GuestThread) {
+        *self.zygote.lock() = Some(guest);
+        self.zygote_queue.wake_all(Events::IN);
+    }
+
+    /// A new, empty address space with one parked thread: a fork of the zygote.
+    pub async fn new_process(self: &Arc<Self>) -> Result<GuestThread, Errno> {
+        let waiter = Waiter::new();
+        let mut zygote = loop {
+            waiter.reset();
+            let listener = self.zygote_queue.listen(&waiter, Events::IN, true);
+            if let Some(zygote) = self.zygote.lock().take() {
+                break zygote;
+            }
+            waiter.wait().await;
+            drop(listener);
+        };
+        let request = CloneRequest {
+            thread: false,
+            share_memory: false,
+            vfork: false,
+            regs: Regs::default(),
+            tls: None,
+            tid: 0,
+            set_child_tid: None,
+        };
+        let child = zygote.begin_clone(request);
+        let result = match &child {
+            Ok(_) => zygote.next_exit().await,
+            Err(errno) => Exit::NativeDone(errno.to_ret()),
+        };
+        self.set_zygote(zygote);
+        let mut child = child?;
+        match result {
+            Exit::NativeDone(ret) if ret > 0 => {}
+            Exit::NativeDone(ret) => return Err(Errno::from_raw(i32::try_from(-ret).unwrap_or(0))),
+            _ => return Err(Errno::EAGAIN),
+        }
+        match child.next_exit().await {
+            Exit::NativeDone(_) => Ok(child),
+            _ => Err(Errno::EAGAIN),
+        }
+    }
+
+    /// A space and a process core for a forked child at the same local index as its parent.
+    pub(crate) fn forked(self: &Arc<Self>, local: u32) -> Result<(Arc<ProcessCore>, u32), Errno> {
+        let (space, index) = Space::new(self, local)?;
+        Ok((ProcessCore::new(space, self.fresh_nonce(), 0), index))
+    }
+
+    /// A nonce that no slot index equals.
+    pub(crate) fn fresh_nonce(&self) -> u32 {
+        let mut bytes = [0; 4];
+        // Without randomness a guess still needs a process of the same sandbox.
+        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        u32::from_ne_bytes(bytes) | 0x8000_0000
+    }
+}

@@ -1,0 +1,230 @@
+//! Host processes of the guest, and their address spaces.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use linux_abi::Errno;
+use parking_lot::Mutex;
+use slot::layout::{BATCH, MAX_THREADS};
+
+use crate::machine::{Core, Platform};
+
+/// Slot indexes of one address space: batches of the shared file, and which index is in use.
+pub(crate) struct Space {
+    platform: std::sync::Weak<Platform>,
+    state: Mutex<SpaceState>,
+}
+
+#[derive(Default)]
+struct SpaceState {
+    /// First index in the shared file of each batch of this space.
+    batches: Vec<Option<u32>>,
+    used: Vec<bool>,
+}
+
+/// A place for a new thread in a space.
+pub(crate) struct Place {
+    /// Index in the process.
+    pub local: u32,
+    /// Index in the sandbox.
+    pub index: u32,
+    /// First index of a batch that must be mapped first.
+    pub new_batch: Option<u32>,
+}
+
+impl Space {
+    /// A space whose only thread is at `local`.
+    pub(crate) fn new(platform: &Arc<Platform>, local: u32) -> Result<(Arc<Space>, u32), Errno> {
+        let first = platform.take_batch()?;
+        let batch = local as usize / BATCH;
+        let mut state = SpaceState::default();
+        state.batches.resize(batch + 1, None);
+        state.used.resize((batch + 1) * BATCH, true);
+        state.batches[batch] = Some(first);
+        for i in 0..BATCH {
+            state.used[batch * BATCH + i] = batch * BATCH + i == local as usize;
+        }
+        // Batches below are not mapped in this process: mark their indexes used by nobody until mapped.
+        for slot in state.used.iter_mut().take(batch * BATCH) {
+            *slot = false;
+        }
+        let space = Arc::new(Space { platform: Arc::downgrade(platform), state: Mutex::new(state) });
+        Ok((space, first + local % BATCH as u32))
+    }
+
+    /// A place for one more thread; `EAGAIN` if there is none.
+    pub(crate) fn allocate(&self, platform: &Platform) -> Result<Place, Errno> {
+        let mut state = self.state.lock();
+        for local in 0..state.used.len() {
+            if state.used.get(local).copied().unwrap_or(true) {
+                continue;
+            }
+            let batch = local / BATCH;
+            let (first, new_batch) = match state.batches.get(batch).copied().flatten() {
+                Some(first) => (first, None),
+                None => {
+                    let first = platform.take_batch()?;
+                    if let Some(slot) = state.batches.get_mut(batch) {
+                        *slot = Some(first);
+                    }
+                    (first, Some(first))
+                }
+            };
+            let index = first + (local % BATCH) as u32;
+            // A thread that ended a moment ago may still run on this stack.
+            if new_batch.is_none()
+                && platform
+                    .slots
+                    .slot(index as usize)
+                    .is_some_and(|s| s.host_tid().load(Ordering::Acquire) != 0)
+            {
+                continue;
+            }
+            if let Some(slot) = state.used.get_mut(local) {
+                *slot = true;
+            }
+            return Ok(Place { local: local as u32, index, new_batch });
+        }
+        let local = state.used.len();
+        if local >= MAX_THREADS {
+            return Err(Errno::EAGAIN);
+        }
+        let first = platform.take_batch()?;
+        state.batches.push(Some(first));
+        state.used.resize(local + BATCH, false);
+        if let Some(slot) = state.used.get_mut(local) {
+            *slot = true;
+        }
+        Ok(Place { local: local as u32, index: first, new_batch: Some(first) })
+    }
+
+    /// Gives an index back.
+    pub(crate) fn release(&self, local: u32) {
+        if let Some(slot) = self.state.lock().used.get_mut(local as usize) {
+            *slot = false;
+        }
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        if let Some(platform) = self.platform.upgrade() {
+            for first in self.state.get_mut().batches.iter().flatten() {
+                platform.return_batch(*first);
+            }
+        }
+    }
+}
+
+/// One host process.
+pub(crate) struct ProcessCore {
+    pub space: Arc<Space>,
+    /// Proves the first ring of a new process; 0 once bound.
+    pub nonce: u32,
+    /// Host process id; 0 before it is known and after it was reaped. Signals are sent under the lock.
+    pid: Mutex<i32>,
+    killed: AtomicBool,
+    gone: AtomicBool,
+    pub threads: Mutex<Vec<std::sync::Weak<Core>>>,
+}
+
+impl ProcessCore {
+    pub(crate) fn new(space: Arc<Space>, nonce: u32, pid: i32) -> Arc<ProcessCore> {
+        Arc::new(ProcessCore {
+            space,
+            nonce,
+            pid: Mutex::new(pid),
+            killed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            threads: Mutex::default(),
+        })
+    }
+    /// Host process id, 0 if it has none (yet, or any more).
+    pub(crate) fn pid(&self) -> i32 {
+        *self.pid.lock()
+    }
+    /// Makes the host process known; kills it if that was ordered before.
+    pub(crate) fn bind(&self, pid: i32) {
+        *self.pid.lock() = pid;
+        if self.killed.load(Ordering::SeqCst) {
+            self.kill();
+        }
+    }
+    /// SIGKILL.
+    pub(crate) fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        let pid = self.pid.lock();
+        if let Some(pid) = rustix::process::Pid::from_raw(*pid) {
+            // It may have died by itself; we have not reaped it, so the id is still its own.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+    /// Sends the interrupt to a thread of it.
+    pub(crate) fn interrupt(&self, tid: i32) {
+        let pid = self.pid.lock();
+        if *pid != 0 {
+            // A thread that just ended needs none.
+            let _ = host::process::signal_thread(*pid, tid, slot::layout::SIG_INTERRUPT);
+        }
+    }
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+    /// The host process has ended: forgets its id (before it is reaped) and tells its threads.
+    pub(crate) fn set_gone(&self) {
+        *self.pid.lock() = 0;
+        self.gone.store(true, Ordering::SeqCst);
+        let threads = self.threads.lock().clone();
+        for core in threads.iter().filter_map(std::sync::Weak::upgrade) {
+            core.set_gone();
+        }
+    }
+}
+
+/// Guest memory, reachable from everywhere.
+pub struct AddressSpace {
+    pub(crate) process: Arc<ProcessCore>,
+}
+
+impl AddressSpace {
+    /// Reads guest memory; the number of bytes before a fault; `EFAULT` if none.
+    pub fn read(&self, addr: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        read_process(&self.process, addr, buf)
+    }
+    /// Writes guest memory, as `read`.
+    pub fn write(&self, addr: u64, buf: &[u8]) -> Result<usize, Errno> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let pid = self.process.pid();
+        if pid == 0 {
+            Err(Errno::EFAULT)
+        } else {
+            host::process::write_memory(pid, addr, buf).map_err(to_fault)
+        }
+    }
+    /// The host's process id in the kernel process's pid namespace (0 while unknown).
+    pub fn host_pid(&self) -> i32 {
+        self.process.pid()
+    }
+}
+
+pub(crate) fn read_process(process: &ProcessCore, addr: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+    let pid = process.pid();
+    if pid == 0 { Err(Errno::EFAULT) } else { host::process::read_memory(pid, addr, buf).map_err(to_fault) }
+}
+
+/// A process that is gone or out of reach has no memory.
+pub(crate) fn to_fault(errno: Errno) -> Errno {
+    match errno {
+        Errno::ESRCH | Errno::EINVAL => Errno::EFAULT,
+        Errno::EPERM => {
+            tracing::error!("process_vm call refused by the host");
+            Errno::EFAULT
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,171 @@
+//! The kernel process's side of the slots. Every field is read once, by volatile access, and never believed.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use host::shared::SharedFile;
+use linux_abi::Errno;
+use slot::layout::{DATA_OFFSET, DATA_SIZE, MAX_SLOTS, SLOT_SIZE};
+use slot::{Control, Op, RECORDS, Record, Slot, reg};
+
+/// A request as it was when taken: a private copy.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub kind: u32,
+    pub via: u32,
+    pub regs: [u64; reg::COUNT],
+    pub fault: [u64; 6],
+    pub native_ret: i64,
+    pub site: u64,
+    pub xstate_size: u32,
+    pub in_records: [Record; RECORDS],
+    pub in_count: usize,
+}
+
+/// One slot in shared memory.
+#[derive(Clone, Copy)]
+pub(crate) struct SlotRef {
+    at: *mut Slot,
+}
+
+// SAFETY: the mapping lives as long as the process and is only accessed by volatile and atomic means.
+unsafe impl Send for SlotRef {}
+// SAFETY: as above.
+unsafe impl Sync for SlotRef {}
+
+/// Reads a field once.
+macro_rules! load {
+    ($slot:expr, $field:ident) => {
+        // SAFETY: the slot is mapped; any bit pattern is valid for these types.
+        unsafe { (&raw const (*$slot.at).$field).read_volatile() }
+    };
+}
+/// Writes a field.
+macro_rules! store {
+    ($slot:expr, $field:ident, $value:expr) => {
+        // SAFETY: the slot is mapped and ours to write.
+        unsafe { (&raw mut (*$slot.at).$field).write_volatile($value) }
+    };
+}
+
+impl SlotRef {
+    /// The state word.
+    pub(crate) fn state(&self) -> &AtomicU32 {
+        // SAFETY: an atomic may be shared with another process.
+        unsafe { &(*self.at).state }
+    }
+    /// The word that holds the host's thread id while the thread lives.
+    pub(crate) fn host_tid(&self) -> &AtomicU32 {
+        // SAFETY: as above.
+        unsafe { &(*self.at).host_tid }
+    }
+    /// The interrupt flag; also the zygote's "ready" mark.
+    pub(crate) fn intr(&self) -> &AtomicU32 {
+        // SAFETY: as above.
+        unsafe { &(*self.at).intr }
+    }
+    /// Copies the request.
+    pub(crate) fn request(&self) -> Request {
+        Request {
+            kind: load!(self, kind),
+            via: load!(self, via),
+            regs: load!(self, regs),
+            fault: load!(self, fault),
+            native_ret: load!(self, native_ret),
+            site: load!(self, site),
+            xstate_size: load!(self, xstate_size),
+            in_count: (load!(self, in_count) as usize).min(RECORDS),
+            in_records: load!(self, in_records),
+        }
+    }
+    /// Prepares a slot for a new thread.
+    pub(crate) fn prepare(&self, index: u32, this: u64, stack: u64, nonce: u32) {
+        self.state().store(slot::state::IDLE, Ordering::Relaxed);
+        self.intr().store(0, Ordering::Relaxed);
+        self.host_tid().store(0, Ordering::Relaxed);
+        store!(self, index, index);
+        store!(self, this, this);
+        store!(self, stack, stack);
+        store!(self, pad, nonce);
+        store!(self, site, 0);
+        store!(self, xstate_size, 0);
+        store!(self, out_count, 0);
+        store!(self, in_count, 0);
+    }
+    /// Writes the registers.
+    pub(crate) fn set_regs(&self, regs: [u64; reg::COUNT]) {
+        store!(self, regs, regs);
+    }
+    /// Writes the answer; the state is set by the caller.
+    pub(crate) fn set_answer(&self, action: u32, ret: i64, a: [u64; 8], count: u32) {
+        store!(self, action, action);
+        store!(self, ret, ret);
+        store!(self, a, a);
+        store!(self, count, count);
+    }
+    /// Says how many pieces are to be copied out, and which.
+    pub(crate) fn set_out(&self, records: &[Record]) {
+        for (i, record) in records.iter().take(RECORDS).enumerate() {
+            // SAFETY: within the array of the mapped slot.
+            unsafe { (&raw mut (*self.at).out_records).cast::<Record>().add(i).write_volatile(*record) };
+        }
+        store!(self, out_count, records.len().min(RECORDS) as u32);
+    }
+    /// The address of data; `None` outside of it.
+    fn data(&self, offset: usize, len: usize) -> Option<*mut u8> {
+        let end = offset.checked_add(len)?;
+        // SAFETY: within the slot's own part of the mapping.
+        (end <= DATA_SIZE).then(|| unsafe { self.at.cast::<u8>().add(DATA_OFFSET as usize + offset) })
+    }
+    /// Copies from the data; `EFAULT` outside of it.
+    pub(crate) fn read_data(&self, offset: usize, to: &mut [u8]) -> Result<(), Errno> {
+        let from = self.data(offset, to.len()).ok_or(Errno::EFAULT)?;
+        // SAFETY: `data` checked the range; the guest may change the bytes meanwhile, which only garbles them.
+        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+    /// Copies into the data; `EFAULT` outside of it.
+    pub(crate) fn write_data(&self, offset: usize, from: &[u8]) -> Result<(), Errno> {
+        let to = self.data(offset, from.len()).ok_or(Errno::EFAULT)?;
+        // SAFETY: `data` checked the range.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        Ok(())
+    }
+    /// Writes one native operation of the list at the start of the data.
+    pub(crate) fn write_op(&self, index: usize, op: &Op) -> Result<(), Errno> {
+        let size = std::mem::size_of::<Op>();
+        let to = index.checked_mul(size).and_then(|at| self.data(at, size)).ok_or(Errno::EFAULT)?;
+        // SAFETY: `data` checked the range; the data area is page aligned and Op a multiple of 8.
+        unsafe { to.cast::<Op>().write_volatile(*op) };
+        Ok(())
+    }
+}
+
+/// The shared files of a sandbox.
+pub(crate) struct Slots {
+    pub(crate) slots: SharedFile,
+    pub(crate) control: SharedFile,
+}
+
+impl Slots {
+    pub(crate) fn new() -> Result<Slots, Errno> {
+        Ok(Slots {
+            slots: SharedFile::new("sallet-slots", MAX_SLOTS * SLOT_SIZE as usize, false)?,
+            control: SharedFile::new("sallet-control", slot::layout::CONTROL_SIZE as usize, true)?,
+        })
+    }
+    /// A slot by its index in the sandbox.
+    pub(crate) fn slot(&self, index: usize) -> Option<SlotRef> {
+        let at = self.slots.at(index.checked_mul(SLOT_SIZE as usize)?, SLOT_SIZE as usize)?;
+        Some(SlotRef { at: at.cast() })
+    }
+    /// The control page.
+    pub(crate) fn control(&self) -> &Control {
+        let at = self.control.at(0, std::mem::size_of::<Control>()).unwrap_or(std::ptr::null_mut());
+        // SAFETY: the control file is larger than the page; its fields are atomics.
+        unsafe { &*at.cast::<Control>() }
+    }
+    /// Gives the memory of a batch back.
+    pub(crate) fn discard_batch(&self, first: usize) {
+        self.slots.discard(first * SLOT_SIZE as usize, slot::layout::BATCH * SLOT_SIZE as usize);
+    }
+}

@@ -1,0 +1,180 @@
+//! Starting the machine: shared files, zygote, filter, workers.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use linux_abi::Errno;
+use rustix::process::{PidfdFlags, pidfd_open};
+use slot::layout::{SLOT_VA, STACK_SIZE, STACK_VA};
+
+use crate::filter;
+use crate::machine::{Core, Platform};
+use crate::process::{ProcessCore, Space};
+use crate::slots::Slots;
+use crate::spinner::Spinner;
+use crate::thread::GuestThread;
+
+/// How the machine is to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Every memory call goes through the kernel process (`--memory=checked`).
+    pub checked_memory: bool,
+    /// Whether a worker may spin where a CPU is idle.
+    pub allow_spin: bool,
+    /// Guest processes cannot be read by others of the same user. Needs CAP_SYS_PTRACE in the own user namespace.
+    pub undumpable: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { checked_memory: false, allow_spin: true, undumpable: true }
+    }
+}
+
+/// Why the machine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A host call failed.
+    #[error("{0} failed: {1}")]
+    Host(&'static str, Errno),
+    /// The zygote did not come up.
+    #[error("the stub process did not come up: {0}")]
+    Zygote(String),
+}
+
+fn host_error(what: &'static str) -> impl Fn(Errno) -> Error {
+    move |errno| Error::Host(what, errno)
+}
+
+impl Platform {
+    /// Starts the zygote and the workers. The calling process must have no other child processes from now on,
+    /// since all its children are reaped here.
+    pub fn start(config: Config) -> Result<Arc<Platform>, Error> {
+        let slots = Slots::new().map_err(host_error("memfd_create"))?;
+        let image = image()?;
+        let zygote = slots.slot(0).ok_or_else(|| Error::Zygote("no slot".into()))?;
+        zygote.prepare(0, SLOT_VA, STACK_VA + STACK_SIZE - 256, 0);
+
+        // The filter needs addresses of the image: they are read from its ELF header's text segment.
+        let (text_start, text_end) = text_range()?;
+        let filter =
+            filter::build(&filter::Settings { text_start, text_end, checked_memory: config.checked_memory });
+        let bytes: Vec<u8> = filter
+            .iter()
+            .flat_map(|i| {
+                let k = i.k.to_ne_bytes();
+                let code = i.code.to_ne_bytes();
+                [code[0], code[1], i.jt, i.jf, k[0], k[1], k[2], k[3]]
+            })
+            .collect();
+        zygote.write_data(0, &bytes).map_err(host_error("writing the filter"))?;
+        // SECCOMP_FILTER_FLAG_NEW_LISTENER, and WAIT_KILLABLE_RECV since Linux 5.19.
+        let flags = (1 << 3) | (1 << 5);
+        zygote.set_answer(0, 0, [filter.len() as u64, flags, u64::from(config.undumpable), 0, 0, 0, 0, 0], 0);
+
+        let fds = [slots.slots.fd(), slots.control.fd()];
+        let pid = host::process::spawn_image(image.as_fd(), c"sallet-stub", &fds)
+            .map_err(host_error("starting the stub"))?;
+        let listener = listener(&slots, pid)?;
+        // Linux 6.6; without it answers are a little slower.
+        let _ = host::notify::set_sync_wake_up(listener.as_fd());
+
+        let vdso = slots.slot(0).map_or(0, |s| s.request().fault[0]);
+        let xstate = 0;
+        let platform =
+            Arc::new(Platform::assemble(slots, listener, vdso, Spinner::new(config.allow_spin), xstate));
+        platform.adopt_zygote(pid)?;
+        for (name, body) in
+            [("notify", crate::worker::run as fn(&Arc<Platform>)), ("reaper", crate::worker::reap)]
+        {
+            let platform = platform.clone();
+            std::thread::Builder::new()
+                .name(name.into())
+                .stack_size(512 << 10)
+                .spawn(move || body(&platform))
+                .map_err(|e| Error::Host("pthread_create", Errno::from_raw(e.raw_os_error().unwrap_or(0))))?;
+        }
+        Ok(platform)
+    }
+
+    fn adopt_zygote(self: &Arc<Self>, pid: i32) -> Result<(), Error> {
+        let (space, index) = Space::new(self, 0).map_err(host_error("slots of the zygote"))?;
+        let process = ProcessCore::new(space, 0, pid);
+        let core: Arc<Core> =
+            self.make_core(index, 0, &process, false).map_err(host_error("slot of the zygote"))?;
+        core.tid.store(pid, Ordering::Relaxed);
+        self.add_core(&core);
+        self.set_zygote(GuestThread::new(self.clone(), core.clone()));
+        // Let it go on.
+        core.slot.intr().store(0, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// The stub's image in a sealed memfd.
+fn image() -> Result<OwnedFd, Error> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    let errno = |e: rustix::io::Errno| Error::Host("memfd of the stub", Errno::from_raw(e.raw_os_error()));
+    let fd = memfd_create("sallet-stub", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(errno)?;
+    let mut rest = stub::IMAGE;
+    while !rest.is_empty() {
+        let n = rustix::io::write(&fd, rest).map_err(errno)?;
+        rest = rest.get(n..).unwrap_or_default();
+    }
+    fcntl_add_seals(&fd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+        .map_err(errno)?;
+    Ok(fd)
+}
+
+/// First and one-past-last address of the executable segment of the image.
+fn text_range() -> Result<(u64, u64), Error> {
+    let bad = || Error::Zygote("its image is damaged".into());
+    let word = |at: usize| -> Result<u64, Error> {
+        let bytes = stub::IMAGE.get(at..at + 8).ok_or_else(bad)?;
+        Ok(u64::from_ne_bytes(bytes.try_into().map_err(|_| bad())?))
+    };
+    let phoff = usize::try_from(word(32)?).map_err(|_| bad())?;
+    let count = (word(56)? & 0xffff) as usize;
+    for i in 0..count {
+        let at = phoff + i * 56;
+        let (kind, flags) = {
+            let w = word(at)?;
+            (w as u32, (w >> 32) as u32)
+        };
+        if kind == 1 && flags & 1 != 0 {
+            let start = word(at + 16)?;
+            return Ok((start, start + word(at + 40)?));
+        }
+    }
+    Err(bad())
+}
+
+/// Waits until the zygote has its filter and takes the listener out of it.
+fn listener(slots: &Slots, pid: i32) -> Result<OwnedFd, Error> {
+    const READY: u32 = 77;
+    let slot = slots.slot(0).ok_or_else(|| Error::Zygote("no slot".into()))?;
+    let raw = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::Zygote("no process id".into()))?;
+    let pidfd = pidfd_open(raw, PidfdFlags::empty())
+        .map_err(|e| Error::Host("pidfd_open", Errno::from_raw(e.raw_os_error())))?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut pause = Duration::from_micros(20);
+    while slot.intr().load(Ordering::SeqCst) != READY {
+        let mut poll = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        if rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|n| n > 0) {
+            return Err(Error::Zygote("it ended at once (is the host older than Linux 5.19?)".into()));
+        }
+        if Instant::now() > deadline {
+            return Err(Error::Zygote("it is silent".into()));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(1));
+    }
+    let fd = slot.request().native_ret;
+    if fd < 0 {
+        return Err(Error::Host("seccomp in the stub", Errno::from_raw(i32::try_from(-fd).unwrap_or(0))));
+    }
+    host::process::take_fd(pidfd.as_fd(), fd as i32).map_err(host_error("pidfd_getfd"))
+}

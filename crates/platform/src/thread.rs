@@ -1,0 +1,469 @@
+//! The kernel's handle on one guest thread.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use linux_abi::Errno;
+use slot::layout::{DATA_SIZE, FILE_FD, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA};
+use slot::{Op, RECORDS, Record, action, kind, op, via};
+
+use crate::machine::{Core, FileMap, Phase, Platform};
+use crate::process::{AddressSpace, ProcessCore, read_process, to_fault};
+use crate::slots::Request;
+use crate::types::{CloneRequest, Exit, Fault, NativeOp, Regs, SignalFrame};
+
+thread_local! {
+    /// Set on the spinner's thread when it answered a thread that waits in a doorbell.
+    pub(crate) static WOKE_PARKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// One guest thread, owned by its task.
+pub struct GuestThread {
+    platform: Arc<Platform>,
+    core: Arc<Core>,
+    space: Arc<AddressSpace>,
+    regs: Regs,
+    request: Option<Request>,
+    /// Pieces to copy out with the answer, and how much of the slot's data is in use.
+    out: Vec<Record>,
+    used: usize,
+    /// Whether the slot is to be kept although the thread ended (a leader that others outlive).
+    parked: bool,
+}
+
+/// The way to reach a guest thread from elsewhere.
+pub struct ThreadHandle {
+    core: Arc<Core>,
+}
+
+impl ThreadHandle {
+    /// Makes `Exit::Interrupted` come soon if the thread runs guest code; if it is in the kernel, as soon as
+    /// it leaves, unless its task calls `GuestThread::clear_interrupt` first.
+    pub fn interrupt(&self) {
+        let in_guest = {
+            let state = self.core.state.lock();
+            if state.phase != Phase::Guest {
+                self.core.interrupted.store(true, Ordering::SeqCst);
+            }
+            state.phase == Phase::Guest
+        };
+        if in_guest {
+            send_interrupt(&self.core);
+        }
+    }
+    /// Kills the host process of the thread.
+    pub fn kill_process(&self) {
+        self.core.process.kill();
+    }
+    /// The host's thread id in the kernel process's pid namespace, for /proc (0 while unknown).
+    pub fn host_tid(&self) -> i32 {
+        host_tid(&self.core)
+    }
+}
+
+/// The thread's host id: bound by a doorbell, or what the host wrote into the slot. The latter may be forged;
+/// `tgkill` then reaches another thread of the same process, or none.
+fn host_tid(core: &Core) -> i32 {
+    match core.tid.load(Ordering::Relaxed) {
+        0 => i32::try_from(core.slot.host_tid().load(Ordering::Relaxed)).unwrap_or(0),
+        tid => tid,
+    }
+}
+
+fn send_interrupt(core: &Core) {
+    let tid = host_tid(core);
+    if tid > 0 {
+        core.process.interrupt(tid);
+    } else {
+        // Not known yet: it is told when it comes up.
+        core.interrupted.store(true, Ordering::SeqCst);
+    }
+}
+
+impl GuestThread {
+    pub(crate) fn new(platform: Arc<Platform>, core: Arc<Core>) -> GuestThread {
+        let space = Arc::new(AddressSpace { process: core.process.clone() });
+        GuestThread {
+            platform,
+            core,
+            space,
+            regs: Regs::default(),
+            request: None,
+            out: Vec::new(),
+            used: 0,
+            parked: false,
+        }
+    }
+
+    /// Awaits the next exit.
+    pub async fn next_exit(&mut self) -> Exit {
+        poll_fn(|cx| self.poll_exit(cx)).await
+    }
+
+    /// Polls for the next exit.
+    pub fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
+        let request = {
+            let mut state = self.core.state.lock();
+            if state.gone {
+                return Poll::Ready(Exit::Gone(0));
+            }
+            if state.phase != Phase::Ready {
+                state.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            state.phase = Phase::Kernel;
+            state.request.take()
+        };
+        let Some(request) = request else { return Poll::Ready(Exit::Gone(0)) };
+        self.platform.answered.fetch_add(1, Ordering::Relaxed);
+        self.regs = Regs::from_array(&request.regs);
+        self.out.clear();
+        self.used = request
+            .in_records
+            .iter()
+            .take(request.in_count)
+            .map(|r| (r.offset as usize).saturating_add(r.len as usize))
+            .max()
+            .unwrap_or(0)
+            .min(DATA_SIZE)
+            .next_multiple_of(16);
+        let exit = match request.kind {
+            kind::SYSCALL => Exit::Syscall,
+            kind::INTERRUPTED => Exit::Interrupted,
+            kind::FAULT => {
+                let [signo, code, addr, trapno, error, cr2] = request.fault;
+                Exit::Fault(Fault { signo: signo as i32, code: code as i32, addr, trapno, error, cr2 })
+            }
+            kind::NATIVE_DONE => Exit::NativeDone(request.native_ret),
+            // STARTED, ZYGOTE, and whatever the guest invents.
+            _ => Exit::NativeDone(0),
+        };
+        self.request = Some(request);
+        Poll::Ready(exit)
+    }
+
+    /// Registers at the exit.
+    pub fn regs(&self) -> &Regs {
+        &self.regs
+    }
+    /// Registers to resume with.
+    pub fn regs_mut(&mut self) -> &mut Regs {
+        &mut self.regs
+    }
+    /// Forgets interrupts that came so far: the caller is about to look at what they were for.
+    pub fn clear_interrupt(&self) {
+        self.core.interrupted.store(false, Ordering::SeqCst);
+    }
+
+    /// Goes back from a system call: only rax changes.
+    pub fn resume_syscall(&mut self, ret: i64) {
+        let out = std::mem::take(&mut self.out);
+        self.publish(action::RETURN, ret, [0; 8], 0, &out);
+        self.out = out;
+    }
+    /// Goes back with all registers.
+    pub fn resume_regs(&mut self) {
+        self.flush();
+        self.core.slot.set_regs(self.regs.to_array());
+        self.publish(action::REGS, 0, [0; 8], 0, &[]);
+    }
+    /// Goes back with all registers and the extended state found at this guest address (sigreturn).
+    pub fn resume_regs_with_xstate(&mut self, fpstate: u64) {
+        self.flush();
+        self.core.slot.set_regs(self.regs.to_array());
+        self.publish(action::SIGRETURN, 0, [fpstate, 0, 0, 0, 0, 0, 0, 0], 0, &[]);
+    }
+    /// Sets rip and rax so that the system call of this exit is made again, whatever its entry was.
+    pub fn rewind_syscall(&mut self) {
+        let Some(request) = &self.request else { return };
+        self.regs.rax = request.regs[slot::reg::RAX];
+        // A patched site is 7 bytes, the instruction itself 2; either sits right before the return address.
+        let back = if request.via == via::PATCH { 7 } else { 2 };
+        self.regs.rip = request.regs[slot::reg::RIP].wrapping_sub(back);
+    }
+
+    /// Copies from guest memory; `EFAULT`.
+    pub fn copy_in(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), Errno> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        if let Some(offset) = self.travelled(addr, buf.len()) {
+            return self.core.slot.read_data(offset, buf);
+        }
+        let n = read_process(&self.core.process, addr, buf)?;
+        if n == buf.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    }
+
+    /// The bytes at `addr` that came with the request, at most `max`: a hint, to save a host call.
+    pub fn copy_in_travelled(&mut self, addr: u64, max: usize) -> Option<Vec<u8>> {
+        let request = self.request.as_ref()?;
+        let record = request.in_records.iter().take(request.in_count).find(|r| r.addr == addr)?;
+        let len = (record.len as usize).min(max).min(DATA_SIZE);
+        let mut bytes = vec![0; len];
+        self.core.slot.read_data(record.offset as usize, &mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    fn travelled(&self, addr: u64, len: usize) -> Option<usize> {
+        let request = self.request.as_ref()?;
+        request.in_records.iter().take(request.in_count).find_map(|r| {
+            let skip = addr.checked_sub(r.addr)?;
+            let end = skip.checked_add(len as u64)?;
+            (end <= u64::from(r.len))
+                .then(|| (r.offset as usize).checked_add(usize::try_from(skip).ok()?))
+                .flatten()
+        })
+    }
+
+    /// Copies to guest memory with the answer where it fits (a bad address then gives `EFAULT` as the call's
+    /// result), else at once; `EFAULT`.
+    pub fn copy_out(&mut self, addr: u64, buf: &[u8]) -> Result<(), Errno> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        if addr == 0 {
+            return Err(Errno::EFAULT);
+        }
+        let end = self.used.checked_add(buf.len());
+        let fits = self.request.is_some() && self.out.len() < RECORDS && end.is_some_and(|e| e <= DATA_SIZE);
+        if fits {
+            self.core.slot.write_data(self.used, buf)?;
+            self.out.push(Record { addr, len: buf.len() as u32, offset: self.used as u32 });
+            self.used = (self.used + buf.len()).next_multiple_of(16);
+            return Ok(());
+        }
+        self.copy_out_now(addr, buf)
+    }
+
+    /// Copies to guest memory at once; `EFAULT`.
+    pub fn copy_out_now(&mut self, addr: u64, buf: &[u8]) -> Result<(), Errno> {
+        let pid = self.core.process.pid();
+        if pid == 0 {
+            return Err(Errno::EFAULT);
+        }
+        let n = host::process::write_memory(pid, addr, buf).map_err(to_fault)?;
+        if n == buf.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    }
+
+    /// Copies out what waits for a plain return.
+    fn flush(&mut self) {
+        for record in std::mem::take(&mut self.out) {
+            let mut bytes = vec![0; record.len as usize];
+            if self.core.slot.read_data(record.offset as usize, &mut bytes).is_ok() {
+                // The call has succeeded already; Linux would have faulted earlier.
+                let _ = self.copy_out_now(record.addr, &bytes);
+            }
+        }
+        self.used = 0;
+    }
+
+    /// One operation by the shim; then `Exit::NativeDone`.
+    pub fn native(&mut self, op: NativeOp) {
+        self.native_batch(vec![op]);
+    }
+    /// Several operations by the shim, stopping at the first failure; then `Exit::NativeDone`.
+    pub fn native_batch(&mut self, ops: Vec<NativeOp>) {
+        self.flush();
+        let count = self.write_ops(ops);
+        self.publish(action::NATIVE, 0, [0; 8], count, &[]);
+    }
+    /// One operation whose result is the guest's result of the present call; no further exit.
+    pub fn resume_native(&mut self, op: NativeOp) {
+        self.flush();
+        let count = self.write_ops(vec![op]);
+        self.publish(action::NATIVE_RETURN, 0, [0; 8], count, &[]);
+    }
+
+    fn write_ops(&mut self, ops: Vec<NativeOp>) -> u32 {
+        let mut announced = self.core.announced.lock();
+        announced.files.clear();
+        // Bytes to copy lie behind the operations.
+        let mut data = ops.len() * std::mem::size_of::<Op>();
+        let mut count = 0;
+        for (i, op) in ops.into_iter().enumerate() {
+            let (kind, args) = match op {
+                NativeOp::Mmap { addr, len, prot, flags, file } => {
+                    let (fd, offset) = match file {
+                        None => (u64::MAX, 0),
+                        Some((file, offset)) => {
+                            let fd = (u64::from(self.core.index) << 32)
+                                | (FILE_FD as u64 + u64::from(self.core.local));
+                            announced.files.push_back(FileMap {
+                                addr,
+                                len,
+                                prot: u64::from(prot),
+                                flags: u64::from(flags),
+                                offset,
+                                file,
+                            });
+                            (fd, offset)
+                        }
+                    };
+                    (op::MMAP, [addr, len, u64::from(prot), u64::from(flags), fd, offset])
+                }
+                NativeOp::Munmap { addr, len } => (op::MUNMAP, [addr, len, 0, 0, 0, 0]),
+                NativeOp::Mprotect { addr, len, prot } => {
+                    (op::MPROTECT, [addr, len, u64::from(prot), 0, 0, 0])
+                }
+                NativeOp::Mremap { addr, old_len, new_len, flags, new_addr } => {
+                    (op::MREMAP, [addr, old_len, new_len, u64::from(flags), new_addr, 0])
+                }
+                NativeOp::Madvise { addr, len, advice } => {
+                    (op::MADVISE, [addr, len, u64::from(advice), 0, 0, 0])
+                }
+                NativeOp::Copy { addr, bytes } => {
+                    if self.core.slot.write_data(data, &bytes).is_err() {
+                        break;
+                    }
+                    let from = data as u64;
+                    data += bytes.len();
+                    (op::COPY, [addr, bytes.len() as u64, from, 0, 0, 0])
+                }
+                NativeOp::Zero { addr, len } => (op::ZERO, [addr, len, 0, 0, 0, 0]),
+                NativeOp::SetFsBase { base } => (op::SET_FS, [base, 0, 0, 0, 0, 0]),
+                NativeOp::FutexWake { addr, count } => (op::FUTEX_WAKE, [addr, u64::from(count), 0, 0, 0, 0]),
+            };
+            if self.core.slot.write_op(i, &Op { kind, pad: 0, args }).is_err() {
+                break;
+            }
+            count += 1;
+        }
+        count
+    }
+
+    /// Pushes a signal frame and goes to the handler; a fault comes back as `Exit::Fault` with SIGSEGV and
+    /// code `SI_KERNEL`.
+    pub fn signal_frame(&mut self, frame: SignalFrame) {
+        self.flush();
+        // Frames are about 1 KiB without the extended state; the data area holds 64 KiB.
+        let ok = self.core.slot.write_data(0, &frame.bytes).is_ok();
+        self.regs = frame.regs;
+        self.core.slot.set_regs(frame.regs.to_array());
+        let len = if ok { frame.bytes.len() as u64 } else { 0 };
+        self.publish(action::FRAME, 0, [frame.sp, len, frame.fpstate.unwrap_or(0), 0, 0, 0, 0, 0], 0, &[]);
+    }
+
+    /// Prepares a child; the parent's next exit is `NativeDone` with the result of the host's clone.
+    pub fn begin_clone(&mut self, request: CloneRequest) -> Result<GuestThread, Errno> {
+        const VM: u64 = 0x100;
+        const SIGCHLD: u64 = 17;
+        const PARENT: u64 = 0x8000;
+        const TID_WORD: u64 = 0x100_0000 | 0x20_0000;
+        self.flush();
+        let tls = request.tls.unwrap_or(0);
+        let set_tls = if request.tls.is_some() { 0x8_0000 } else { 0 };
+        let (core, flags, new_batch, role) = if request.share_memory || request.thread {
+            let space = self.core.process.space.clone();
+            let place = space.allocate(&self.platform)?;
+            let (process, flags, role) = if request.thread {
+                // VM FS FILES SIGHAND THREAD SYSVSEM
+                (self.core.process.clone(), 0x5_0f00 | TID_WORD | set_tls, 0)
+            } else {
+                let vfork = if request.vfork { 0x4000 } else { 0 };
+                let process = ProcessCore::new(space.clone(), self.platform.fresh_nonce(), 0);
+                (process, VM | vfork | PARENT | TID_WORD | set_tls | SIGCHLD, 2)
+            };
+            let core = match self.platform.make_core(place.index, place.local, &process, !request.thread) {
+                Ok(core) => core,
+                Err(errno) => {
+                    space.release(place.local);
+                    return Err(errno);
+                }
+            };
+            (core, flags, place.new_batch, role)
+        } else {
+            let (process, index) = self.platform.forked(self.core.local)?;
+            let core = self.platform.make_core(index, self.core.local, &process, true)?;
+            self.platform.pending.lock().insert(process.nonce, core.clone());
+            (core, PARENT | SIGCHLD, Some(index - self.core.local % slot::layout::BATCH as u32), 1)
+        };
+        let this = SLOT_VA + u64::from(core.local) * SLOT_SIZE;
+        let stack = STACK_VA + (u64::from(core.local) + 1) * STACK_SIZE - 256;
+        let set_tid = request.set_child_tid.unwrap_or(0);
+        let tid = request.tid as u32 as u64;
+        core.slot.prepare(core.index, this, stack, core.process.nonce);
+        core.slot.set_regs(request.regs.to_array());
+        core.slot.set_answer(action::REGS, 0, [0, 0, 0, 0, set_tid, tid, 0, role], 0);
+        {
+            let mut announced = self.core.announced.lock();
+            announced.clone = Some(if role == 1 { (flags, 0, 0) } else { (flags, stack, this + 8) });
+            announced.batch = match (role, new_batch) {
+                (1, _) | (_, None) => None,
+                (_, Some(first)) => {
+                    let start = core.local / slot::layout::BATCH as u32 * slot::layout::BATCH as u32;
+                    Some((SLOT_VA + u64::from(start) * SLOT_SIZE, first))
+                }
+            };
+        }
+        self.platform.add_core(&core);
+        let batch = new_batch.map_or(u64::MAX, u64::from);
+        let a = [flags, u64::from(core.local), u64::from(core.process.nonce), tls, set_tid, tid, batch, role];
+        self.publish(action::CLONE, 0, a, 0, &[]);
+        Ok(GuestThread::new(self.platform.clone(), core))
+    }
+
+    /// Ends this thread of several: its shim walks the robust list, clears the tid word and wakes it. The
+    /// host's leader only seems to end, since memory is reached through it.
+    pub fn exit_thread(
+        mut self,
+        clear_child_tid: Option<u64>,
+        robust_list: Option<(u64, u64)>,
+        tid: i32,
+        code: i32,
+    ) {
+        self.flush();
+        let leader = self.core.tid.load(Ordering::Relaxed) == self.core.process.pid();
+        self.parked = leader;
+        let head = robust_list.map_or(0, |(head, _)| head);
+        let a =
+            [clear_child_tid.unwrap_or(0), head, tid as u32 as u64, code as u64, u64::from(leader), 0, 0, 0];
+        self.publish(action::EXIT, 0, a, 0, &[]);
+    }
+
+    /// The way to reach it from elsewhere.
+    pub fn handle(&self) -> Arc<ThreadHandle> {
+        Arc::new(ThreadHandle { core: self.core.clone() })
+    }
+    /// Its memory.
+    pub fn address_space(&self) -> Arc<AddressSpace> {
+        self.space.clone()
+    }
+
+    /// Writes the answer and lets the shim go on.
+    fn publish(&mut self, action: u32, ret: i64, a: [u64; 8], count: u32, out: &[Record]) {
+        self.core.slot.set_answer(action, ret, a, count);
+        self.core.slot.set_out(out);
+        self.request = None;
+        let notification = {
+            let mut state = self.core.state.lock();
+            state.phase = Phase::Guest;
+            self.core.slot.state().store(slot::state::DONE, Ordering::SeqCst);
+            state.notification.take()
+        };
+        if let Some(id) = notification {
+            WOKE_PARKED.set(true);
+            // If the thread has died there is nobody to tell.
+            let _ = host::notify::answer(self.platform.listener(), id, 0);
+        }
+        if self.core.interrupted.swap(false, Ordering::SeqCst) {
+            send_interrupt(&self.core);
+        }
+    }
+}
+
+impl Drop for GuestThread {
+    fn drop(&mut self) {
+        self.platform.pending.lock().remove(&self.core.process.nonce);
+        if self.parked {
+            return;
+        }
+        if self.core.owns_process && self.core.process.pid() == 0 && !self.core.process.is_gone() {
+            // A child that never came up.
+            self.core.process.kill();
+        }
+        self.platform.remove_core(&self.core);
+    }
+}

@@ -1,0 +1,133 @@
+//! What passes between the kernel and a guest thread: registers, exits, native operations.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// General registers of a guest thread at an exit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the registers of x86-64")]
+pub struct Regs {
+    pub rax: u64,
+    pub rbx: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub rbp: u64,
+    pub rsp: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rip: u64,
+    pub rflags: u64,
+}
+
+/// A fault of guest code as the host's siginfo and ucontext tell it.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "named in sigaction(2)")]
+pub struct Fault {
+    pub signo: i32,
+    pub code: i32,
+    pub addr: u64,
+    pub trapno: u64,
+    pub error: u64,
+    pub cr2: u64,
+}
+
+/// Why a guest thread came back.
+#[derive(Clone, Copy, Debug)]
+pub enum Exit {
+    /// A system call: number in rax, arguments in their registers.
+    Syscall,
+    /// A fault.
+    Fault(Fault),
+    /// Interrupted by `ThreadHandle::interrupt`.
+    Interrupted,
+    /// The native operations asked for are done: the last result, or the first negative errno.
+    NativeDone(i64),
+    /// The host thread is gone.
+    Gone(i32),
+}
+
+/// Something that only the stub itself can do to its memory.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "as in the man pages of the calls")]
+pub enum NativeOp {
+    Mmap { addr: u64, len: u64, prot: u32, flags: u32, file: Option<(Arc<OwnedFd>, u64)> },
+    Munmap { addr: u64, len: u64 },
+    Mprotect { addr: u64, len: u64, prot: u32 },
+    Mremap { addr: u64, old_len: u64, new_len: u64, flags: u32, new_addr: u64 },
+    Madvise { addr: u64, len: u64, advice: u32 },
+    Copy { addr: u64, bytes: Vec<u8> },
+    Zero { addr: u64, len: u64 },
+    SetFsBase { base: u64 },
+    FutexWake { addr: u64, count: u32 },
+}
+
+/// A new guest thread or process.
+#[derive(Clone, Debug)]
+pub struct CloneRequest {
+    /// A thread of the same process.
+    pub thread: bool,
+    /// Shares the address space (thread or vfork).
+    pub share_memory: bool,
+    /// The parent sleeps until the child's stub has gone.
+    pub vfork: bool,
+    /// What the child starts with.
+    pub regs: Regs,
+    /// FS base for the child.
+    pub tls: Option<u64>,
+    /// Guest thread id of the child.
+    pub tid: i32,
+    /// The child writes its id here before it runs.
+    pub set_child_tid: Option<u64>,
+}
+
+/// A signal frame to be pushed by the shim.
+#[derive(Clone, Debug)]
+pub struct SignalFrame {
+    /// Where `bytes` go.
+    pub sp: u64,
+    /// The frame as Linux builds it.
+    pub bytes: Vec<u8>,
+    /// Where the host frame's extended state is copied to.
+    pub fpstate: Option<u64>,
+    /// Registers to start the handler with.
+    pub regs: Regs,
+}
+
+impl Regs {
+    /// From the order of `slot::reg`.
+    pub(crate) fn from_array(r: &[u64; slot::reg::COUNT]) -> Regs {
+        let [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags] = *r;
+        Regs { rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags }
+    }
+    /// In the order of `slot::reg`.
+    pub(crate) fn to_array(self) -> [u64; slot::reg::COUNT] {
+        [
+            self.rax,
+            self.rbx,
+            self.rcx,
+            self.rdx,
+            self.rsi,
+            self.rdi,
+            self.rbp,
+            self.rsp,
+            self.r8,
+            self.r9,
+            self.r10,
+            self.r11,
+            self.r12,
+            self.r13,
+            self.r14,
+            self.r15,
+            self.rip,
+            self.rflags,
+        ]
+    }
+}

@@ -1,0 +1,200 @@
+//! New host threads and processes, and the end of threads.
+
+use core::arch::asm;
+
+use slot::layout::{BATCH, SLOT_SIZE, SLOTS_FD, STACK_SIZE, STACK_VA};
+use slot::{Slot, action};
+
+use crate::sys::{self, nr};
+use crate::{entry, slot_at};
+
+/// Which side of a clone this is.
+pub enum Outcome {
+    /// The caller, with the host's result.
+    Parent(i64),
+    /// The new process; its slot holds its registers.
+    Child,
+}
+
+/// Values of `a[7]` of the CLONE action.
+const THREAD: u64 = 0;
+
+/// Maps the slots of one batch of this process.
+pub fn map_slots(first_index: u64, file_index: u64, nonce: u64) -> i64 {
+    let at = slot_at(first_index) as u64;
+    let len = BATCH as u64 * SLOT_SIZE;
+    let fd = SLOTS_FD as u64 | nonce << 32;
+    let ret = sys::syscall6(nr::MMAP, at, len, 3, 0x11, fd, file_index * SLOT_SIZE);
+    if ret > 0 {
+        // MADV_DONTFORK: a child must not see its parent's slots.
+        sys::syscall3(nr::MADVISE, at, len, 10);
+    }
+    ret
+}
+
+/// Carries out the CLONE action in the slot.
+///
+/// a: 0 host flags, 1 index of the child's slot in its process, 2 nonce, 3 tls, 4 set_child_tid,
+/// 5 guest tid, 6 file index of the batch to map (or -1), 7 kind.
+pub fn clone(slot: *mut Slot) -> Outcome {
+    // SAFETY: plain reads of our own slot.
+    let a = unsafe { (*slot).a };
+    if a[7] == THREAD {
+        let batch = BATCH as u64;
+        // SAFETY: plain read of our own slot.
+        let own = u64::from(unsafe { (*slot).index });
+        if a[6] != u64::MAX && map_slots(a[1] / batch * batch, a[6], own) < 0 {
+            return Outcome::Parent(-12);
+        }
+        return Outcome::Parent(thread(own, a[0], slot_at(a[1]), a[3]));
+    }
+    fork(slot, &a)
+}
+
+fn fork(slot: *mut Slot, a: &[u64; 8]) -> Outcome {
+    // SAFETY: plain read of our own slot.
+    let own = u64::from(unsafe { (*slot).index });
+    let ret = sys::syscall6(nr::CLONE, a[0], 0, 0, 0, 0, own);
+    if ret != 0 {
+        return Outcome::Parent(ret);
+    }
+    // The child: no slot is mapped here until this call.
+    let batch = BATCH as u64;
+    if map_slots(a[1] / batch * batch, a[6], a[2]) < 0 {
+        sys::exit_process();
+    }
+    set_child_tid(a[4], a[5]);
+    Outcome::Child
+}
+
+fn set_child_tid(at: u64, tid: u64) {
+    if at != 0 {
+        // SAFETY: the store survives bad addresses, as Linux's does.
+        unsafe { sys::shim_store32(at, tid as u32) };
+    }
+}
+
+/// The host's clone of a thread (or a vfork child) that starts on its own shim stack.
+fn thread(own: u64, flags: u64, child: *mut Slot, tls: u64) -> i64 {
+    let ret: i64;
+    // SAFETY: the child's slot and stack were prepared by the kernel process; nobody else uses them.
+    unsafe {
+        let stack = (*child).stack;
+        let tid_word = (&raw mut (*child).host_tid) as u64;
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "wrgsbase r12",
+            "mov rdi, r12",
+            "xor ebp, ebp",
+            "call {start}",
+            "hlt",
+            "2:",
+            start = sym thread_start,
+            inlateout("rax") nr::CLONE as i64 => ret,
+            in("rdi") flags,
+            in("rsi") stack,
+            in("rdx") 0u64,
+            in("r10") tid_word,
+            in("r8") tls,
+            in("r9") own,
+            in("r12") child,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    ret
+}
+
+/// The first thing a new thread does.
+extern "C" fn thread_start(slot: *mut Slot) -> ! {
+    prepare_thread(slot);
+    // SAFETY: plain reads of our own slot.
+    unsafe {
+        set_child_tid((*slot).a[4], (*slot).a[5]);
+        if (*slot).a[7] != THREAD {
+            // A vfork child rings once, so that the kernel process knows its host process.
+            sys::syscall3(u64::from(slot::layout::NR_DOORBELL), u64::from((*slot).index), crate::nonce(slot), 1);
+        }
+        (*slot).action = action::REGS;
+    }
+    entry::retrap()
+}
+
+/// Signal stack and mask of a thread: handlers inherit a blocked mask to threads they make.
+pub fn prepare_thread(slot: *mut Slot) {
+    let index = (slot as u64 - slot::layout::SLOT_VA) / SLOT_SIZE;
+    let stack: [u64; 3] = [STACK_VA + index * STACK_SIZE, 0, STACK_SIZE];
+    sys::syscall3(nr::SIGALTSTACK, stack.as_ptr() as u64, 0, 0);
+    let mask = 0u64;
+    sys::syscall6(nr::RT_SIGPROCMASK, 2, core::ptr::from_ref(&mask) as u64, 0, 8, 0, 0);
+}
+
+/// Carries out the EXIT action: robust futexes, the tid word, the end.
+pub fn exit(slot: *mut Slot) -> ! {
+    // SAFETY: plain reads of our own slot.
+    let a = unsafe { (*slot).a };
+    if a[1] != 0 {
+        robust_list(a[1], a[2] as u32);
+    }
+    if a[0] != 0 {
+        set_zero_and_wake(a[0]);
+    }
+    if a[4] != 0 {
+        // The host's leader stays: the memory of its threads is reached through it. Never answered.
+        crate::request(slot);
+    }
+    loop {
+        sys::syscall3(nr::EXIT, a[3], 0, 0);
+    }
+}
+
+fn set_zero_and_wake(at: u64) {
+    // SAFETY: the store survives bad addresses.
+    if unsafe { sys::shim_store32(at, 0) } == 0 {
+        sys::syscall3(nr::FUTEX, at, 1, 1);
+    }
+}
+
+fn load64(at: u64) -> Option<u64> {
+    let mut value = 0u64;
+    // SAFETY: the copy survives bad addresses.
+    (unsafe { sys::shim_copy((&raw mut value) as u64, at, 8) } == 0).then_some(value)
+}
+
+/// Marks the futexes that the dying thread holds: set_robust_list(2).
+fn robust_list(head: u64, tid: u32) {
+    let Some(mut entry) = load64(head) else { return };
+    let Some(offset) = load64(head.wrapping_add(8)) else { return };
+    let pending = load64(head.wrapping_add(16)).unwrap_or(0);
+    let mut left = 2048;
+    while entry & !1 != head && left > 0 {
+        let next = load64(entry & !1);
+        if entry != pending {
+            owner_died((entry & !1).wrapping_add(offset), tid);
+        }
+        let Some(next) = next else { return };
+        entry = next;
+        left -= 1;
+    }
+    if pending & !1 != 0 {
+        owner_died((pending & !1).wrapping_add(offset), tid);
+    }
+}
+
+fn owner_died(futex: u64, tid: u32) {
+    const WAITERS: u32 = 0x8000_0000;
+    const OWNER_DIED: u32 = 0x4000_0000;
+    const TID_MASK: u32 = 0x3fff_ffff;
+    let mut value = 0u32;
+    // SAFETY: the copy survives bad addresses.
+    if futex % 4 != 0 || unsafe { sys::shim_copy((&raw mut value) as u64, futex, 4) } != 0 || value & TID_MASK != tid {
+        return;
+    }
+    // The word is readable; a write to a read-only page ends this dying thread's process, as it harms only itself.
+    // SAFETY: the store survives bad addresses.
+    if unsafe { sys::shim_store32(futex, (value & WAITERS) | OWNER_DIED) } == 0 && value & WAITERS != 0 {
+        sys::syscall3(nr::FUTEX, futex, 1, 1);
+    }
+}

@@ -1,0 +1,68 @@
+//! Native operations: what only the stub itself can do to its memory.
+
+use core::arch::asm;
+
+use slot::layout::{DATA_SIZE, FILE_FD};
+use slot::{Op, Slot, op};
+
+use crate::data_of;
+use crate::sys::{self, nr};
+
+/// Does the operations in the slot's data up to the first failure; the last result.
+pub fn batch(slot: *mut Slot) -> i64 {
+    // SAFETY: plain read of our own slot.
+    let count = unsafe { (*slot).count } as usize;
+    let mut ret = 0;
+    let mut i = 0;
+    while i < count && i < DATA_SIZE / core::mem::size_of::<Op>() {
+        // SAFETY: within the data area of the mapped slot.
+        let op = unsafe { *(data_of(slot) as *const Op).add(i) };
+        ret = run(slot, &op);
+        if ret < 0 && ret > -4096 {
+            return ret;
+        }
+        i += 1;
+    }
+    ret
+}
+
+/// Does the first operation.
+pub fn one(slot: *mut Slot) -> i64 {
+    // SAFETY: within the data area of the mapped slot.
+    let op = unsafe { *(data_of(slot) as *const Op) };
+    run(slot, &op)
+}
+
+fn run(slot: *mut Slot, op: &Op) -> i64 {
+    let a = &op.args;
+    match op.kind {
+        op::MMAP => {
+            let ret = sys::syscall6(nr::MMAP, a[0], a[1], a[2], a[3], a[4], a[5]);
+            // The kernel process put the file in for this one mapping.
+            let fd = a[4] as u32;
+            if a[3] & 0x20 == 0 && fd >= FILE_FD as u32 {
+                sys::syscall3(nr::CLOSE, u64::from(fd), 0, 0);
+            }
+            ret
+        }
+        op::MUNMAP => sys::syscall3(nr::MUNMAP, a[0], a[1], 0),
+        op::MPROTECT => sys::syscall3(nr::MPROTECT, a[0], a[1], a[2]),
+        op::MREMAP => sys::syscall6(nr::MREMAP, a[0], a[1], a[2], a[3], a[4], 0),
+        op::MADVISE => sys::syscall3(nr::MADVISE, a[0], a[1], a[2]),
+        op::COPY => {
+            // SAFETY: the copy survives bad addresses.
+            if unsafe { sys::shim_copy(a[0], data_of(slot) + a[2], a[1]) } == 0 { 0 } else { -14 }
+        }
+        op::ZERO => {
+            // SAFETY: the store survives bad addresses.
+            if unsafe { sys::shim_zero(a[0], a[1]) } == 0 { 0 } else { -14 }
+        }
+        op::SET_FS => {
+            // SAFETY: the FS base is the guest's; the shim does not use it.
+            unsafe { asm!("wrfsbase {}", in(reg) a[0]) };
+            0
+        }
+        op::FUTEX_WAKE => sys::syscall3(nr::FUTEX, a[0], 1, a[1]),
+        _ => -38,
+    }
+}

@@ -1,0 +1,221 @@
+//! Host signal handlers of the shim: trapped calls, faults, interrupts; and going back with a frame.
+
+use core::sync::atomic::Ordering;
+
+use slot::layout::NR_RETRAP;
+use slot::{Slot, action, kind, reg, via};
+
+use crate::sys;
+use crate::{Todo, clone, current_by_stack, data_of, entry, serve};
+
+/// `struct ucontext` of x86-64 as the host lays it out.
+#[repr(C)]
+pub struct UContext {
+    flags: u64,
+    link: u64,
+    stack: [u64; 3],
+    gregs: [u64; 23],
+    fpstate: u64,
+    reserved: [u64; 8],
+    mask: u64,
+}
+
+/// The head of `siginfo_t`.
+#[repr(C)]
+pub struct SigInfo {
+    signo: i32,
+    errno: i32,
+    code: i32,
+    pad: i32,
+    addr: u64,
+}
+
+const G_RAX: usize = 13;
+const G_RIP: usize = 16;
+const G_ERR: usize = 19;
+const G_TRAPNO: usize = 20;
+const G_CR2: usize = 22;
+
+/// Where the host keeps each of `slot::reg` in the frame.
+const ORDER: [usize; reg::COUNT] = [13, 11, 14, 12, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17];
+
+unsafe fn save(slot: *mut Slot, frame: *mut UContext) {
+    // SAFETY: the frame is the host's, the slot ours.
+    unsafe {
+        let mut i = 0;
+        while i < reg::COUNT {
+            *(&raw mut (*slot).regs).cast::<u64>().add(i) = *(&raw const (*frame).gregs).cast::<u64>().add(*ORDER.as_ptr().add(i));
+            i += 1;
+        }
+        (*slot).xstate_size = xstate_size((*frame).fpstate);
+    }
+}
+
+unsafe fn load(slot: *mut Slot, frame: *mut UContext) {
+    // SAFETY: the frame is the host's, the slot ours.
+    unsafe {
+        let mut i = 0;
+        while i < reg::COUNT {
+            *(&raw mut (*frame).gregs).cast::<u64>().add(*ORDER.as_ptr().add(i)) = *(&raw const (*slot).regs).cast::<u64>().add(i);
+            i += 1;
+        }
+        (*frame).mask = 0;
+    }
+}
+
+/// Bytes of extended state in a host frame, with its end mark.
+unsafe fn xstate_size(fpstate: u64) -> u32 {
+    if fpstate == 0 {
+        return 0;
+    }
+    // SAFETY: the host wrote the software-reserved bytes at offset 464.
+    let (magic, size) = unsafe { (*((fpstate + 464) as *const u32), *((fpstate + 468) as *const u32)) };
+    if magic == 0x4650_5853 { size } else { 512 }
+}
+
+/// Ends a request that came with a host frame.
+unsafe fn finish(slot: *mut Slot, frame: *mut UContext, mut todo: Todo) {
+    loop {
+        // SAFETY: the frame is the host's, the slot ours.
+        unsafe {
+            match todo {
+                Todo::Return(ret) => {
+                    if (*slot).kind == kind::SYSCALL || (*slot).kind == kind::NATIVE_DONE {
+                        (*frame).gregs[G_RAX] = ret as u64;
+                    }
+                    return;
+                }
+                Todo::Frame => {}
+            }
+            let a = (*slot).a;
+            match (*slot).action {
+                action::FRAME => {
+                    let mut bad = sys::shim_copy(a[0], data_of(slot), a[1]);
+                    if a[2] != 0 && bad == 0 {
+                        bad = sys::shim_copy(a[2], (*frame).fpstate, u64::from(xstate_size((*frame).fpstate)));
+                    }
+                    if bad != 0 {
+                        // Tell it as a fault of the kernel's making; registers stay as the handler's.
+                        (*slot).fault = [11, 0x80, a[0], 14, 6, a[0]];
+                        todo = serve(slot, kind::FAULT, via::SIGNAL);
+                        continue;
+                    }
+                }
+                action::SIGRETURN => restore_xstate(frame, a[0]),
+                _ => {}
+            }
+            load(slot, frame);
+            return;
+        }
+    }
+}
+
+/// Takes the extended state from a frame in guest memory; the host checks it at its own sigreturn.
+unsafe fn restore_xstate(frame: *mut UContext, from: u64) {
+    // SAFETY: copies survive bad addresses; the host's frame is written within its size.
+    unsafe {
+        let size = xstate_size((*frame).fpstate);
+        if from == 0 || size == 0 {
+            return;
+        }
+        let mut head = [0u32; 2];
+        if sys::shim_copy(head.as_mut_ptr() as u64, from + 464, 8) != 0 {
+            return;
+        }
+        let whole = head[0] == 0x4650_5853 && head[1] == size;
+        // Without the mark only the legacy part counts, as in Linux.
+        let len = if whole { u64::from(size) } else { 464 };
+        sys::shim_copy((*frame).fpstate, from, len);
+    }
+}
+
+/// SIGSYS: a trapped call.
+pub extern "C" fn on_sigsys(_signo: i32, _info: *mut SigInfo, frame: *mut UContext) {
+    let slot = current_by_stack();
+    // SAFETY: the frame is the host's, the slot ours.
+    unsafe {
+        let rip = (*frame).gregs[G_RIP];
+        let number = (*frame).gregs[G_RAX];
+        if number == u64::from(NR_RETRAP) && entry::in_shim(rip) {
+            (*slot).kind = kind::INTERRUPTED;
+            (*slot).xstate_size = xstate_size((*frame).fpstate);
+            finish(slot, frame, Todo::Frame);
+            return;
+        }
+        if entry::in_shim(rip) {
+            // An operation of the shim that the filter does not let pass.
+            (*frame).gregs[G_RAX] = -1i64 as u64;
+            return;
+        }
+        save(slot, frame);
+        (*slot).site = 0;
+        let todo = serve(slot, kind::SYSCALL, via::SIGNAL);
+        // A child of fork runs on with its own copy of the frame, but in another slot object.
+        finish(slot, frame, todo);
+    }
+}
+
+/// SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP.
+pub extern "C" fn on_fault(signo: i32, info: *mut SigInfo, frame: *mut UContext) {
+    // SAFETY: the frame and siginfo are the host's, the slot ours.
+    unsafe {
+        let rip = (*frame).gregs[G_RIP];
+        if let Some(next) = sys::fixup(rip) {
+            (*frame).gregs[G_RIP] = next;
+            return;
+        }
+        let slot = current_by_stack();
+        save(slot, frame);
+        (*slot).fault = [
+            signo as u64,
+            (*info).code as u32 as u64,
+            (*info).addr,
+            (*frame).gregs[G_TRAPNO],
+            (*frame).gregs[G_ERR],
+            (*frame).gregs[G_CR2],
+        ];
+        let todo = serve(slot, kind::FAULT, via::SIGNAL);
+        finish(slot, frame, todo);
+    }
+}
+
+/// The kernel's interrupt.
+pub extern "C" fn on_interrupt(_signo: i32, _info: *mut SigInfo, frame: *mut UContext) {
+    let slot = current_by_stack();
+    // SAFETY: the frame is the host's, the slot ours.
+    unsafe {
+        let rip = (*frame).gregs[G_RIP];
+        if entry::in_shim(rip) {
+            (*slot).intr.store(1, Ordering::Relaxed);
+            if let Some(start) = entry::exit_stretch(rip) {
+                (*frame).gregs[G_RIP] = start;
+            }
+            return;
+        }
+        save(slot, frame);
+        let todo = serve(slot, kind::INTERRUPTED, via::SIGNAL);
+        finish(slot, frame, todo);
+    }
+}
+
+/// Installs the handlers and the signal stack of the first thread.
+pub fn install(slot: *mut Slot) {
+    clone::prepare_thread(slot);
+    const SIGINFO: u64 = 4;
+    const RESTORER: u64 = 0x0400_0000;
+    const ONSTACK: u64 = 0x0800_0000;
+    const RESTART: u64 = 0x1000_0000;
+    const NODEFER: u64 = 0x4000_0000;
+    let restorer = entry::shim_restorer as *const () as u64;
+    // Interrupts wait while another handler runs.
+    let mask = 1u64 << (slot::layout::SIG_INTERRUPT - 1);
+    let set = |signo: u64, handler: u64, flags: u64| {
+        let action = [handler, SIGINFO | RESTORER | ONSTACK | flags, restorer, mask];
+        sys::syscall6(sys::nr::RT_SIGACTION, signo, action.as_ptr() as u64, 0, 8, 0, 0);
+    };
+    set(31, on_sigsys as *const () as u64, NODEFER);
+    set(slot::layout::SIG_INTERRUPT as u64, on_interrupt as *const () as u64, RESTART);
+    for signo in [4, 5, 7, 8, 11] {
+        set(signo, on_fault as *const () as u64, NODEFER);
+    }
+}

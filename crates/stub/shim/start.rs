@@ -1,0 +1,117 @@
+//! The zygote: sets up the shim, installs the filter, then forks clean processes on demand.
+
+use core::arch::asm;
+use core::sync::atomic::Ordering;
+
+use slot::layout::{
+    CONTROL_FD, CONTROL_VA, SHIM_VA, DATA_SIZE, MAX_THREADS, STACK_SIZE, STACK_VA, TABLE_OFFSET, TABLE_SIZE, TABLE_VA,
+    TRAMPOLINE_OFFSET, TRAMPOLINE_SIZE, TRAMPOLINE_VA,
+};
+use slot::{action, kind, via};
+
+use crate::sys::{self, nr};
+use crate::{Todo, clone, data_of, entry, serve, signal, slot_at};
+
+/// Where the zygote reports how far it is, in `fault` of its slot before any guest code exists.
+const READY: u64 = 77;
+
+/// Runs on the host's initial stack.
+#[unsafe(no_mangle)]
+extern "C" fn stub_start(stack: *const u64) -> ! {
+    let shared_ro = |at: u64, len: u64, prot: u64, offset: u64| {
+        sys::syscall6(nr::MMAP, at, len, prot, 0x11, CONTROL_FD as u64, offset);
+    };
+    shared_ro(CONTROL_VA, 0x1000, 1, 0);
+    shared_ro(TABLE_VA, TABLE_SIZE, 1, TABLE_OFFSET);
+    shared_ro(TRAMPOLINE_VA, TRAMPOLINE_SIZE, 5, TRAMPOLINE_OFFSET);
+    // Private, anonymous, fixed, no reserve.
+    sys::syscall6(nr::MMAP, STACK_VA, MAX_THREADS as u64 * STACK_SIZE, 3, 0x4032, u64::MAX, 0);
+    reserve_gaps();
+    clone::map_slots(0, 0, 0);
+    let slot = slot_at(0);
+    signal::install(slot);
+    // SAFETY: the slot is mapped; the kernel process has filled in its head and the filter.
+    unsafe {
+        asm!("wrgsbase {}", in(reg) slot);
+        const PR_SET_NO_NEW_PRIVS: u64 = 38;
+        const PR_SET_DUMPABLE: u64 = 4;
+        sys::syscall6(nr::PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0);
+        // a: 0 number of filter instructions, 1 flags of seccomp(2), 2 undumpable.
+        let a = (*slot).a;
+        let program: [u64; 2] = [a[0], data_of(slot)];
+        if a[0] as usize * 8 > DATA_SIZE {
+            sys::exit_process();
+        }
+        if a[2] != 0 {
+            sys::syscall6(nr::PRCTL, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
+        }
+        let listener = sys::syscall3(nr::SECCOMP, 1, a[1], program.as_ptr() as u64);
+        (*slot).native_ret = listener;
+        (*slot).fault[0] = vdso(stack);
+        (*slot).fault[1] = entry::shim_entry as *const () as u64;
+        (*slot).intr.store(READY as u32, Ordering::SeqCst);
+        while (*slot).intr.load(Ordering::SeqCst) == READY as u32 {
+            sys::syscall3(nr::SCHED_YIELD, 0, 0, 0);
+        }
+        sys::syscall3(nr::CLOSE, listener as u64, 0, 0);
+    }
+    zygote()
+}
+
+/// Takes what lies between the shim's parts, so that no mapping of the guest lands there.
+fn reserve_gaps() {
+    let gaps = [
+        (SHIM_VA + 0x1_0000, CONTROL_VA),
+        (CONTROL_VA + 0x1000, TRAMPOLINE_VA),
+        (TRAMPOLINE_VA + TRAMPOLINE_SIZE, STACK_VA),
+        (STACK_VA + MAX_THREADS as u64 * STACK_SIZE, 0x7e03_0000_0000),
+    ];
+    for (from, to) in gaps {
+        // No access; private, anonymous, no reserve, fixed but replacing nothing.
+        sys::syscall6(nr::MMAP, from, to - from, 0, 0x10_4022, u64::MAX, 0);
+    }
+}
+
+/// Address of the vDSO from the auxiliary vector on the initial stack.
+unsafe fn vdso(stack: *const u64) -> u64 {
+    const AT_SYSINFO_EHDR: u64 = 33;
+    // SAFETY: the host lays out argc, argv, 0, envp, 0, pairs, 0.
+    unsafe {
+        let mut at = stack.add(*stack as usize + 2);
+        while *at != 0 {
+            at = at.add(1);
+        }
+        at = at.add(1);
+        while *at != 0 {
+            if *at == AT_SYSINFO_EHDR {
+                return *at.add(1);
+            }
+            at = at.add(2);
+        }
+        0
+    }
+}
+
+fn zygote() -> ! {
+    let slot = slot_at(0);
+    loop {
+        // CLONE actions are answered inside `serve`; only the child comes out of it.
+        let todo = serve(slot, kind::ZYGOTE, via::SHIM);
+        if let Todo::Frame = todo {
+            // SAFETY: plain read of our own slot.
+            if unsafe { (*slot).action } == action::REGS {
+                child();
+            }
+        }
+    }
+}
+
+/// A clean process: waits for its program.
+fn child() -> ! {
+    let slot = slot_at(0);
+    loop {
+        if let Todo::Frame = serve(slot, kind::STARTED, via::SHIM) {
+            entry::retrap();
+        }
+    }
+}
