@@ -115,6 +115,7 @@ syscalls! {
     0 read wait crate::file_io::read, 3, Full, "";
     1 write wait crate::file_io::write, 3, Full, "";
     3 close sync crate::file_io::close, 1, Full, "";
+    7 poll wait crate::poll::poll, 3, Full, "";
     8 lseek sync crate::file_io::lseek, 3, Full, "";
     9 mmap wait crate::mm::mmap, 6, Full, "";
     12 brk wait crate::mm::brk, 1, Full, "";
@@ -127,6 +128,7 @@ syscalls! {
     19 readv wait crate::file_io::readv, 3, Full, "";
     20 writev wait crate::file_io::writev, 3, Full, "";
     22 pipe sync crate::pipe::pipe, 1, Full, "";
+    23 select wait crate::select::select, 5, Full, "";
     32 dup sync crate::file_io::dup, 1, Full, "";
     33 dup2 sync crate::file_io::dup2, 2, Full, "";
     34 pause wait crate::signal::mask::pause, 0, Full, "";
@@ -195,6 +197,8 @@ syscalls! {
     231 exit_group sync crate::exit::exit_group, 1, Full, "";
     234 tgkill sync crate::signal::send::tgkill, 3, Full, "";
     247 waitid wait crate::wait::waitid, 5, Full, "";
+    270 pselect6 wait crate::select::pselect6, 6, Full, "";
+    271 ppoll wait crate::poll::ppoll, 5, Full, "";
     273 set_robust_list sync crate::process::set_robust_list, 2, Full, "";
     274 get_robust_list sync crate::process::get_robust_list, 3, Full, "";
     292 dup3 sync crate::file_io::dup3, 3, Full, "";
