@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod cpu_time;
+pub mod epoll;
 pub mod exit;
 pub mod fd_table;
 pub mod fs_context;

@@ -9,6 +9,7 @@ pub mod clone;
 pub mod context;
 pub mod credentials;
 pub mod elf;
+pub mod epoll;
 pub mod error;
 pub mod exit;
 pub mod fcntl;

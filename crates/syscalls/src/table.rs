@@ -184,6 +184,7 @@ syscalls! {
     186 gettid sync crate::process::gettid, 0, Full, "";
     200 tkill sync crate::signal::send::tkill, 2, Full, "";
     201 time sync crate::time::time, 1, Full, "";
+    213 epoll_create sync crate::epoll::epoll_create, 1, Full, "";
     218 set_tid_address sync crate::process::set_tid_address, 1, Full, "";
     222 timer_create sync crate::timers::timer_create, 3, Full, "";
     223 timer_settime sync crate::timers::timer_settime, 4, Full, "";
@@ -195,12 +196,16 @@ syscalls! {
     229 clock_getres sync crate::time::clock_getres, 2, Full, "";
     230 clock_nanosleep wait crate::time::clock_nanosleep, 4, Full, "";
     231 exit_group sync crate::exit::exit_group, 1, Full, "";
+    232 epoll_wait wait crate::epoll::epoll_wait, 4, Full, "";
+    233 epoll_ctl sync crate::epoll::epoll_ctl, 4, Full, "";
     234 tgkill sync crate::signal::send::tgkill, 3, Full, "";
     247 waitid wait crate::wait::waitid, 5, Full, "";
     270 pselect6 wait crate::select::pselect6, 6, Full, "";
     271 ppoll wait crate::poll::ppoll, 5, Full, "";
     273 set_robust_list sync crate::process::set_robust_list, 2, Full, "";
     274 get_robust_list sync crate::process::get_robust_list, 3, Full, "";
+    281 epoll_pwait wait crate::epoll::epoll_pwait, 6, Full, "";
+    291 epoll_create1 sync crate::epoll::epoll_create1, 1, Full, "";
     292 dup3 sync crate::file_io::dup3, 3, Full, "";
     293 pipe2 sync crate::pipe::pipe2, 2, Partial, "O_NOTIFICATION_PIPE is missing";
     295 preadv wait crate::file_io::preadv, 5, Full, "";
@@ -213,4 +218,5 @@ syscalls! {
     424 pidfd_send_signal sync crate::signal::send::pidfd_send_signal, 4, Full, "";
     435 clone3 boxed crate::clone::clone3, 2, Full, "";
     436 close_range sync crate::file_io::close_range, 3, Full, "";
+    441 epoll_pwait2 wait crate::epoll::epoll_pwait2, 6, Full, "";
 }
