@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod cpu_time;
 pub mod epoll;
+pub mod eventfd;
 pub mod exit;
 pub mod fd_table;
 pub mod fs_context;
@@ -21,6 +22,7 @@ pub mod process;
 pub mod signal;
 pub mod terminal;
 pub mod thread;
+pub mod timerfd;
 pub mod timers;
 pub mod wait;
 

@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod elf;
 pub mod epoll;
 pub mod error;
+pub mod eventfd;
 pub mod exit;
 pub mod fcntl;
 pub mod file_io;

@@ -205,6 +205,11 @@ syscalls! {
     273 set_robust_list sync crate::process::set_robust_list, 2, Full, "";
     274 get_robust_list sync crate::process::get_robust_list, 3, Full, "";
     281 epoll_pwait wait crate::epoll::epoll_pwait, 6, Full, "";
+    283 timerfd_create sync crate::eventfd::timerfd_create, 2, Full, "";
+    284 eventfd sync crate::eventfd::eventfd, 1, Full, "";
+    286 timerfd_settime sync crate::eventfd::timerfd_settime, 4, Partial, "TFD_TIMER_CANCEL_ON_SET never cancels: the clock is the host's";
+    287 timerfd_gettime sync crate::eventfd::timerfd_gettime, 2, Full, "";
+    290 eventfd2 sync crate::eventfd::eventfd2, 2, Full, "";
     291 epoll_create1 sync crate::epoll::epoll_create1, 1, Full, "";
     292 dup3 sync crate::file_io::dup3, 3, Full, "";
     293 pipe2 sync crate::pipe::pipe2, 2, Partial, "O_NOTIFICATION_PIPE is missing";
