@@ -12,6 +12,11 @@ macro_rules! capabilities {
             /// Every capability in ascending order.
             pub const ALL: &[Capability] = &[$(Capability::$name,)*];
 
+            /// The capability of a bit number, if there is one.
+            pub fn from_number(number: u64) -> Option<Capability> {
+                Capability::ALL.get(usize::try_from(number).ok()?).copied()
+            }
+
             /// The name as OCI writes it, such as `CAP_CHOWN`.
             pub fn name(self) -> &'static str {
                 match self { $(Capability::$name => concat!("CAP_", stringify!($name)),)* }
@@ -48,6 +53,11 @@ impl CapabilitySet {
     /// With one added.
     pub fn with(self, cap: Capability) -> CapabilitySet {
         CapabilitySet(self.0 | (1 << cap as u8))
+    }
+
+    /// With one removed.
+    pub fn without(self, cap: Capability) -> CapabilitySet {
+        CapabilitySet(self.0 & !(1 << cap as u8))
     }
 
     /// What is in both.

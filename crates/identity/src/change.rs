@@ -247,6 +247,30 @@ impl Credentials {
         Ok(self.with_securebits(others | if keep { securebits::KEEP_CAPS } else { 0 }))
     }
 
+    /// `PR_CAPBSET_DROP`: `EPERM` without `CAP_SETPCAP`.
+    pub fn drop_bounding(&self, cap: Capability) -> Result<Credentials, Errno> {
+        if !self.capable(Capability::SETPCAP) {
+            return Err(Errno::EPERM);
+        }
+        Ok(Credentials { bounding: self.bounding.without(cap), ..self.clone() })
+    }
+
+    /// `PR_CAP_AMBIENT_RAISE`: `EPERM` unless it is permitted and inheritable.
+    pub fn raise_ambient(&self, cap: Capability) -> Result<Credentials, Errno> {
+        let allowed = self.permitted.has(cap)
+            && self.inheritable.has(cap)
+            && !self.secure(securebits::NO_CAP_AMBIENT_RAISE);
+        if !allowed {
+            return Err(Errno::EPERM);
+        }
+        Ok(Credentials { ambient: self.ambient.with(cap), ..self.clone() })
+    }
+
+    /// `PR_CAP_AMBIENT_LOWER` of these.
+    pub fn lower_ambient(&self, set: CapabilitySet) -> Credentials {
+        Credentials { ambient: CapabilitySet(self.ambient.0 & !set.0), ..self.clone() }
+    }
+
     pub(crate) fn with_securebits(&self, bits: u32) -> Credentials {
         Credentials { securebits: bits, keep_caps: bits & securebits::KEEP_CAPS != 0, ..self.clone() }
     }

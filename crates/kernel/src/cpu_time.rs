@@ -49,6 +49,15 @@ pub fn process_usage(process: &Process) -> Usage {
     }
 }
 
+/// The CPU that a thread ran on last; 0 if the host does not tell.
+pub fn last_cpu(thread: &Thread) -> u32 {
+    let Some((pid, tid)) = host_ids(thread) else { return 0 };
+    let text = host::proc_fs::read(&format!("{pid}/task/{tid}/stat")).unwrap_or_default();
+    // Field 39, of which the first two end with the name's parenthesis.
+    let field = text.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(39 - 3));
+    field.and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
 /// Spreads the exact total in the proportion of the ticks, as Linux itself does.
 fn split(total: u64, ticks: &Usage) -> Usage {
     let sum = u128::from(ticks.user_ns) + u128::from(ticks.system_ns);

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use executor::{Events, WaitQueue};
-use linux_abi::Errno;
+use linux_abi::fs::OpenFlags;
 use vfs::{FileOps, OpenFile};
 
 use crate::{Kernel, Process, Result};
@@ -39,8 +39,9 @@ pub fn process_of(file: &OpenFile) -> Option<Arc<Process>> {
     file.ops_as::<PidFd>().map(|p| p.process.clone())
 }
 
-/// A new pidfd.
-pub fn open(_kernel: &Arc<Kernel>, _process: &Arc<Process>, _nonblock: bool) -> Result<Arc<OpenFile>> {
-    // Needs the anonymous inodes that come with the name space.
-    Err(Errno::ENOSYS)
+/// A new open pidfd.
+pub fn open(_kernel: &Arc<Kernel>, process: &Arc<Process>, nonblock: bool) -> Result<Arc<OpenFile>> {
+    let nonblock = if nonblock { OpenFlags::NONBLOCK } else { OpenFlags::empty() };
+    let ops = Arc::new(PidFd { process: process.clone() });
+    Ok(OpenFile::anonymous(b"anon_inode:[pidfd]", 0o600, ops, OpenFlags::RDWR | nonblock))
 }

@@ -1,7 +1,7 @@
 //! A guest process (thread group) as others see it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use executor::{Events, WaitQueue};
@@ -100,6 +100,8 @@ pub struct Process {
     pub did_exec: AtomicBool,
     /// `PR_SET_CHILD_SUBREAPER`.
     pub child_subreaper: AtomicBool,
+    /// personality(2); kept over fork and exec.
+    pub personality: AtomicU32,
     /// CPU use of ended threads and of waited-for children.
     pub usage: Mutex<(Usage, Usage)>,
     /// oom_score_adj as /proc shows it.
@@ -139,6 +141,7 @@ impl Process {
             exit_status: Mutex::new(None),
             did_exec: AtomicBool::new(false),
             child_subreaper: AtomicBool::new(false),
+            personality: AtomicU32::new(0),
             usage: Mutex::default(),
             oom_score_adj: AtomicI32::new(0),
             timers: Mutex::default(),

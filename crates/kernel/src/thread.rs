@@ -9,6 +9,7 @@ use linux_abi::signal::SigInfo;
 use parking_lot::{Mutex, RwLock};
 use platform::ThreadHandle;
 
+use crate::scheduling::Scheduling;
 use crate::signal::{Pending, ThreadSignals};
 use crate::{FdTable, FsContext, Kernel, Mm, Process};
 
@@ -39,6 +40,8 @@ pub struct Thread {
     pub start_ns: u64,
     /// How many system calls it made.
     pub syscalls: AtomicU64,
+    /// How it wants to be scheduled.
+    pub scheduling: Mutex<Scheduling>,
     /// `PR_SET_PDEATHSIG`.
     pub parent_death_signal: std::sync::atomic::AtomicI32,
 }
@@ -78,6 +81,7 @@ impl Thread {
             sleeping: AtomicBool::new(false),
             start_ns: executor::monotonic_ns(),
             syscalls: AtomicU64::new(0),
+            scheduling: Mutex::default(),
             parent_death_signal: std::sync::atomic::AtomicI32::new(0),
         })
     }

@@ -243,13 +243,15 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
         let limits = *parent.limits.read();
         let process =
             Process::new(tid, cx.kernel().clone(), real_parent.as_ref(), parent.job(), limits, actions);
+        process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         process.exit_signal.store(exit_signal as i32, Ordering::Relaxed);
         process.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         process
     };
     let files = if flags.contains(CloneFlags::FILES) { cx.files() } else { cx.files().duplicate() };
     let fs = if flags.contains(CloneFlags::FS) { cx.fs() } else { cx.fs().duplicate() };
-    Thread::new(
+    let scheduling = cx.thread.scheduling.lock().inherited();
+    let thread = Thread::new(
         tid,
         process,
         ThreadParts {
@@ -260,5 +262,7 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
             comm: cx.thread.comm(),
             mask: cx.thread.signals.lock().mask,
         },
-    )
+    );
+    *thread.scheduling.lock() = scheduling;
+    thread
 }

@@ -85,7 +85,7 @@ pub fn rt_sigreturn(cx: &mut Cx<'_>) -> SysResult {
     };
     let registers = context.mcontext;
     // An address that only the kernel has, or that no program can have, would fault on the way out.
-    if registers.rip >= TASK_SIZE || registers.fpstate % 64 != 0 {
+    if registers.rip >= TASK_SIZE || !registers.fpstate.is_multiple_of(64) {
         return bad_frame(cx);
     }
     mask::set(cx.thread, context.sigmask);

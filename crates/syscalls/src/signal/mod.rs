@@ -4,4 +4,5 @@ pub mod action;
 pub mod deliver;
 mod frame;
 pub mod mask;
+pub mod receive;
 pub mod send;

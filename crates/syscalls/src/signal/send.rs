@@ -182,7 +182,8 @@ pub fn pidfd_send_signal(cx: &mut Cx<'_>, fd: i32, sig: i32, info: Ptr, flags: u
         }
         Some(given)
     };
-    if target.is_zombie() && target.parent().is_none() {
+    // Reaped, and its id perhaps given to another.
+    if !cx.kernel().pids.process(target.pid()).is_ok_and(|p| Arc::ptr_eq(&p, &target)) {
         return Err(Errno::ESRCH.into());
     }
     let sig = number(sig)?;

@@ -1,0 +1,119 @@
+//! Host names and the namespaces that there are not: sethostname(2), unshare(2), setns(2), kcmp(2), getcpu(2).
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use identity::Capability;
+use linux_abi::Errno;
+use linux_abi::process::CloneFlags;
+
+use crate::args::Ptr;
+use crate::{Cx, SysResult};
+
+/// `__NEW_UTS_LEN`.
+const UTS_LEN: usize = 64;
+
+fn read_name(cx: &mut Cx<'_>, name: Ptr, len: i32) -> SysResult<Vec<u8>> {
+    cx.require(Capability::SYS_ADMIN)?;
+    let len = usize::try_from(len).ok().filter(|len| *len <= UTS_LEN).ok_or(Errno::EINVAL)?;
+    cx.read_bytes(name, len)
+}
+
+/// sethostname(2).
+pub fn sethostname(cx: &mut Cx<'_>, name: Ptr, len: i32) -> SysResult {
+    let name = read_name(cx, name, len)?;
+    cx.kernel().uts.write().hostname = name;
+    Ok(0)
+}
+
+/// setdomainname(2).
+pub fn setdomainname(cx: &mut Cx<'_>, name: Ptr, len: i32) -> SysResult {
+    let name = read_name(cx, name, len)?;
+    cx.kernel().uts.write().domainname = name;
+    Ok(0)
+}
+
+/// unshare(2): descriptors and places; new namespaces are refused.
+pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> SysResult {
+    let wanted = CloneFlags::from_bits_retain(flags);
+    let alone = CloneFlags::THREAD | CloneFlags::SIGHAND | CloneFlags::VM;
+    let namespaces = CloneFlags::NEWNS
+        | CloneFlags::NEWCGROUP
+        | CloneFlags::NEWUTS
+        | CloneFlags::NEWIPC
+        | CloneFlags::NEWUSER
+        | CloneFlags::NEWPID
+        | CloneFlags::NEWNET
+        | CloneFlags::NEWTIME;
+    let plain = CloneFlags::FILES | CloneFlags::FS | CloneFlags::SYSVSEM;
+    if flags & !(alone | namespaces | plain).bits() != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if wanted.intersects(alone) && cx.process().threads.lock().len() > 1 {
+        return Err(Errno::EINVAL.into());
+    }
+    if wanted.intersects(namespaces) {
+        cx.kernel().note_missing("unshare of namespaces");
+        return Err(Errno::EPERM.into());
+    }
+    if wanted.contains(CloneFlags::FILES) {
+        let own = cx.files().duplicate();
+        cx.thread.set_files(Some(own));
+    }
+    if wanted.contains(CloneFlags::FS) {
+        let own = cx.fs().duplicate();
+        cx.thread.set_fs(own);
+    }
+    Ok(0)
+}
+
+/// setns(2).
+pub fn setns(cx: &mut Cx<'_>, fd: i32, _kind: i32) -> SysResult {
+    cx.file(fd)?;
+    Err(Errno::EPERM.into())
+}
+
+/// getcpu(2), where the vDSO did not answer: the CPU that the host ran the thread on last; one node.
+pub fn getcpu(cx: &mut Cx<'_>, cpu: Ptr, node: Ptr) -> SysResult {
+    let now = kernel::cpu_time::last_cpu(cx.thread);
+    if !cpu.is_null() {
+        cx.write(cpu, &now)?;
+    }
+    if !node.is_null() {
+        cx.write(node, &0u32)?;
+    }
+    Ok(0)
+}
+
+/// kcmp(2): 0 equal, 1 before, 2 after.
+pub fn kcmp(cx: &mut Cx<'_>, pid1: i32, pid2: i32, kind: i32, a: u64, b: u64) -> SysResult {
+    let first = cx.kernel().pids.thread(pid1)?;
+    let second = cx.kernel().pids.thread(pid2)?;
+    let own = cx.credentials.euid;
+    for thread in [&first, &second] {
+        if thread.credentials().euid != own && !cx.credentials.capable(Capability::SYS_PTRACE) {
+            return Err(Errno::EPERM.into());
+        }
+    }
+    let order = match kind {
+        0 => {
+            let one = first.files().get(i32::try_from(a).map_err(|_| Errno::EBADF)?)?;
+            let other = second.files().get(i32::try_from(b).map_err(|_| Errno::EBADF)?)?;
+            one.id().cmp(&other.id())
+        }
+        1 => address(&first.mm()).cmp(&address(&second.mm())),
+        2 => address(&first.files()).cmp(&address(&second.files())),
+        3 => address(&first.fs()).cmp(&address(&second.fs())),
+        4 => address(&first.process().actions()).cmp(&address(&second.process().actions())),
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    Ok(match order {
+        Ordering::Equal => 0,
+        Ordering::Less => 1,
+        Ordering::Greater => 2,
+    })
+}
+
+fn address<T>(shared: &Arc<T>) -> usize {
+    Arc::as_ptr(shared).addr()
+}

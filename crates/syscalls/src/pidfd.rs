@@ -1,0 +1,54 @@
+//! Processes as descriptors: pidfd_open(2), pidfd_getfd(2).
+
+use identity::Capability;
+use linux_abi::Errno;
+use linux_abi::fs::OpenFlags;
+
+use crate::{Cx, SysResult};
+
+/// `PIDFD_THREAD`.
+const PIDFD_THREAD: u32 = OpenFlags::EXCL.bits();
+
+/// pidfd_open(2).
+pub fn pidfd_open(cx: &mut Cx<'_>, pid: i32, flags: u32) -> SysResult {
+    let nonblock = OpenFlags::NONBLOCK.bits();
+    if flags & !(nonblock | PIDFD_THREAD) != 0 || pid <= 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let process = match cx.kernel().pids.process(pid) {
+        Ok(process) => process,
+        Err(err) => {
+            let thread = cx.kernel().pids.thread(pid).map_err(|_| err)?;
+            if flags & PIDFD_THREAD == 0 {
+                return Err(Errno::EINVAL.into());
+            }
+            cx.kernel().note_missing("PIDFD_THREAD of a thread that is not the first");
+            drop(thread);
+            return Err(Errno::EINVAL.into());
+        }
+    };
+    let file = kernel::pidfd::open(cx.kernel(), &process, flags & nonblock != 0)?;
+    cx.install(file, true)
+}
+
+/// pidfd_getfd(2).
+pub fn pidfd_getfd(cx: &mut Cx<'_>, pidfd: i32, target: i32, flags: u32) -> SysResult {
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = cx.file(pidfd)?;
+    let process = kernel::pidfd::process_of(&file).ok_or(Errno::EBADF)?;
+    let thread = process.any_thread().ok_or(Errno::ESRCH)?;
+    let theirs = thread.credentials();
+    let mine = &cx.credentials;
+    // As ptrace(2) would be allowed to attach.
+    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|id| *id == mine.fsuid)
+        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|id| *id == mine.fsgid)
+        && theirs.permitted.0 & !mine.permitted.0 == 0
+        && thread.mm().dumpable.load(std::sync::atomic::Ordering::Relaxed);
+    if !same && process.pid() != cx.process().pid() && !mine.capable(Capability::SYS_PTRACE) {
+        return Err(Errno::EPERM.into());
+    }
+    let file = thread.files().get(target)?;
+    cx.install(file, true)
+}
