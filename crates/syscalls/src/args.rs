@@ -65,6 +65,13 @@ impl Cx<'_> {
     }
     /// Reads a NUL-terminated string of at most `max` bytes with its NUL; `None` if it is longer. `EFAULT`.
     pub fn read_cstr(&mut self, ptr: Ptr, max: usize) -> SysResult<Option<Vec<u8>>> {
+        // What the shim sent along saves a host call.
+        if let Some(mut sent) = self.guest.copy_in_travelled(ptr.0, max)
+            && let Some(nul) = sent.iter().position(|b| *b == 0)
+        {
+            sent.truncate(nul);
+            return Ok(Some(sent));
+        }
         let mut out = Vec::new();
         let mut at = ptr.0;
         while out.len() < max {

@@ -12,6 +12,7 @@ pub mod elf;
 pub mod epoll;
 pub mod error;
 pub mod eventfd;
+pub mod exec;
 pub mod exit;
 pub mod fcntl;
 pub mod file_io;

@@ -147,6 +147,7 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
             }
         }
         cx.guest.regs_mut().rax = value as u64;
+        cx.guest.clear_interrupt();
         cx.thread.clear_attention();
         match deliver::deliver(cx, restart.map(|kind| (kind, nr))).await {
             Delivery::None => match restart {
@@ -176,6 +177,7 @@ async fn after_interrupt(cx: &mut Cx<'_>) -> Next {
 }
 
 async fn back_to_guest(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Next {
+    cx.guest.clear_interrupt();
     cx.thread.clear_attention();
     match deliver::deliver(cx, restart).await {
         Delivery::None => cx.guest.resume_regs(),

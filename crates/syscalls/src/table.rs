@@ -141,6 +141,7 @@ syscalls! {
     56 clone boxed crate::clone::clone, 5, Full, "";
     57 fork boxed crate::clone::fork, 0, Full, "";
     58 vfork boxed crate::clone::vfork, 0, Full, "";
+    59 execve boxed crate::exec::execve, 3, Full, "";
     60 exit sync crate::exit::exit, 1, Full, "";
     61 wait4 wait crate::wait::wait4, 4, Full, "";
     62 kill sync crate::signal::send::kill, 2, Full, "";
@@ -252,6 +253,7 @@ syscalls! {
     328 pwritev2 wait crate::file_io::pwritev2, 6, Partial, "RWF_ATOMIC is missing";
     424 pidfd_send_signal sync crate::signal::send::pidfd_send_signal, 4, Full, "";
     434 pidfd_open sync crate::pidfd::pidfd_open, 2, Partial, "PIDFD_THREAD only of the first thread";
+    322 execveat boxed crate::exec::execveat, 5, Full, "";
     435 clone3 boxed crate::clone::clone3, 2, Full, "";
     436 close_range sync crate::file_io::close_range, 3, Full, "";
     441 epoll_pwait2 wait crate::epoll::epoll_pwait2, 6, Full, "";

@@ -1,0 +1,162 @@
+//! Programs: execve(2), execveat(2), and the start of a process from outside.
+
+mod image;
+mod program;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kernel::process::ExitStatus;
+use kernel::{FsContext, Kernel};
+use linux_abi::Errno;
+use linux_abi::fs::AT_FDCWD;
+use linux_abi::signal::Signo;
+use vfs::Caller;
+
+use crate::args::Ptr;
+use crate::context::Resume;
+use crate::{Cx, SysResult};
+
+pub use image::{Loaded, load};
+pub use program::{Prepared, prepare};
+
+/// Most bytes of one argument (Linux's MAX_ARG_STRLEN).
+const MAX_ARG: usize = 128 << 10;
+/// Most bytes of arguments and environment together, whatever the stack limit.
+const MAX_ARGS: usize = 6 << 20;
+
+/// execve(2).
+pub async fn execve(cx: &mut Cx<'_>, path: Ptr, argv: Ptr, envp: Ptr) -> SysResult {
+    execveat(cx, AT_FDCWD, path, argv, envp, 0).await
+}
+
+/// execveat(2).
+pub async fn execveat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, argv: Ptr, envp: Ptr, flags: u32) -> SysResult {
+    const AT_EMPTY_PATH: u32 = 0x1000;
+    const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+    if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let path = cx.read_path(path)?;
+    let args = read_strings(cx, argv)?;
+    let env = read_strings(cx, envp)?;
+    let total: usize = args.iter().chain(&env).map(|s| s.len() + 9).sum();
+    let stack = cx.process().limit(kernel::limits::resource::STACK);
+    // A quarter of the stack, at least 128 KiB.
+    let limit = usize::try_from(stack / 4).unwrap_or(MAX_ARGS).clamp(MAX_ARG, MAX_ARGS);
+    if total > limit {
+        return Err(Errno::E2BIG.into());
+    }
+    let fs = cx.fs();
+    let start = if dirfd == AT_FDCWD || path.starts_with(b"/") { None } else { Some(cx.file(dirfd)?) };
+    if path.is_empty() && flags & AT_EMPTY_PATH == 0 {
+        return Err(Errno::ENOENT.into());
+    }
+    let nofollow = flags & AT_SYMLINK_NOFOLLOW != 0;
+    // Linux names a program opened by descriptor /dev/fd/N or /dev/fd/N/path.
+    let name = match &start {
+        None => path.clone(),
+        Some(_) if path.is_empty() => format!("/dev/fd/{dirfd}").into_bytes(),
+        Some(_) => [format!("/dev/fd/{dirfd}/").as_bytes(), &path].concat(),
+    };
+    let prepared = prepare(&fs, cx, start.as_ref(), &path, name, nofollow, args, env)?;
+    let kernel = cx.kernel().clone();
+    let loaded = Box::pin(load(&kernel, prepared)).await?;
+    take_over(cx, loaded);
+    Ok(0)
+}
+
+/// Makes the thread run the loaded program: the point of no return is behind us.
+fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
+    let process = cx.process().clone();
+    let Loaded { guest, mm, credentials, comm } = loaded;
+    // Other threads end with the old address space.
+    let others: Vec<_> =
+        process.threads.lock().values().filter(|t| t.tid() != cx.thread.tid()).cloned().collect();
+    for other in others {
+        other.set_dying();
+    }
+    let old = std::mem::replace(cx.guest, guest);
+    cx.thread.set_handle(Some(cx.guest.handle()));
+    old.handle().kill_process();
+    drop(old);
+    if cx.thread.is_dying() {
+        cx.guest.handle().kill_process();
+    }
+
+    let files = cx.files().duplicate();
+    let closed = files.remove_cloexec();
+    cx.thread.set_files(Some(files));
+    for file in closed {
+        kernel::locks::descriptor_closed(&process, &file);
+        // exec reports no errors of files it closes.
+        let _ = file.ops().flush(&file);
+    }
+    cx.thread.set_fs(cx.fs().duplicate());
+    process.set_actions(Arc::new(process.actions().after_exec()));
+    process.timers.lock().after_exec();
+    process.did_exec.store(true, Ordering::Relaxed);
+    cx.thread.set_mm(Arc::new(mm));
+    cx.thread.set_credentials(credentials);
+    cx.thread.set_comm(&comm);
+    cx.local.restart_deadline = None;
+    cx.local.alt_stack = Default::default();
+    cx.local.clear_child_tid = 0;
+    cx.local.robust_list = (0, 0);
+    cx.local.resume = Resume::Regs;
+}
+
+/// Reads argv or envp; NULL counts as empty, as in Linux.
+fn read_strings(cx: &mut Cx<'_>, list: Ptr) -> SysResult<Vec<Vec<u8>>> {
+    let mut out = Vec::new();
+    if list.is_null() {
+        return Ok(out);
+    }
+    let mut total = 0usize;
+    let mut at = list.0;
+    // Pointers are read a page's rest at a time.
+    let mut words: Vec<u8> = Vec::new();
+    let mut next = 0;
+    loop {
+        if next + 8 > words.len() {
+            let room = (4096 - (at % 4096) as usize).max(8);
+            words = match cx.read_bytes(Ptr(at), room & !7) {
+                Ok(words) => words,
+                Err(_) => cx.read_bytes(Ptr(at), 8)?,
+            };
+            next = 0;
+        }
+        let bytes: [u8; 8] =
+            words.get(next..next + 8).and_then(|b| b.try_into().ok()).ok_or(Errno::EFAULT)?;
+        let pointer = u64::from_ne_bytes(bytes);
+        next += 8;
+        at = at.checked_add(8).ok_or(Errno::EFAULT)?;
+        if pointer == 0 {
+            return Ok(out);
+        }
+        let string = cx.read_cstr(Ptr(pointer), MAX_ARG)?.ok_or(Errno::E2BIG)?;
+        total += string.len() + 9;
+        if total > MAX_ARGS {
+            return Err(Errno::E2BIG.into());
+        }
+        out.push(string);
+    }
+}
+
+/// Loads a program for a process that does not run yet (the sandbox's own doors).
+pub async fn load_first(
+    kernel: &Arc<Kernel>,
+    fs: &Arc<FsContext>,
+    caller: &mut dyn Caller,
+    path: &[u8],
+    args: Vec<Vec<u8>>,
+    env: Vec<Vec<u8>>,
+) -> Result<Loaded, Errno> {
+    let prepared = prepare(fs, caller, None, path, path.to_vec(), false, args, env)?;
+    load(kernel, prepared).await
+}
+
+/// The status of a process whose program could not even begin.
+pub fn failed_status() -> ExitStatus {
+    ExitStatus::Signaled { signal: Signo::SIGSEGV, core: false }
+}

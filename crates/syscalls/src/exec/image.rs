@@ -1,0 +1,244 @@
+//! Making a fresh address space show a prepared program.
+
+use std::sync::Arc;
+
+use identity::Credentials;
+use kernel::mm::{Brk, FileMapping, Layout};
+use kernel::{Kernel, Mm};
+use linux_abi::Errno;
+use platform::{Exit, GuestThread, NativeOp, Regs};
+use vfs::{MapRequest, MapSource, OpenFile};
+
+use crate::elf::{Program, ProgramHeader};
+use crate::exec::Prepared;
+use crate::mm::{PAGE, flag};
+use crate::stack::{self, at};
+
+/// A program in its own address space, ready to run: registers are set.
+pub struct Loaded {
+    /// Its first thread, parked.
+    pub guest: GuestThread,
+    /// Its memory.
+    pub mm: Mm,
+    /// Who it acts as.
+    pub credentials: Arc<Credentials>,
+    /// Its name.
+    pub comm: Vec<u8>,
+}
+
+/// Position-independent programs are put from here on, as Linux does.
+const PIE_BASE: u64 = 0x5555_5555_4000;
+/// Loaders are put from here on.
+const LOADER_BASE: u64 = 0x7f00_0000_0000;
+/// The stack ends below this plus a random part.
+const STACK_BASE: u64 = 0x7ffc_0000_0000;
+/// Of the stack this much is mapped beyond what is written; it grows by itself.
+const STACK_SLACK: u64 = 128 << 10;
+
+/// Random page-aligned bytes below `1 << bits`.
+fn random(bits: u32) -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness programs run all the same.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u64::from_ne_bytes(bytes) & ((1 << bits) - 1) & !(PAGE - 1)
+}
+
+/// Maps a prepared program into a new address space.
+pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared) -> Result<Loaded, Errno> {
+    let Prepared { program, file, interpreter, args, env, exec_name, comm, credentials, secure } = prepared;
+    let mut mappings = Vec::new();
+    let mut ops = Vec::new();
+
+    let bias = if program.dynamic {
+        let base = if interpreter.is_some() { PIE_BASE + random(40) } else { LOADER_BASE + random(38) };
+        place(&program, base)
+    } else {
+        0
+    };
+    segments(&program, &file, bias, &mut ops, &mut mappings)?;
+    let mut entry = program.entry.wrapping_add(bias);
+    let mut loader_base = 0;
+    if let Some((loader, loader_file)) = &interpreter {
+        loader_base = if loader.dynamic { place(loader, LOADER_BASE + random(38)) } else { 0 };
+        segments(loader, loader_file, loader_base, &mut ops, &mut mappings)?;
+        entry = loader.entry.wrapping_add(loader_base);
+    }
+
+    let top = STACK_BASE + random(33) + PAGE;
+    let auxv = auxiliary(kernel, &program, bias, loader_base, &credentials, secure);
+    let mut random16 = [0; 16];
+    let _ = rustix::rand::getrandom(&mut random16, rustix::rand::GetRandomFlags::empty());
+    let contents =
+        stack::Contents { args: &args, env: &env, exec_name: &exec_name, random: random16, auxv: &auxv };
+    let image = stack::build(top, 8 << 20, &contents)?;
+    let stack_start = (image.sp - STACK_SLACK) & !(PAGE - 1);
+    let mut stack_prot = flag::PROT_READ | flag::PROT_WRITE;
+    if program.exec_stack {
+        stack_prot |= flag::PROT_EXEC;
+    }
+    ops.push(NativeOp::Mmap {
+        addr: stack_start,
+        len: top - stack_start,
+        prot: stack_prot,
+        flags: flag::MAP_PRIVATE
+            | flag::MAP_ANONYMOUS
+            | flag::MAP_FIXED_NOREPLACE
+            | flag::MAP_GROWSDOWN
+            | flag::MAP_STACK,
+        file: None,
+    });
+
+    let mut guest = kernel.platform.new_process().await?;
+    guest.native_batch(ops);
+    match guest.next_exit().await {
+        Exit::NativeDone(ret) if (-4095..0).contains(&ret) => {
+            guest.handle().kill_process();
+            let errno = Errno::from_raw(-(ret as i32));
+            return Err(if errno == Errno::EEXIST { Errno::ENOMEM } else { errno });
+        }
+        Exit::NativeDone(_) => {}
+        _ => return Err(Errno::EAGAIN),
+    }
+    if let Err(errno) = guest.copy_out_now(image.sp, &image.bytes) {
+        guest.handle().kill_process();
+        return Err(errno);
+    }
+    *guest.regs_mut() = Regs { rip: entry, rsp: image.sp, rflags: 0x202, ..Regs::default() };
+
+    let mm = Mm::new(guest.address_space());
+    let (_, end) = program.span();
+    let brk_start = end.wrapping_add(bias).wrapping_add(random(25)) & !(PAGE - 1);
+    *mm.brk.lock() = Brk { start: brk_start, current: brk_start };
+    let code = program.segments.iter().find(|s| s.flags & 1 != 0);
+    let data = program.segments.iter().rev().find(|s| s.flags & 2 != 0);
+    *mm.layout.write() = Layout {
+        start_code: code.map_or(0, |s| s.vaddr.wrapping_add(bias)),
+        end_code: code.map_or(0, |s| (s.vaddr + s.filesz).wrapping_add(bias)),
+        start_data: data.map_or(0, |s| s.vaddr.wrapping_add(bias)),
+        end_data: data.map_or(0, |s| (s.vaddr + s.filesz).wrapping_add(bias)),
+        start_stack: image.sp,
+        stack_top: top,
+        arg_start: image.args.0,
+        arg_end: image.args.1,
+        env_start: image.env.0,
+        env_end: image.env.1,
+        auxv: image.auxv,
+    };
+    *mm.exe.write() = Some(file);
+    for mapping in mappings {
+        mm.note_file(mapping);
+    }
+    Ok(Loaded { guest, mm, credentials, comm })
+}
+
+/// The bias that puts a program's first segment at or above `base`, aligned as it wants.
+fn place(program: &Program, base: u64) -> u64 {
+    let (start, _) = program.span();
+    base.next_multiple_of(program.alignment()).wrapping_sub(start)
+}
+
+/// Operations that map the segments of one ELF file.
+fn segments(
+    program: &Program,
+    file: &Arc<OpenFile>,
+    bias: u64,
+    ops: &mut Vec<NativeOp>,
+    mappings: &mut Vec<FileMapping>,
+) -> Result<(), Errno> {
+    let mut done = 0;
+    for segment in &program.segments {
+        let from = segment.vaddr & !(PAGE - 1);
+        let start = from.wrapping_add(bias);
+        let file_end = (segment.vaddr + segment.filesz).next_multiple_of(PAGE).wrapping_add(bias);
+        let mem_end = (segment.vaddr + segment.memsz).next_multiple_of(PAGE).wrapping_add(bias);
+        let prot = protection(segment);
+        // A later segment may share its first page with the one before; Linux maps over it.
+        let fixed = if start < done { flag::MAP_FIXED } else { flag::MAP_FIXED_NOREPLACE };
+        if segment.filesz > 0 {
+            let offset = segment.offset & !(PAGE - 1);
+            let request = MapRequest { offset, length: file_end - start, prot, shared: false };
+            let source = match file.ops().mmap(file, &request)? {
+                MapSource::Host { fd, offset } => Some((fd, offset)),
+                MapSource::Anonymous => None,
+            };
+            ops.push(NativeOp::Mmap {
+                addr: start,
+                len: file_end - start,
+                prot,
+                flags: flag::MAP_PRIVATE | fixed,
+                file: source,
+            });
+            mappings.push(FileMapping { start, end: file_end, offset, file: file.clone() });
+            let zero_from = (segment.vaddr + segment.filesz).wrapping_add(bias);
+            if segment.memsz > segment.filesz && zero_from % PAGE != 0 && segment.flags & 2 != 0 {
+                ops.push(NativeOp::Zero { addr: zero_from, len: file_end - zero_from });
+            }
+        }
+        let bss_start = if segment.filesz > 0 { file_end } else { start };
+        if mem_end > bss_start {
+            ops.push(NativeOp::Mmap {
+                addr: bss_start,
+                len: mem_end - bss_start,
+                prot,
+                flags: flag::MAP_PRIVATE | flag::MAP_ANONYMOUS | fixed,
+                file: None,
+            });
+        }
+        done = mem_end.max(file_end);
+    }
+    Ok(())
+}
+
+fn protection(segment: &ProgramHeader) -> u32 {
+    let mut prot = 0;
+    for (bit, to) in [(4, flag::PROT_READ), (2, flag::PROT_WRITE), (1, flag::PROT_EXEC)] {
+        if segment.flags & bit != 0 {
+            prot |= to;
+        }
+    }
+    prot
+}
+
+fn auxiliary(
+    kernel: &Kernel,
+    program: &Program,
+    bias: u64,
+    loader_base: u64,
+    credentials: &Credentials,
+    secure: bool,
+) -> Vec<(u64, u64)> {
+    let host = host::process::auxiliary;
+    let mut auxv = Vec::new();
+    if kernel.platform.vdso() != 0 {
+        auxv.push((at::SYSINFO_EHDR, kernel.platform.vdso()));
+    }
+    let min_stack = host(at::MINSIGSTKSZ);
+    if min_stack != 0 {
+        auxv.push((at::MINSIGSTKSZ, min_stack));
+    }
+    let phdr = if program.phdr == 0 { 0 } else { program.phdr.wrapping_add(bias) };
+    auxv.extend([
+        (at::HWCAP, host(at::HWCAP)),
+        (at::PAGESZ, PAGE),
+        (at::CLKTCK, 100),
+        (at::PHDR, phdr),
+        (at::PHENT, 56),
+        (at::PHNUM, program.phnum),
+        (at::BASE, loader_base),
+        (at::FLAGS, 0),
+        (at::ENTRY, program.entry.wrapping_add(bias)),
+        (at::UID, u64::from(credentials.uid)),
+        (at::EUID, u64::from(credentials.euid)),
+        (at::GID, u64::from(credentials.gid)),
+        (at::EGID, u64::from(credentials.egid)),
+        (at::SECURE, u64::from(secure)),
+        (at::HWCAP2, host(at::HWCAP2)),
+    ]);
+    for key in [at::RSEQ_FEATURE_SIZE, at::RSEQ_ALIGN] {
+        let value = host(key);
+        if value != 0 {
+            auxv.push((key, value));
+        }
+    }
+    auxv
+}
