@@ -24,6 +24,8 @@ pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
         threads.is_empty()
     };
     process.kernel().pids.remove_thread(thread.tid());
+    // What this thread would have taken goes to another.
+    crate::signal::retarget(thread, linux_abi::signal::SigSet(u64::MAX));
     if last {
         process_exited(process, process.note_exit_status(status));
     }
@@ -33,6 +35,7 @@ pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
 fn process_exited(process: &Arc<Process>, status: ExitStatus) {
     let kernel = process.kernel();
     *process.timers.lock() = Default::default();
+    crate::signal::hang_up_orphans(process);
     kernel.reparent_children(process);
     let hooks = kernel.exit_hooks();
     for hook in hooks.iter() {

@@ -330,12 +330,41 @@ impl Kernel {
     /// Whether no member of the group has a parent in another group of the same session: nobody could
     /// continue it (setpgid(2)).
     pub fn is_orphaned_group(&self, pgid: i32) -> bool {
-        self.pids.group(pgid).iter().filter(|p| !p.is_zombie()).all(|member| {
+        self.is_orphaned_without(pgid, 0)
+    }
+
+    /// As `is_orphaned_group`, once the process `ending` has gone.
+    fn is_orphaned_without(&self, pgid: i32, ending: i32) -> bool {
+        let members = self.pids.group(pgid);
+        members.iter().filter(|p| !p.is_zombie() && p.pid() != ending).all(|member| {
             member.parent().is_none_or(|parent| {
                 let job = parent.job();
-                job.pgid == pgid || job.sid != member.job().sid
+                parent.pid() == ending || job.pgid == pgid || job.sid != member.job().sid
             })
         })
+    }
+}
+
+/// A process ends: groups that it leaves orphaned with stopped members get SIGHUP and SIGCONT (exit(2)).
+pub fn hang_up_orphans(process: &Process) {
+    let kernel = process.kernel();
+    let mut groups = vec![process.job().pgid];
+    groups.extend(process.children.lock().values().map(|child| child.job().pgid));
+    groups.sort_unstable();
+    groups.dedup();
+    for pgid in groups {
+        let members = kernel.pids.group(pgid);
+        let others: Vec<_> = members.iter().filter(|p| p.pid() != process.pid() && !p.is_zombie()).collect();
+        let stopped = others.iter().any(|p| p.state.lock().stopped.is_some());
+        let becomes_orphaned =
+            !kernel.is_orphaned_group(pgid) && kernel.is_orphaned_without(pgid, process.pid());
+        if stopped && becomes_orphaned {
+            for member in others {
+                // Its queue being full is no reason to leave it stopped.
+                let _ = member.send_signal(SigInfo::new(Signo::SIGHUP, si::KERNEL));
+                let _ = member.send_signal(SigInfo::new(Signo::SIGCONT, si::KERNEL));
+            }
+        }
     }
 }
 
@@ -345,5 +374,64 @@ pub fn flush(process: &Process, set: SigSet) {
     let threads: Vec<_> = process.threads.lock().values().cloned().collect();
     for thread in threads {
         thread.signals.lock().pending.discard(set);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Actions, Pending};
+    use linux_abi::signal::{SIG_IGN, SigAction, SigInfo, SigSet, Signo, si};
+
+    const ALL: SigSet = SigSet(u64::MAX);
+
+    fn pushed(pending: &mut Pending, sig: i32, value: i32) -> bool {
+        let Some(signo) = Signo::new(sig) else { return false };
+        pending.push(SigInfo::new(signo, si::QUEUE).with_i32(0, value), 3).is_ok()
+    }
+
+    #[test]
+    fn standard_signals_merge_and_realtime_ones_queue() {
+        let mut pending = Pending::default();
+        for value in 0..2 {
+            assert!(pushed(&mut pending, 10, value));
+            assert!(pushed(&mut pending, 40, value));
+        }
+        assert!(!pushed(&mut pending, 40, 9));
+        let taken: Vec<_> =
+            std::iter::from_fn(|| pending.take(ALL)).map(|i| (i.signo, i.i32_at(0))).collect();
+        assert_eq!(taken, [(10, 0), (40, 0), (40, 1)]);
+        assert_eq!(pending.set(), SigSet::EMPTY);
+    }
+
+    #[test]
+    fn faults_come_first_and_the_rest_by_number() {
+        let mut pending = Pending::default();
+        for sig in [15, 1, 11] {
+            assert!(pushed(&mut pending, sig, 0));
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| pending.take(ALL)).map(|i| i.signo).collect();
+        assert_eq!(taken, [11, 1, 15]);
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_taken_or_dropped() {
+        let mut pending = Pending::default();
+        for sig in [10, 12] {
+            assert!(pushed(&mut pending, sig, 0));
+        }
+        assert!(pending.take(SigSet::EMPTY.with(Signo::SIGTERM)).is_none());
+        pending.discard(SigSet::EMPTY.with(Signo::SIGUSR1));
+        assert_eq!(pending.set(), SigSet::EMPTY.with(Signo::SIGUSR2));
+        assert_eq!(pending.len(), 1);
+    }
+
+    #[test]
+    fn exec_keeps_what_is_ignored() {
+        let actions = Actions::default();
+        actions.set(Signo::SIGHUP, SigAction { handler: SIG_IGN, ..SigAction::default() });
+        actions.set(Signo::SIGTERM, SigAction { handler: 0x1000, ..SigAction::default() });
+        let after = actions.after_exec();
+        assert_eq!(after.get(Signo::SIGHUP).handler, SIG_IGN);
+        assert_eq!(after.get(Signo::SIGTERM), SigAction::default());
     }
 }

@@ -36,6 +36,8 @@ pub struct ThreadLocal {
     pub resume: Resume,
     /// sigaltstack(2).
     pub alt_stack: AltStack,
+    /// The present exit is an interrupt of guest code, perhaps within a native wait.
+    pub in_guest_code: bool,
     /// The last fault, as signal frames tell it.
     pub fault: platform::Fault,
     /// The mask to restore after a handler that interrupted sigsuspend, ppoll and the like.

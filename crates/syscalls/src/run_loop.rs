@@ -54,7 +54,12 @@ async fn run_thread(thread: Arc<Thread>, mut guest: GuestThread, mut local: Thre
             Cx { thread: &thread, guest: &mut guest, local: &mut local, credentials: thread.credentials() };
         let next = match exit {
             Exit::Syscall => system_call(&mut cx).await,
-            Exit::Interrupted => after_interrupt(&mut cx).await,
+            Exit::Interrupted => {
+                cx.local.in_guest_code = true;
+                let next = after_interrupt(&mut cx).await;
+                local.in_guest_code = false;
+                next
+            }
             Exit::Fault(fault) => {
                 deliver::fault(&mut cx, &fault);
                 after_interrupt(&mut cx).await

@@ -12,6 +12,10 @@ use super::frame::{Parts, build};
 use crate::context::AltStack;
 use crate::{Cx, Restart};
 
+const SYS_FUTEX: u64 = 202;
+/// The instruction.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
 /// What delivery did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Delivery {
@@ -150,6 +154,18 @@ async fn stay_stopped(cx: &mut Cx<'_>) {
     }
 }
 
+/// A futex wait that the host would go on with after the interrupt: the registers stand at its instruction.
+/// Without `SA_RESTART` it fails with `EINTR` instead.
+fn end_native_wait(cx: &mut Cx<'_>) {
+    let regs = *cx.guest.regs();
+    let mut code = [0; 2];
+    if regs.rax == SYS_FUTEX && cx.guest.copy_in(regs.rip, &mut code).is_ok() && code == SYSCALL {
+        let regs = cx.guest.regs_mut();
+        regs.rip = regs.rip.wrapping_add(2);
+        regs.rax = linux_abi::Errno::EINTR.to_ret() as u64;
+    }
+}
+
 /// Pushes the frame of a handler and goes there; false if it cannot be pushed.
 fn handler(
     cx: &mut Cx<'_>,
@@ -165,6 +181,9 @@ fn handler(
         Some((Restart::Always, _)) => cx.guest.rewind_syscall(),
         Some((Restart::IfSaRestart, _)) if action.flags & sa::RESTART != 0 => cx.guest.rewind_syscall(),
         _ => {}
+    }
+    if cx.local.in_guest_code && action.flags & sa::RESTART == 0 {
+        end_native_wait(cx);
     }
     let blocked = cx.thread.signals.lock().mask;
     let saved = cx.local.saved_mask.take().unwrap_or(blocked);
