@@ -32,6 +32,8 @@ pub struct Dentry {
     mounts: AtomicU32,
     /// Used since the cache last looked at it.
     pub(crate) used: AtomicBool,
+    /// Its position in the cache plus one, 0 if it is not there; changes under the cache's lock.
+    pub(crate) slot: AtomicU32,
 }
 
 impl Dentry {
@@ -44,6 +46,7 @@ impl Dentry {
             deleted: AtomicBool::new(false),
             mounts: AtomicU32::new(0),
             used: AtomicBool::new(true),
+            slot: AtomicU32::new(0),
         })
     }
 
@@ -139,7 +142,7 @@ impl Dentry {
         };
         let child = Dentry::new(Some(self.clone()), name, inode);
         self.children.lock().insert(name.into(), Arc::downgrade(&child));
-        dentry_cache::add(child.clone());
+        dentry_cache::touch(&child);
         Ok(child)
     }
 
@@ -151,9 +154,7 @@ impl Dentry {
             self.forget(name, &child);
             return None;
         }
-        if !child.used.load(Ordering::Relaxed) {
-            child.used.store(true, Ordering::Relaxed);
-        }
+        dentry_cache::touch(&child);
         Some(child)
     }
 
@@ -167,7 +168,9 @@ impl Dentry {
         if children.get(name).is_some_and(|weak| std::ptr::eq(weak.as_ptr(), Arc::as_ptr(child))) {
             children.remove(name);
         }
+        drop(children);
         child.deleted.store(true, Ordering::Release);
+        dentry_cache::remove(child);
     }
 
     /// A negative entry became a file; the directory's changes are locked.

@@ -1,6 +1,5 @@
-//! What keeps unused dentries alive: a bounded list with a second chance for those used since.
+//! What keeps unused dentries alive: a bounded ring with a second chance for those used since.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,40 +9,91 @@ use crate::Dentry;
 
 /// Entries kept. One costs about 300 bytes with its name, besides its inode.
 const CAPACITY: usize = 16 << 10;
-/// How many used entries one insertion spares before it drops one all the same.
-const CHANCES: usize = 16;
 
-static CACHE: Mutex<VecDeque<Arc<Dentry>>> = Mutex::new(VecDeque::new());
+static CACHE: Mutex<Ring> = Mutex::new(Ring { slots: Vec::new(), hand: 0 });
 
-/// Adds a new dentry, which may drop an old one.
-pub(crate) fn add(dentry: Arc<Dentry>) {
-    // Dropped after the lock: a last reference frees a whole branch.
-    let _old = {
-        let mut cache = CACHE.lock();
-        cache.push_back(dentry);
-        if cache.len() > CAPACITY { evict(&mut cache) } else { None }
-    };
+struct Ring {
+    slots: Vec<Arc<Dentry>>,
+    hand: usize,
 }
 
-fn evict(cache: &mut VecDeque<Arc<Dentry>>) -> Option<Arc<Dentry>> {
-    for _ in 0..CHANCES {
-        let old = cache.pop_front()?;
-        if old.is_deleted() || !old.used.swap(false, Ordering::Relaxed) {
-            return Some(old);
-        }
-        cache.push_back(old);
+/// A dentry was found or made: keeps it, which may drop an old one.
+pub(crate) fn touch(dentry: &Arc<Dentry>) {
+    if !dentry.used.load(Ordering::Relaxed) {
+        dentry.used.store(true, Ordering::Relaxed);
     }
-    cache.pop_front()
+    if dentry.slot.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    // Dropped after the lock: a last reference frees a whole branch.
+    let _old = CACHE.lock().add(dentry);
+}
+
+/// Lets go of a dentry at once: its name is gone, and its file must not outlive its last user.
+pub(crate) fn remove(dentry: &Arc<Dentry>) {
+    if dentry.slot.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let _removed = CACHE.lock().remove(dentry);
 }
 
 /// Drops what nothing else uses, such as the entries of a file system being unmounted.
 pub fn shrink() {
-    let unused: Vec<_> = {
-        let mut cache = CACHE.lock();
-        let (keep, unused) = cache.drain(..).partition(|dentry| Arc::strong_count(dentry) > 1);
-        *cache = keep;
-        let unused: VecDeque<Arc<Dentry>> = unused;
-        unused.into()
-    };
+    let mut unused = Vec::new();
+    let mut ring = CACHE.lock();
+    let mut index = 0;
+    while let Some(dentry) = ring.slots.get(index) {
+        if Arc::strong_count(dentry) == 1 {
+            unused.extend(ring.take(index));
+        } else {
+            index += 1;
+        }
+    }
+    drop(ring);
     drop(unused);
+}
+
+impl Ring {
+    fn add(&mut self, dentry: &Arc<Dentry>) -> Option<Arc<Dentry>> {
+        // Asked again under the lock, which `remove` takes after it marks a dentry as deleted.
+        if dentry.is_deleted() || dentry.slot.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        let old = if self.slots.len() >= CAPACITY { self.evict() } else { None };
+        self.slots.push(Arc::clone(dentry));
+        dentry.slot.store(self.slots.len() as u32, Ordering::Relaxed);
+        old
+    }
+
+    fn remove(&mut self, dentry: &Dentry) -> Option<Arc<Dentry>> {
+        let slot = dentry.slot.load(Ordering::Relaxed) as usize;
+        self.take(slot.checked_sub(1)?)
+    }
+
+    /// The last entry takes the place of the one removed.
+    fn take(&mut self, index: usize) -> Option<Arc<Dentry>> {
+        if index >= self.slots.len() {
+            return None;
+        }
+        let dentry = self.slots.swap_remove(index);
+        dentry.slot.store(0, Ordering::Relaxed);
+        if let Some(moved) = self.slots.get(index) {
+            moved.slot.store(index as u32 + 1, Ordering::Relaxed);
+        }
+        Some(dentry)
+    }
+
+    fn evict(&mut self) -> Option<Arc<Dentry>> {
+        // The first round takes every second chance away, so that two suffice.
+        for _ in 0..2 * self.slots.len() {
+            if self.hand >= self.slots.len() {
+                self.hand = 0;
+            }
+            if !self.slots.get(self.hand)?.used.swap(false, Ordering::Relaxed) {
+                break;
+            }
+            self.hand += 1;
+        }
+        self.take(self.hand.min(self.slots.len().checked_sub(1)?))
+    }
 }
