@@ -114,8 +114,12 @@ fn missing(cx: &mut Cx<'_>, nr: u32) -> SysResult {
 syscalls! {
     0 read wait crate::file_io::read, 3, Full, "";
     1 write wait crate::file_io::write, 3, Full, "";
+    2 open wait crate::open::open, 3, Full, "";
     3 close sync crate::file_io::close, 1, Full, "";
     7 poll wait crate::poll::poll, 3, Full, "";
+    4 stat sync crate::stat::stat, 2, Full, "";
+    5 fstat sync crate::stat::fstat, 2, Full, "";
+    6 lstat sync crate::stat::lstat, 2, Full, "";
     8 lseek sync crate::file_io::lseek, 3, Full, "";
     9 mmap wait crate::mm::mmap, 6, Full, "";
     12 brk wait crate::mm::brk, 1, Full, "";
@@ -147,6 +151,7 @@ syscalls! {
     62 kill sync crate::signal::send::kill, 2, Full, "";
     63 uname sync crate::system::uname, 1, Full, "";
     72 fcntl wait crate::file_io::fcntl, 3, Partial, "";
+    85 creat wait crate::open::creat, 2, Full, "";
     95 umask sync crate::process::umask, 1, Full, "";
     96 gettimeofday sync crate::time::gettimeofday, 2, Full, "";
     97 getrlimit sync crate::limits::getrlimit, 2, Full, "";
@@ -221,6 +226,8 @@ syscalls! {
     247 waitid wait crate::wait::waitid, 5, Full, "";
     270 pselect6 wait crate::select::pselect6, 6, Full, "";
     271 ppoll wait crate::poll::ppoll, 5, Full, "";
+    257 openat wait crate::open::openat, 4, Full, "";
+    262 newfstatat sync crate::stat::newfstatat, 4, Full, "";
     273 set_robust_list sync crate::process::set_robust_list, 2, Full, "";
     274 get_robust_list sync crate::process::get_robust_list, 3, Full, "";
     281 epoll_pwait wait crate::epoll::epoll_pwait, 6, Full, "";
@@ -251,6 +258,7 @@ syscalls! {
     318 getrandom sync crate::system::getrandom, 3, Full, "";
     327 preadv2 wait crate::file_io::preadv2, 6, Partial, "RWF_ATOMIC is missing";
     328 pwritev2 wait crate::file_io::pwritev2, 6, Partial, "RWF_ATOMIC is missing";
+    332 statx sync crate::stat::statx, 5, Full, "";
     424 pidfd_send_signal sync crate::signal::send::pidfd_send_signal, 4, Full, "";
     434 pidfd_open sync crate::pidfd::pidfd_open, 2, Partial, "PIDFD_THREAD only of the first thread";
     322 execveat boxed crate::exec::execveat, 5, Full, "";
@@ -258,4 +266,5 @@ syscalls! {
     436 close_range sync crate::file_io::close_range, 3, Full, "";
     441 epoll_pwait2 wait crate::epoll::epoll_pwait2, 6, Full, "";
     438 pidfd_getfd sync crate::pidfd::pidfd_getfd, 3, Full, "";
+    437 openat2 wait crate::open::openat2, 4, Full, "RESOLVE_CACHED answers EAGAIN";
 }
