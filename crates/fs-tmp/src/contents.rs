@@ -1,0 +1,255 @@
+//! The contents of a regular file: size, bytes, seals (fcntl(2), memfd_create(2)).
+
+use std::sync::Arc;
+
+use bitflags::bitflags;
+use linux_abi::Errno;
+use rustix::fs::SealFlags;
+use vfs::{MapSource, Result};
+
+use crate::PAGE;
+use crate::errno;
+use crate::file_system::Usage;
+use crate::store::Store;
+use crate::table;
+
+bitflags! {
+    /// `F_SEAL_*`.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) struct Seals: u32 {
+        const SEAL = 1;
+        const SHRINK = 2;
+        const GROW = 4;
+        const WRITE = 8;
+        const FUTURE_WRITE = 16;
+        const EXEC = 32;
+    }
+}
+
+impl Seals {
+    const NO_WRITE: Seals = Seals::WRITE.union(Seals::FUTURE_WRITE);
+}
+
+/// Largest size of a file.
+const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// Size, bytes and seals, behind the inode's lock.
+pub(crate) struct Contents {
+    pub(crate) size: u64,
+    pub(crate) seals: Seals,
+    store: Store,
+    /// Pages this file counts for.
+    charged: u64,
+}
+
+impl Contents {
+    /// Empty; files of a tmpfs cannot be sealed, which is itself a seal.
+    pub(crate) fn new() -> Contents {
+        Contents { size: 0, seals: Seals::SEAL, store: Store::Bytes(Vec::new()), charged: 0 }
+    }
+
+    pub(crate) fn pages(&self) -> u64 {
+        self.store.pages()
+    }
+
+    fn charge(&mut self, usage: &Usage) {
+        let now = self.store.pages();
+        if now != self.charged {
+            usage.account(self.charged, now);
+            self.charged = now;
+        }
+    }
+
+    pub(crate) fn read(&self, buf: &mut [u8], pos: u64) -> Result<usize> {
+        let left = self.size.saturating_sub(pos);
+        let len = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        match buf.get_mut(..len) {
+            Some(buf) if !buf.is_empty() => self.store.read(pos, buf),
+            _ => Ok(0),
+        }
+    }
+
+    /// Writes; the flag says that the file has a memfd now and had none before.
+    pub(crate) fn write(&mut self, usage: &Usage, buf: &[u8], pos: u64) -> Result<(usize, bool)> {
+        if self.seals.intersects(Seals::NO_WRITE) {
+            return Err(Errno::EPERM);
+        }
+        if buf.is_empty() {
+            return Ok((0, false));
+        }
+        let room = usize::try_from(MAX_SIZE.saturating_sub(pos)).unwrap_or(usize::MAX);
+        let mut buf = buf.get(..room).unwrap_or(buf);
+        if self.seals.contains(Seals::GROW) {
+            let room = usize::try_from(self.size.saturating_sub(pos)).unwrap_or(usize::MAX);
+            buf = buf.get(..room).unwrap_or(buf);
+            if buf.is_empty() {
+                return Err(Errno::EPERM);
+            }
+        }
+        if buf.is_empty() {
+            return Err(Errno::EFBIG);
+        }
+        buf = self.affordable(usage, buf, pos)?;
+        let made = self.store.make_room(pos + buf.len() as u64, self.size);
+        let written = self.store.write(pos, buf);
+        if let Ok(count) = written {
+            self.size = self.size.max(pos + count as u64);
+        }
+        self.charge(usage);
+        Ok((written?, made))
+    }
+
+    /// As much of a write as the limit allows; `ENOSPC` if nothing.
+    fn affordable<'a>(&self, usage: &Usage, buf: &'a [u8], pos: u64) -> Result<&'a [u8]> {
+        let free = usage.free_pages();
+        let len = buf.len() as u64;
+        if len / PAGE + 2 <= free || self.store.missing(pos, len) <= free {
+            return Ok(buf);
+        }
+        // Whole pages until the limit is met; the first may be there already.
+        let mut fits = 0;
+        let mut end = (PAGE - pos % PAGE).min(len);
+        while self.store.missing(pos, end) <= free {
+            fits = end;
+            if end == len {
+                break;
+            }
+            end = (end + PAGE).min(len);
+        }
+        buf.get(..fits as usize).filter(|buf| !buf.is_empty()).ok_or(Errno::ENOSPC)
+    }
+
+    pub(crate) fn truncate(&mut self, usage: &Usage, size: u64) -> Result<()> {
+        if size > MAX_SIZE {
+            return Err(Errno::EINVAL);
+        }
+        let sealed = if size < self.size { Seals::SHRINK } else { Seals::GROW };
+        if size != self.size && self.seals.contains(sealed) {
+            return Err(Errno::EPERM);
+        }
+        self.store.resize(size)?;
+        self.size = size;
+        self.charge(usage);
+        Ok(())
+    }
+
+    /// fallocate(2); the flag as with [`Contents::write`].
+    pub(crate) fn allocate(&mut self, usage: &Usage, mode: u32, pos: u64, len: u64) -> Result<bool> {
+        const KEEP_SIZE: u32 = 1;
+        const PUNCH_HOLE: u32 = 2;
+        const ZERO_RANGE: u32 = 16;
+        let end = pos.checked_add(len).filter(|&end| end <= MAX_SIZE).ok_or(Errno::EFBIG)?;
+        if len == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut made = false;
+        match mode & !KEEP_SIZE {
+            PUNCH_HOLE if mode & KEEP_SIZE != 0 => {
+                if self.seals.intersects(Seals::NO_WRITE) {
+                    return Err(Errno::EPERM);
+                }
+                self.store.punch(pos, len)?;
+            }
+            0 | ZERO_RANGE => {
+                let zero = mode & ZERO_RANGE != 0;
+                let grows = mode & KEEP_SIZE == 0 && end > self.size;
+                if grows && self.seals.contains(Seals::GROW) || zero && self.seals.intersects(Seals::NO_WRITE)
+                {
+                    return Err(Errno::EPERM);
+                }
+                if len / PAGE + 2 > usage.free_pages() && self.store.missing(pos, len) > usage.free_pages() {
+                    return Err(Errno::ENOSPC);
+                }
+                made = self.store.make_room(end, self.size);
+                if zero {
+                    self.store.punch(pos, len)?;
+                }
+                self.store.allocate(pos, len)?;
+                if grows {
+                    self.store.resize(end)?;
+                    self.size = end;
+                }
+            }
+            _ => return Err(Errno::EOPNOTSUPP),
+        }
+        self.charge(usage);
+        Ok(made)
+    }
+
+    pub(crate) fn seek(&self, pos: u64, data: bool) -> Result<u64> {
+        if pos >= self.size {
+            return Err(Errno::ENXIO);
+        }
+        self.store.seek(pos, self.size, data).ok_or(Errno::ENXIO)
+    }
+
+    /// What to map, and whether a memfd was made for it. `writable`: a shared mapping of a file open for writing.
+    pub(crate) fn map(&mut self, writable: bool, offset: u64) -> Result<(MapSource, bool)> {
+        if writable && self.seals.intersects(Seals::NO_WRITE) {
+            return Err(Errno::EPERM);
+        }
+        let mut made = false;
+        if !matches!(self.store, Store::Memfd(_)) {
+            let permit = table::Permit::take().ok_or(Errno::ENFILE)?;
+            self.store.move_to_memfd(self.size, permit)?;
+            made = true;
+        }
+        let seals = self.seals;
+        let Store::Memfd(file) = &mut self.store else { return Err(Errno::EIO) };
+        if made {
+            seal_host(&file.fd, seals)?;
+        }
+        let fd = if writable {
+            Arc::clone(&file.fd)
+        } else if let Some(fd) = &file.read_only {
+            Arc::clone(fd)
+        } else {
+            let fd = Arc::new(table::read_only(&file.fd)?);
+            file.read_only = Some(Arc::clone(&fd));
+            fd
+        };
+        file.mapped = true;
+        Ok((MapSource::Host { fd, offset }, made))
+    }
+
+    /// fcntl(F_ADD_SEALS) of a file with these permissions.
+    pub(crate) fn add_seals(&mut self, seals: u32, mode: u32) -> Result<()> {
+        let mut seals = Seals::from_bits(seals).ok_or(Errno::EINVAL)?;
+        if self.seals.contains(Seals::SEAL) {
+            return Err(Errno::EPERM);
+        }
+        // What stays executable must stay as it is.
+        if seals.contains(Seals::EXEC) && mode & 0o111 != 0 {
+            seals |= Seals::SHRINK | Seals::GROW | Seals::NO_WRITE;
+        }
+        if let Store::Memfd(file) = &self.store {
+            // The host knows whether somebody maps it for writing.
+            seal_host(&file.fd, seals)?;
+        }
+        self.seals |= seals;
+        Ok(())
+    }
+
+    /// Moves the bytes back from a memfd: true if done, false if it must stay, none if there is none.
+    pub(crate) fn give_back_memfd(&mut self) -> Option<bool> {
+        let Store::Memfd(file) = &self.store else { return None };
+        if file.mapped {
+            return Some(false);
+        }
+        Some(self.store.move_from_memfd(self.size).is_ok())
+    }
+
+    pub(crate) fn release(&mut self, usage: &Usage) {
+        usage.account(self.charged, 0);
+        self.charged = 0;
+    }
+}
+
+/// Seals against writing are the host's matter too: mappings are made there.
+fn seal_host(fd: &std::os::fd::OwnedFd, seals: Seals) -> Result<()> {
+    let host = SealFlags::from_bits_truncate((seals & Seals::NO_WRITE).bits());
+    if host.is_empty() {
+        return Ok(());
+    }
+    rustix::fs::fcntl_add_seals(fd, host).map_err(errno)
+}

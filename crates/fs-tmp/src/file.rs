@@ -1,0 +1,126 @@
+//! Open regular files in memory.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use linux_abi::Errno;
+use linux_abi::fs::OpenFlags;
+use vfs::{FileOps, Inode, MapRequest, MapSource, OpenFile, Result, Whence};
+
+use crate::inode::TmpInode;
+use crate::table;
+
+/// `PROT_WRITE` of mmap(2).
+const PROT_WRITE: u32 = 2;
+
+/// An open regular file of a tmpfs, or a memfd.
+pub struct TmpFile(Arc<TmpInode>);
+
+impl TmpFile {
+    pub(crate) fn new(inode: Arc<TmpInode>) -> TmpFile {
+        TmpFile(inode)
+    }
+
+    /// fcntl(F_GET_SEALS): `F_SEAL_*`.
+    pub fn seals(&self) -> Result<u32> {
+        Ok(self.0.contents()?.read().seals.bits())
+    }
+
+    /// fcntl(F_ADD_SEALS).
+    ///
+    /// # Errors
+    /// `EPERM` if not open for writing or sealed against seals; `EBUSY` if `F_SEAL_WRITE` is asked
+    /// for while it is mapped for writing; `EINVAL`.
+    pub fn add_seals(&self, file: &OpenFile, seals: u32) -> Result<()> {
+        if !file.flags().writable() {
+            return Err(Errno::EPERM);
+        }
+        let mode = self.0.mode();
+        self.0.contents()?.write().add_seals(seals, mode)
+    }
+
+    /// Enters a file that got a memfd into the table, and makes room there if it is full.
+    fn after(&self, made: bool) {
+        if made {
+            self.0.made_memfd();
+            if table::scarce() {
+                table::evict();
+            }
+        }
+    }
+}
+
+impl FileOps for TmpFile {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn seekable(&self) -> bool {
+        true
+    }
+    fn read(&self, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        let count = self.0.contents()?.read().read(buf, pos)?;
+        if count > 0 && !file.flags().contains(OpenFlags::NOATIME) {
+            self.0.accessed();
+        }
+        Ok(count)
+    }
+    fn write(&self, _file: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
+        let (count, made) = self.0.contents()?.write().write(&self.0.usage, buf, pos)?;
+        self.0.modified();
+        self.after(made);
+        Ok(count)
+    }
+    fn append(&self, _file: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
+        let mut contents = self.0.contents()?.write();
+        let end = contents.size;
+        let (count, made) = contents.write(&self.0.usage, buf, end)?;
+        drop(contents);
+        self.0.modified();
+        self.after(made);
+        Ok((count, end + count as u64))
+    }
+    fn seek(&self, _file: &OpenFile, offset: i64, whence: Whence) -> Result<u64> {
+        let contents = self.0.contents()?.read();
+        let from = || u64::try_from(offset).map_err(|_| Errno::ENXIO);
+        match whence {
+            Whence::End => contents.size.checked_add_signed(offset).ok_or(Errno::EINVAL),
+            Whence::Data => contents.seek(from()?, true),
+            Whence::Hole => contents.seek(from()?, false),
+            Whence::Set | Whence::Current => Err(Errno::EINVAL),
+        }
+    }
+    fn fsync(&self, _file: &OpenFile, _data_only: bool) -> Result<()> {
+        Ok(())
+    }
+    fn fallocate(&self, _file: &OpenFile, mode: u32, offset: u64, len: u64) -> Result<()> {
+        let made = self.0.contents()?.write().allocate(&self.0.usage, mode, offset, len)?;
+        self.0.modified();
+        self.after(made);
+        Ok(())
+    }
+    fn mmap(&self, file: &OpenFile, request: &MapRequest) -> Result<MapSource> {
+        let flags = file.flags();
+        let writes = request.shared && request.prot & PROT_WRITE != 0;
+        if !flags.readable() || writes && !flags.writable() {
+            return Err(Errno::EACCES);
+        }
+        // mprotect(2) may add PROT_WRITE to a shared mapping of a file that is open for writing.
+        let sealed = self.seals()? & (8 | 16) != 0;
+        let writable = request.shared && flags.writable() && (writes || !sealed);
+        if table::scarce() {
+            table::evict();
+        }
+        let (source, made) = self.0.contents()?.write().map(writable, request.offset)?;
+        if made {
+            self.0.made_memfd();
+        }
+        self.0.accessed();
+        Ok(source)
+    }
+}
+
+/// The inode as others see it.
+pub(crate) fn parts(inode: Arc<TmpInode>) -> (Arc<dyn Inode>, Arc<dyn FileOps>) {
+    let ops = Arc::new(TmpFile::new(Arc::clone(&inode)));
+    (inode, ops)
+}

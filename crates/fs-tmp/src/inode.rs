@@ -1,0 +1,315 @@
+//! The inode of a file in memory.
+
+use std::any::Any;
+use std::sync::{Arc, Weak};
+
+use linux_abi::Errno;
+use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use linux_abi::time::Timespec;
+use parking_lot::{Mutex, RwLock};
+use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr, SetTime};
+
+use crate::contents::{Contents, Seals};
+use crate::directory::{Directory, OpenDirectory};
+use crate::file_system::{TmpFs, Usage};
+use crate::xattr::Xattrs;
+use crate::{PAGE, TmpFile, now, table};
+
+/// Bytes that a directory's size grows by with each entry, as on Linux.
+const DIRENT_SIZE: u64 = 20;
+/// Seconds after which relatime stores an access time anyway.
+const DAY: i64 = 24 * 60 * 60;
+
+/// What changes about a file besides its contents.
+#[derive(Clone, Copy)]
+pub(crate) struct Attributes {
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) nlink: u32,
+    pub(crate) atime: Timespec,
+    pub(crate) mtime: Timespec,
+    pub(crate) ctime: Timespec,
+}
+
+/// By type.
+pub(crate) enum Body {
+    Regular(RwLock<Contents>),
+    Directory(Mutex<Directory>),
+    Symlink(Box<[u8]>),
+    /// FIFO, socket, device.
+    Special,
+}
+
+/// A file in memory.
+pub(crate) struct TmpInode {
+    this: Weak<TmpInode>,
+    pub(crate) usage: Arc<Usage>,
+    pub(crate) ino: u64,
+    rdev: u64,
+    btime: Timespec,
+    pub(crate) attributes: Mutex<Attributes>,
+    pub(crate) xattrs: Mutex<Option<Box<Xattrs>>>,
+    pub(crate) body: Body,
+}
+
+impl TmpInode {
+    /// A new one, counted already.
+    pub(crate) fn new(usage: Arc<Usage>, node: &NewNode, target: Option<&[u8]>) -> Arc<TmpInode> {
+        let time = now();
+        let ino = usage.take_inode();
+        let (body, nlink) = match node.mode & S_IFMT {
+            S_IFDIR => (Body::Directory(Mutex::new(Directory::new())), 2),
+            S_IFLNK => (Body::Symlink(target.unwrap_or_default().into()), 1),
+            S_IFREG => (Body::Regular(RwLock::new(Contents::new())), 1),
+            _ => (Body::Special, 1),
+        };
+        Arc::new_cyclic(|this| TmpInode {
+            this: this.clone(),
+            usage,
+            ino,
+            rdev: node.rdev,
+            btime: time,
+            attributes: Mutex::new(Attributes {
+                mode: node.mode,
+                uid: node.uid,
+                gid: node.gid,
+                nlink,
+                atime: time,
+                mtime: time,
+                ctime: time,
+            }),
+            xattrs: Mutex::new(None),
+            body,
+        })
+    }
+
+    pub(crate) fn shared(&self) -> Option<Arc<TmpInode>> {
+        self.this.upgrade()
+    }
+
+    pub(crate) fn weak(&self) -> Weak<TmpInode> {
+        self.this.clone()
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        matches!(self.body, Body::Directory(_))
+    }
+
+    pub(crate) fn mode(&self) -> u32 {
+        self.attributes.lock().mode
+    }
+
+    /// The contents' lock; `EINVAL` unless a regular file.
+    pub(crate) fn contents(&self) -> Result<&RwLock<Contents>> {
+        match &self.body {
+            Body::Regular(contents) => Ok(contents),
+            Body::Directory(_) => Err(Errno::EISDIR),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Contents changed.
+    pub(crate) fn modified(&self) {
+        let time = now();
+        let mut attributes = self.attributes.lock();
+        attributes.mtime = time;
+        attributes.ctime = time;
+    }
+
+    /// Metadata changed.
+    pub(crate) fn changed(&self) {
+        self.attributes.lock().ctime = now();
+    }
+
+    /// Contents were read: the access time as relatime keeps it.
+    pub(crate) fn accessed(&self) {
+        let time = now();
+        let mut attributes = self.attributes.lock();
+        let stale = time.sec.saturating_sub(attributes.atime.sec) >= DAY;
+        if attributes.atime <= attributes.mtime || attributes.atime <= attributes.ctime || stale {
+            attributes.atime = time;
+        }
+    }
+
+    /// The host gave or may take a descriptor: see [`table`].
+    pub(crate) fn made_memfd(&self) {
+        if let Some(this) = self.shared() {
+            table::add(&this);
+        }
+    }
+
+    pub(crate) fn give_back_memfd(&self) -> Option<bool> {
+        // Who holds the lock is using the file.
+        let Some(mut contents) = self.contents().ok()?.try_write() else { return Some(false) };
+        contents.give_back_memfd()
+    }
+}
+
+impl Drop for TmpInode {
+    fn drop(&mut self) {
+        self.usage.remove_inode();
+        match &mut self.body {
+            Body::Regular(contents) => contents.get_mut().release(&self.usage),
+            // Deep trees must not be deep recursion.
+            Body::Directory(directory) => {
+                let mut left: Vec<Arc<TmpInode>> = directory.get_mut().take().collect();
+                while let Some(inode) = left.pop() {
+                    if let Some(mut inode) = Arc::into_inner(inode)
+                        && let Body::Directory(directory) = &mut inode.body
+                    {
+                        left.extend(directory.get_mut().take());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Inode for TmpInode {
+    fn metadata(&self) -> Result<Metadata> {
+        let (size, pages) = match &self.body {
+            Body::Regular(contents) => {
+                let contents = contents.read();
+                (contents.size, contents.pages())
+            }
+            Body::Directory(directory) => (DIRENT_SIZE * (directory.lock().len() as u64 + 2), 0),
+            Body::Symlink(target) => (target.len() as u64, 0),
+            Body::Special => (0, 0),
+        };
+        let attributes = *self.attributes.lock();
+        Ok(Metadata {
+            dev: self.usage.options.read().device,
+            ino: self.ino,
+            nlink: u64::from(attributes.nlink),
+            mode: attributes.mode,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            rdev: self.rdev,
+            size,
+            block_size: PAGE,
+            blocks: pages * (PAGE / 512),
+            atime: attributes.atime,
+            mtime: attributes.mtime,
+            ctime: attributes.ctime,
+            btime: Some(self.btime),
+        })
+    }
+
+    fn set_attributes(&self, attr: &SetAttr) -> Result<()> {
+        if let Some(size) = attr.size {
+            let mut contents = self.contents()?.write();
+            contents.truncate(&self.usage, size)?;
+            drop(contents);
+            self.modified();
+        }
+        let time = now();
+        let at = |set: SetTime| match set {
+            SetTime::Now => time,
+            SetTime::At(at) => at,
+        };
+        let sealed = match &self.body {
+            Body::Regular(contents) => contents.read().seals.contains(Seals::EXEC),
+            _ => false,
+        };
+        let mut attributes = self.attributes.lock();
+        if let Some(mode) = attr.mode {
+            if sealed && (attributes.mode ^ mode) & 0o111 != 0 {
+                return Err(Errno::EPERM);
+            }
+            attributes.mode = attributes.mode & S_IFMT | mode & 0o7777;
+        }
+        attributes.uid = attr.uid.unwrap_or(attributes.uid);
+        attributes.gid = attr.gid.unwrap_or(attributes.gid);
+        attributes.atime = attr.atime.map_or(attributes.atime, at);
+        attributes.mtime = attr.mtime.map_or(attributes.mtime, at);
+        attributes.ctime = time;
+        Ok(())
+    }
+
+    fn file_system(&self) -> Arc<dyn FileSystem> {
+        match self.usage.instance.get().and_then(Weak::upgrade) {
+            Some(fs) => fs,
+            None => TmpFs::remains(&self.usage),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn open(self: Arc<Self>, flags: OpenFlags, _caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {
+        match &self.body {
+            Body::Regular(_) => Ok(Arc::new(TmpFile::new(self))),
+            Body::Directory(_) if flags.writable() => Err(Errno::EISDIR),
+            Body::Directory(_) => Ok(Arc::new(OpenDirectory::new(self))),
+            Body::Symlink(_) => Err(Errno::ELOOP),
+            Body::Special => Err(Errno::ENXIO),
+        }
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        Ok(self.find(name)?)
+    }
+    fn create(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        let mode = if node.mode & S_IFMT == 0 { node.mode | S_IFREG } else { node.mode };
+        if matches!(mode & S_IFMT, S_IFDIR | S_IFLNK) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(self.add(name, &NewNode { mode, ..*node }, None)?)
+    }
+    fn mkdir(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        Ok(self.add(name, &NewNode { mode: S_IFDIR | node.mode & 0o7777, ..*node }, None)?)
+    }
+    fn symlink(&self, name: &[u8], target: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        Ok(self.add(name, &NewNode { mode: S_IFLNK | 0o777, ..*node }, Some(target))?)
+    }
+    fn tmpfile(&self, node: &NewNode) -> Result<Arc<dyn Inode>> {
+        if !self.is_directory() {
+            return Err(Errno::ENOTDIR);
+        }
+        self.usage.add_inode()?;
+        let node = NewNode { mode: S_IFREG | node.mode & 0o7777, ..*node };
+        let inode = TmpInode::new(Arc::clone(&self.usage), &node, None);
+        inode.attributes.lock().nlink = 0;
+        Ok(inode)
+    }
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        self.add_link(name, target)
+    }
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        self.remove(name, false)
+    }
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        self.remove(name, true)
+    }
+    fn rename(
+        &self,
+        name: &[u8],
+        new_dir: &Arc<dyn Inode>,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let new_dir: &TmpInode = new_dir.as_any().downcast_ref().ok_or(Errno::EXDEV)?;
+        self.move_entry(name, new_dir, new_name, flags)
+    }
+    fn readlink(&self, _caller: &mut dyn Caller) -> Result<Vec<u8>> {
+        match &self.body {
+            Body::Symlink(target) => Ok(target.to_vec()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.read_xattr(name)
+    }
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        self.write_xattr(name, value, flags)
+    }
+    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(self.xattr_names())
+    }
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.drop_xattr(name)
+    }
+}
