@@ -1,5 +1,7 @@
 //! CPU time of guest threads and processes: the host's accounting of the threads that run them.
 
+use host::cpu_clock::{Part, process_cpu_ns};
+
 use crate::process::Usage;
 use crate::{Process, Thread};
 
@@ -20,8 +22,8 @@ pub fn thread_ns(thread: &Thread) -> u64 {
 
 /// CPU time of all threads of a process, live and ended, nanoseconds.
 pub fn process_ns(process: &Process) -> u64 {
-    let (before, _) = *process.usage.lock();
-    let live = host_pid(process).and_then(|pid| host::cpu_clock::process_cpu_ns(pid).ok()).unwrap_or(0);
+    let before = process.usage.lock().0;
+    let live = host_pid(process).and_then(|pid| process_cpu_ns(pid, Part::All).ok()).unwrap_or(0);
     (before.user_ns + before.system_ns).saturating_add(live)
 }
 
@@ -33,20 +35,44 @@ pub fn thread_usage(thread: &Thread) -> Usage {
 
 /// Use of all threads of a process, live and ended (`RUSAGE_SELF`).
 pub fn process_usage(process: &Process) -> Usage {
-    let (before, _) = *process.usage.lock();
+    let before = process.usage.lock().0;
     let Some(pid) = host_pid(process) else { return before };
-    // The host counts ended threads of a host process; `before` those that exec left behind.
-    let mut live = read(&format!("{pid}/stat"));
-    if let Ok(total) = host::cpu_clock::process_cpu_ns(pid) {
-        live = split(total, &live);
-    }
+    sum(&before, &with_times(pid, read(&format!("{pid}/stat"))))
+}
+
+/// Adds up what the process used in its host process, which is about to end: at exit and at exec.
+/// Page faults and memory are left out for those that ended soon, to save time.
+pub fn keep(process: &Process) {
+    const SOON_NS: u64 = 20_000_000;
+    let Some(pid) = raw_host_pid(process) else { return };
+    let soon = executor::monotonic_ns().saturating_sub(process.start_ns) < SOON_NS;
+    let rest = if soon { Usage::default() } else { read(&format!("{pid}/stat")) };
+    let live = with_times(pid, rest);
+    let mut usage = process.usage.lock();
+    usage.0 = sum(&usage.0, &live);
+}
+
+fn sum(before: &Usage, live: &Usage) -> Usage {
     Usage {
-        user_ns: before.user_ns + live.user_ns,
-        system_ns: before.system_ns + live.system_ns,
+        user_ns: before.user_ns.saturating_add(live.user_ns),
+        system_ns: before.system_ns.saturating_add(live.system_ns),
         max_rss_kib: before.max_rss_kib.max(live.max_rss_kib),
-        minor_faults: before.minor_faults + live.minor_faults,
-        major_faults: before.major_faults + live.major_faults,
+        minor_faults: before.minor_faults.saturating_add(live.minor_faults),
+        major_faults: before.major_faults.saturating_add(live.major_faults),
     }
+}
+
+/// With the times of the host process's clocks.
+fn with_times(pid: i32, usage: Usage) -> Usage {
+    let clock = |part| process_cpu_ns(pid, part).unwrap_or(0);
+    split(clock(Part::All), clock(Part::UserTicks), clock(Part::Ticks), &usage)
+}
+
+/// Spreads the exact total in the proportion of the ticks, as Linux itself does.
+fn split(total: u64, user: u64, both: u64, usage: &Usage) -> Usage {
+    let user = (u128::from(total) * u128::from(user)).checked_div(u128::from(both));
+    let user = user.map_or(total, |ns| (ns as u64).min(total));
+    Usage { user_ns: user, system_ns: total - user, ..*usage }
 }
 
 /// The CPU that a thread ran on last; 0 if the host does not tell.
@@ -58,14 +84,15 @@ pub fn last_cpu(thread: &Thread) -> u32 {
     field.and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
-/// Spreads the exact total in the proportion of the ticks, as Linux itself does.
-fn split(total: u64, ticks: &Usage) -> Usage {
-    let sum = u128::from(ticks.user_ns) + u128::from(ticks.system_ns);
-    let user = (u128::from(total) * u128::from(ticks.user_ns)).checked_div(sum).map_or(total, |ns| ns as u64);
-    Usage { user_ns: user, system_ns: total - user.min(total), ..*ticks }
+fn host_pid(process: &Process) -> Option<i32> {
+    // What ends is kept already.
+    if process.exit_status().is_some() {
+        return None;
+    }
+    raw_host_pid(process)
 }
 
-fn host_pid(process: &Process) -> Option<i32> {
+fn raw_host_pid(process: &Process) -> Option<i32> {
     process.any_thread().map(|t| t.mm().space.host_pid()).filter(|pid| *pid > 0)
 }
 
@@ -105,7 +132,9 @@ mod tests {
         assert_eq!(usage.system_ns, 50_000_000);
         assert_eq!((usage.minor_faults, usage.major_faults), (100, 3));
         assert_eq!(usage.max_rss_kib, 100);
-        let exact = super::split(340, &usage);
+        let exact = super::split(340, 120, 170, &usage);
         assert_eq!((exact.user_ns, exact.system_ns), (240, 100));
+        let none = super::split(7, 0, 0, &usage);
+        assert_eq!((none.user_ns, none.system_ns), (7, 0));
     }
 }

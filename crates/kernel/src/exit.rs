@@ -10,6 +10,9 @@ use crate::Thread;
 use crate::process::{ExitStatus, Process};
 use crate::wait::Report;
 
+/// Nanoseconds in a clock tick (`sysconf(_SC_CLK_TCK)` is 100).
+const TICK_NS: u64 = 10_000_000;
+
 /// Takes an ended thread off its process; the last one ends the process with `status` (or with what it was ordered).
 pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
     let process = thread.process();
@@ -27,12 +30,12 @@ pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
     // What this thread would have taken goes to another.
     crate::signal::retarget(thread, linux_abi::signal::SigSet(u64::MAX));
     if last {
-        process_exited(process, process.note_exit_status(status));
+        process_exited(process, thread.credentials().uid, process.note_exit_status(status));
     }
 }
 
 /// Makes the process a zombie, hands its children on and tells the parent.
-fn process_exited(process: &Arc<Process>, status: ExitStatus) {
+fn process_exited(process: &Arc<Process>, uid: u32, status: ExitStatus) {
     let kernel = process.kernel();
     *process.timers.lock() = Default::default();
     crate::signal::hang_up_orphans(process);
@@ -41,7 +44,11 @@ fn process_exited(process: &Arc<Process>, status: ExitStatus) {
     for hook in hooks.iter() {
         hook(process);
     }
-    process.state.lock().zombie = Some(status);
+    {
+        let mut state = process.state.lock();
+        state.zombie = Some(status);
+        state.uid = uid;
+    }
     process.exit_queue.wake(Events::all());
     let Some(parent) = process.parent() else {
         kernel.pids.remove_process(process.pid());
@@ -59,8 +66,9 @@ fn process_exited(process: &Arc<Process>, status: ExitStatus) {
                 (if core { si::CLD_DUMPED } else { si::CLD_KILLED }, signal.raw())
             }
         };
-        let uid = process.any_thread().map_or(0, |t| t.credentials().uid);
-        let mut info = SigInfo::child(code, process.pid(), uid, value, 0, 0);
+        let used = process.usage.lock().0;
+        let (user, system) = (used.user_ns / TICK_NS, used.system_ns / TICK_NS);
+        let mut info = SigInfo::child(code, process.pid(), uid, value, user, system);
         info.signo = sig.raw();
         let action = parent.actions().get(Signo::SIGCHLD);
         let unwanted = sig == Signo::SIGCHLD

@@ -218,6 +218,7 @@ impl Process {
             }
             *slot = Some(status);
         }
+        crate::cpu_time::keep(self);
         let threads: Vec<_> = self.threads.lock().values().cloned().collect();
         for thread in &threads {
             thread.set_dying();

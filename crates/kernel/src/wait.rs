@@ -12,6 +12,8 @@ pub struct ChildState {
     pub stopped: Option<Signo>,
     /// A stop or continue that no wait has reported yet.
     pub report: Option<Report>,
+    /// Real user id of one that has ended.
+    pub uid: u32,
 }
 
 /// A change that wait(2) reports once.

@@ -105,6 +105,9 @@ async fn finish(thread: &Arc<Thread>, guest: GuestThread, local: &mut ThreadLoca
             0,
         );
     } else {
+        if ordered.is_none() {
+            kernel::cpu_time::keep(process);
+        }
         guest.handle().kill_process();
         drop(guest);
     }

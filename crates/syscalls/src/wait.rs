@@ -197,7 +197,9 @@ fn look(process: &Arc<Process>, which: Which, options: i32) -> Result<Found, Err
         if options & WNOWAIT == 0 {
             state.report = None;
         }
+        let uid = if state.zombie.is_some() { Some(state.uid) } else { None };
         drop(state);
+        let uid = uid.or_else(|| child.any_thread().map(|t| t.credentials().uid)).unwrap_or_default();
         let (own, waited) = *child.usage.lock();
         let total = kernel::process::Usage {
             user_ns: own.user_ns + waited.user_ns,
@@ -206,7 +208,7 @@ fn look(process: &Arc<Process>, which: Which, options: i32) -> Result<Found, Err
             minor_faults: own.minor_faults + waited.minor_faults,
             major_faults: own.major_faults + waited.major_faults,
         };
-        found = Some((Found { pid: child.pid(), uid: 0, event, usage: Rusage::from_usage(&total) }, total));
+        found = Some((Found { pid: child.pid(), uid, event, usage: Rusage::from_usage(&total) }, total));
         break;
     }
     let Some((found, total)) = found else {
