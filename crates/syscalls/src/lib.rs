@@ -4,10 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod attr;
 pub mod capability;
 pub mod clone;
 pub mod context;
 pub mod credentials;
+pub mod dir;
 pub mod elf;
 pub mod epoll;
 pub mod error;
@@ -17,11 +19,12 @@ pub mod exit;
 pub mod fcntl;
 pub mod file_io;
 pub mod limits;
+pub mod link;
 pub mod mm;
 pub mod namespaces;
-pub mod pidfd;
 pub mod open;
 pub mod path;
+pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod prctl;
@@ -32,12 +35,15 @@ pub mod select;
 pub mod signal;
 pub mod stack;
 pub mod stat;
+pub mod statfs;
 pub mod strace;
+pub mod sync;
 pub mod system;
 pub mod table;
 pub mod time;
 pub mod timers;
 pub mod wait;
+pub mod xattr;
 
 pub use context::{Cx, ThreadLocal};
 pub use error::{Restart, SysError, SysResult};

@@ -1,0 +1,111 @@
+//! Writing through and advice: fsync(2), sync(2), sync_file_range(2), fallocate(2), posix_fadvise(2).
+
+use std::sync::Arc;
+
+use linux_abi::Errno;
+use linux_abi::fs::{OpenFlags, S_IFBLK, S_IFDIR, S_IFIFO, S_IFREG};
+use linux_abi::signal::Signo;
+use vfs::OpenFile;
+
+use crate::path::real_file;
+use crate::{Cx, SysResult};
+
+/// fsync(2).
+pub fn fsync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    flush(&real_file(cx, fd)?, false)
+}
+
+/// fdatasync(2).
+pub fn fdatasync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    flush(&real_file(cx, fd)?, true)
+}
+
+fn flush(file: &Arc<OpenFile>, data_only: bool) -> SysResult {
+    file.ops().fsync(file, data_only)?;
+    Ok(0)
+}
+
+/// sync(2): all mounts; errors are nobody's.
+pub fn sync(cx: &mut Cx<'_>) -> SysResult {
+    if let Some(namespace) = cx.fs().root().mount.namespace() {
+        for mount in namespace.mounts() {
+            let _ = mount.file_system.sync();
+        }
+    }
+    Ok(0)
+}
+
+/// syncfs(2).
+pub fn syncfs(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    let file = real_file(cx, fd)?;
+    file.inode().file_system().sync()?;
+    Ok(0)
+}
+
+/// sync_file_range(2): the whole file's data is written, which is more than was asked.
+pub fn sync_file_range(cx: &mut Cx<'_>, fd: i32, offset: i64, length: i64, flags: u32) -> SysResult {
+    let file = real_file(cx, fd)?;
+    if flags & !7 != 0 || offset < 0 || length < 0 || offset.checked_add(length).is_none() {
+        return Err(Errno::EINVAL.into());
+    }
+    if file.inode().metadata()?.kind() == S_IFIFO || !file.ops().seekable() {
+        return Err(Errno::ESPIPE.into());
+    }
+    flush(&file, true)
+}
+
+/// fallocate(2).
+pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, offset: i64, length: i64) -> SysResult {
+    const KEEP_SIZE: u32 = 1;
+    const PUNCH_HOLE: u32 = 2;
+    let file = real_file(cx, fd)?;
+    let (Ok(start), Ok(len)) = (u64::try_from(offset), u64::try_from(length)) else {
+        return Err(Errno::EINVAL.into());
+    };
+    if len == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if mode & !0x7f != 0 || (mode & PUNCH_HOLE != 0 && mode & KEEP_SIZE == 0) {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    if !file.flags().writable() {
+        return Err(Errno::EBADF.into());
+    }
+    match file.inode().metadata()?.kind() {
+        S_IFREG | S_IFBLK => {}
+        S_IFDIR => return Err(Errno::EISDIR.into()),
+        S_IFIFO => return Err(Errno::ESPIPE.into()),
+        _ => return Err(Errno::ENODEV.into()),
+    }
+    let end = start.checked_add(len).filter(|end| i64::try_from(*end).is_ok()).ok_or(Errno::EFBIG)?;
+    if mode & (KEEP_SIZE | PUNCH_HOLE) == 0 && end > cx.process().limit(kernel::limits::resource::FSIZE) {
+        crate::run_loop::raise(cx, Signo::SIGXFSZ);
+        return Err(Errno::EFBIG.into());
+    }
+    file.ops().fallocate(&file, mode, start, len)?;
+    Ok(0)
+}
+
+/// posix_fadvise(2): advice that the host's page cache needs not.
+pub fn fadvise64(cx: &mut Cx<'_>, fd: i32, _offset: i64, length: i64, advice: u32) -> SysResult {
+    let file = real_file(cx, fd)?;
+    if file.inode().metadata()?.kind() == S_IFIFO {
+        return Err(Errno::ESPIPE.into());
+    }
+    if length < 0 || advice > 5 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
+}
+
+/// readahead(2): the host reads ahead by itself.
+pub fn readahead(cx: &mut Cx<'_>, fd: i32, _offset: i64, _count: usize) -> SysResult {
+    let file = cx.file(fd)?;
+    if file.flags().contains(OpenFlags::PATH) || !file.flags().readable() {
+        return Err(Errno::EBADF.into());
+    }
+    match file.inode().metadata()?.kind() {
+        S_IFREG | S_IFBLK => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
