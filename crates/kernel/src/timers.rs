@@ -6,11 +6,15 @@ use std::sync::{Arc, Weak};
 
 use executor::{Alarm, Events, Observer};
 use linux_abi::Errno;
+use linux_abi::process::RLIM_INFINITY;
 use linux_abi::signal::{SigInfo, Signo, si};
+use linux_abi::time::NSEC_PER_SEC;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
-use crate::{Process, Result, Thread};
+use crate::limits::resource;
+use crate::process::ExitStatus;
+use crate::{Process, Result, Thread, cpu_time};
 
 /// Timers rest at least this long between two expirations, nanoseconds: shorter intervals are counted as
 /// overruns, so that no guest can keep the driver busy.
@@ -24,8 +28,8 @@ const MAX_TIMERS: usize = 4096;
 pub struct Timers {
     /// Those of timer_create(2), by id.
     posix: BTreeMap<i32, Arc<Timer>>,
-    /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`; made when first set.
-    interval: [Option<Arc<Timer>>; 3],
+    /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`, and that of `RLIMIT_CPU`; made when first set.
+    interval: [Option<Arc<Timer>>; 4],
     next_id: i32,
 }
 
@@ -75,6 +79,8 @@ pub enum Notify {
     Process(Weak<Process>, Signo),
     /// A signal to one thread (`SIGEV_THREAD_ID`).
     Thread(Weak<Thread>, Signo),
+    /// SIGXCPU, or SIGKILL past the hard limit (`RLIMIT_CPU`).
+    CpuLimit(Weak<Process>),
 }
 
 /// Expiry and interval as the timer's clock counts, nanoseconds; expiry 0 is disarmed.
@@ -224,6 +230,11 @@ impl Timer {
                     let _ = process.send_signal(SigInfo::new(*sig, si::KERNEL));
                 }
             }
+            Notify::CpuLimit(process) => {
+                if let Some(process) = process.upgrade() {
+                    cpu_limit_reached(&process);
+                }
+            }
             Notify::Process(process, sig) => {
                 let Some(process) = process.upgrade() else { return };
                 let counted = process.shared_pending.lock().update(|i| self.is_own(i), count(times));
@@ -248,6 +259,41 @@ impl Timer {
     /// Whether a queued siginfo is from this timer.
     pub fn is_own(&self, info: &SigInfo) -> bool {
         info.code == si::TIMER && info.i32_at(0) == self.id
+    }
+}
+
+/// Arms what watches `RLIMIT_CPU`, after the limit was set or inherited.
+pub fn watch_cpu_limit(process: &Arc<Process>) {
+    const LIMIT_TIMER: usize = 3;
+    let soft = process.limit(resource::CPU);
+    let mut timers = process.timers.lock();
+    let slot = timers.interval.get_mut(LIMIT_TIMER);
+    if soft == RLIM_INFINITY {
+        // It disarms itself by being dropped.
+        let old = slot.and_then(Option::take);
+        drop(timers);
+        drop(old);
+        return;
+    }
+    let weak = Arc::downgrade(process);
+    let make = || Timer::new(-1, Clock::Process(weak.clone()), Notify::CpuLimit(weak), 0);
+    let timer = slot.map(|slot| slot.get_or_insert_with(make).clone());
+    drop(timers);
+    if let Some(timer) = timer {
+        // 0 counts as one second, as in Linux.
+        let value = soft.max(1).saturating_mul(NSEC_PER_SEC);
+        timer.set(Setting { value, interval: NSEC_PER_SEC }, true);
+    }
+}
+
+fn cpu_limit_reached(process: &Process) {
+    let limit = process.limits.read().0.get(resource::CPU).copied();
+    let hard = limit.map_or(RLIM_INFINITY, |limit| limit.max);
+    if cpu_time::process_ns(process) >= hard.saturating_mul(NSEC_PER_SEC) {
+        process.begin_exit(ExitStatus::Signaled { signal: Signo::SIGKILL, core: false });
+    } else {
+        // Pending already is sent.
+        let _ = process.send_signal(SigInfo::new(Signo::SIGXCPU, si::KERNEL));
     }
 }
 

@@ -84,6 +84,7 @@ fn boot(mut spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
         null,
     });
     let proc = jail::enter(&spec)?;
+    host::proc_fs::set_root(proc.try_clone()?);
     // Inside the jail: what lies at /etc/passwd is the image's choice.
     home::ensure(&mut spec.process, root.as_ref());
     let mode = spec.jail;

@@ -243,6 +243,9 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
         let limits = *parent.limits.read();
         let process =
             Process::new(tid, cx.kernel().clone(), real_parent.as_ref(), parent.job(), limits, actions);
+        if limits.soft(kernel::limits::resource::CPU) != linux_abi::process::RLIM_INFINITY {
+            kernel::timers::watch_cpu_limit(&process);
+        }
         process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         process.exit_signal.store(exit_signal as i32, Ordering::Relaxed);
         process.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -44,7 +44,7 @@ fn check(cx: &Cx<'_>, number: usize, old: &Rlimit, new: &Rlimit) -> SysResult<()
 }
 
 /// Gets and sets in one step.
-fn exchange(cx: &mut Cx<'_>, target: &Process, number: u32, new: Option<Rlimit>) -> SysResult<Rlimit> {
+fn exchange(cx: &mut Cx<'_>, target: &Arc<Process>, number: u32, new: Option<Rlimit>) -> SysResult<Rlimit> {
     let number = number as usize;
     let mut limits = target.limits.write();
     let slot = limits.0.get_mut(number).ok_or(Errno::EINVAL)?;
@@ -52,6 +52,10 @@ fn exchange(cx: &mut Cx<'_>, target: &Process, number: u32, new: Option<Rlimit>)
     if let Some(new) = new {
         check(cx, number, &old, &new)?;
         *slot = new;
+        drop(limits);
+        if number == resource::CPU {
+            kernel::timers::watch_cpu_limit(target);
+        }
     }
     Ok(old)
 }
