@@ -12,6 +12,8 @@ pub mod poll;
 pub mod process;
 pub mod sigframe;
 pub mod signal;
+#[expect(missing_docs, reason = "the message flags are named in send(2) and recv(2)")]
+pub mod socket;
 pub mod sysno;
 pub mod time;
 

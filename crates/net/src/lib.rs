@@ -1,2 +1,14 @@
-//! Sockets: the socket layer and its providers.
+//! Sockets: what each family can do, and unix(7) sockets.
+//!
+//! [`socket::Socket`] is the seam between system calls and families.
 #![forbid(unsafe_code)]
+
+pub mod file;
+pub mod socket;
+pub mod unix;
+
+pub use file::SocketFile;
+pub use socket::{Address, Control, Halves, Received, Socket, SocketCaller, Ucred};
+
+/// Results of this floor carry Linux's own error number.
+pub type Result<T> = core::result::Result<T, linux_abi::Errno>;

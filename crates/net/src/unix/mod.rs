@@ -1,0 +1,405 @@
+//! Local sockets: unix(7).
+
+mod inbox;
+mod names;
+mod options;
+mod rights;
+mod transfer;
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+
+use executor::{Events, WaitQueue};
+use linux_abi::Errno;
+use linux_abi::socket::{AF_UNIX, AF_UNSPEC, MsgFlags, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM, SOMAXCONN};
+use parking_lot::Mutex;
+use vfs::{Caller, Inode};
+
+pub use names::{Names, path_of};
+
+use crate::socket::{Control, Halves, Received, Socket, SocketCaller, Ucred};
+use crate::{Address, Result};
+use inbox::Inbox;
+use names::Key;
+use options::Options;
+
+/// `SOCK_STREAM` and its like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Stream,
+    Datagram,
+    SeqPacket,
+}
+
+impl Kind {
+    fn connected(self) -> bool {
+        self != Kind::Datagram
+    }
+}
+
+struct Listener {
+    backlog: usize,
+    /// Server ends of connections not yet accepted.
+    pending: VecDeque<Arc<Endpoint>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The address with its family; empty if unbound.
+    local: Vec<u8>,
+    key: Option<Key>,
+    /// Held so that the inode's number is not given to another file.
+    node: Option<Arc<dyn Inode>>,
+    peer: Option<Arc<Endpoint>>,
+    connecting: bool,
+    listener: Option<Listener>,
+    inbox: Inbox,
+    /// No more comes: own `SHUT_RD`, or the other side ended.
+    read_closed: bool,
+    /// No more goes.
+    write_closed: bool,
+    closed: bool,
+    error: Option<Errno>,
+    options: Options,
+    own: Ucred,
+    peer_cred: Option<Ucred>,
+    /// Whoever waits for room here.
+    blocked: Vec<Weak<Endpoint>>,
+}
+
+/// One end: lives while its socket or the other end does.
+struct Endpoint {
+    kind: Kind,
+    names: Arc<Names>,
+    queue: Arc<WaitQueue>,
+    state: Mutex<State>,
+}
+
+/// A unix(7) socket.
+pub struct UnixSocket(Arc<Endpoint>);
+
+impl Endpoint {
+    fn new(names: &Arc<Names>, kind: Kind, own: Ucred) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            kind,
+            names: names.clone(),
+            queue: Arc::new(WaitQueue::new()),
+            state: Mutex::new(State { own, ..State::default() }),
+        })
+    }
+
+    /// Notes that `who` waits for room here. The caller holds the state's lock.
+    fn block(state: &mut State, who: &Arc<Endpoint>) {
+        if !state.blocked.iter().any(|b| std::ptr::eq(b.as_ptr(), Arc::as_ptr(who))) {
+            state.blocked.retain(|b| b.strong_count() > 0);
+            state.blocked.push(Arc::downgrade(who));
+        }
+    }
+
+    /// The socket was closed: tells everybody who knows this end.
+    fn close(self: &Arc<Endpoint>) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.read_closed = true;
+        state.write_closed = true;
+        let peer = state.peer.take();
+        let pending = state.listener.take().map(|l| l.pending).unwrap_or_default();
+        let inbox = std::mem::take(&mut state.inbox);
+        let blocked = std::mem::take(&mut state.blocked);
+        let key = state.key.take();
+        state.node = None;
+        drop(state);
+        if let Some(key) = key {
+            self.names.remove(&key, self);
+        }
+        if let Some(peer) = peer.filter(|_| self.kind.connected()) {
+            {
+                let mut other = peer.state.lock();
+                other.read_closed = true;
+                other.write_closed = true;
+                if !inbox.is_empty() {
+                    other.error = Some(Errno::ECONNRESET);
+                }
+            }
+            peer.queue.wake_all(Events::all());
+        }
+        for end in pending {
+            end.close();
+        }
+        wake_blocked(blocked);
+        // Outside all locks: it may hold descriptors of other sockets.
+        drop(inbox);
+        self.queue.wake_all(Events::all());
+    }
+}
+
+fn wake_blocked(blocked: Vec<Weak<Endpoint>>) {
+    for end in blocked.iter().filter_map(Weak::upgrade) {
+        end.queue.wake_all(Events::WRITABLE);
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+fn kind_of(kind: u32, protocol: i32) -> Result<Kind> {
+    if protocol != 0 && protocol != i32::from(AF_UNIX) {
+        return Err(Errno::EPROTONOSUPPORT);
+    }
+    match kind {
+        SOCK_STREAM => Ok(Kind::Stream),
+        // As Linux: a raw local socket is a datagram one.
+        SOCK_DGRAM | linux_abi::socket::SOCK_RAW => Ok(Kind::Datagram),
+        SOCK_SEQPACKET => Ok(Kind::SeqPacket),
+        _ => Err(Errno::ESOCKTNOSUPPORT),
+    }
+}
+
+impl UnixSocket {
+    /// socket(2). `EPROTONOSUPPORT`, `ESOCKTNOSUPPORT`.
+    pub fn new(
+        names: &Arc<Names>,
+        caller: &SocketCaller<'_>,
+        kind: u32,
+        protocol: i32,
+    ) -> Result<Arc<UnixSocket>> {
+        let kind = kind_of(kind, protocol)?;
+        Ok(Arc::new(UnixSocket(Endpoint::new(names, kind, caller.ucred()))))
+    }
+
+    /// socketpair(2).
+    pub fn pair(
+        names: &Arc<Names>,
+        caller: &SocketCaller<'_>,
+        kind: u32,
+        protocol: i32,
+    ) -> Result<(Arc<UnixSocket>, Arc<UnixSocket>)> {
+        let kind = kind_of(kind, protocol)?;
+        let own = caller.ucred();
+        let (a, b) = (Endpoint::new(names, kind, own), Endpoint::new(names, kind, own));
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            let mut state = from.state.lock();
+            state.peer = Some(to.clone());
+            state.peer_cred = Some(own);
+        }
+        Ok((Arc::new(UnixSocket(a)), Arc::new(UnixSocket(b))))
+    }
+
+    fn connect_stream(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
+        let target = self.0.names.find(&names::key_of(address)?)?;
+        if target.kind != self.0.kind {
+            return Err(Errno::EPROTOTYPE);
+        }
+        {
+            let mut state = self.0.state.lock();
+            if state.listener.is_some() {
+                return Err(Errno::EINVAL);
+            }
+            if state.peer.is_some() || state.connecting {
+                return Err(Errno::EISCONN);
+            }
+            state.connecting = true;
+        }
+        let result = self.queue_at(&target, caller.ucred());
+        let mut state = self.0.state.lock();
+        state.connecting = false;
+        let (server, cred) = result?;
+        state.peer = Some(server);
+        state.peer_cred = Some(cred);
+        drop(state);
+        target.queue.wake(Events::READABLE);
+        self.0.queue.wake_all(Events::WRITABLE);
+        Ok(())
+    }
+
+    /// Puts the server end of a new connection into the listener's queue.
+    fn queue_at(&self, target: &Arc<Endpoint>, own: Ucred) -> Result<(Arc<Endpoint>, Ucred)> {
+        let mut listening = target.state.lock();
+        let (cred, name) = (listening.own, listening.local.clone());
+        if listening.read_closed {
+            return Err(Errno::ECONNREFUSED);
+        }
+        let passcred = listening.options.passcred;
+        let listener = listening.listener.as_mut().ok_or(Errno::ECONNREFUSED)?;
+        if listener.pending.len() > listener.backlog {
+            Endpoint::block(&mut listening, &self.0);
+            return Err(Errno::EAGAIN);
+        }
+        let server = Endpoint::new(&self.0.names, self.0.kind, cred);
+        {
+            let mut state = server.state.lock();
+            state.local = name;
+            state.peer = Some(self.0.clone());
+            state.peer_cred = Some(own);
+            state.options.passcred = passcred;
+        }
+        listener.pending.push_back(server.clone());
+        Ok((server, cred))
+    }
+
+    fn connect_datagram(&self, address: &Address) -> Result<()> {
+        let target = self.0.names.find(&names::key_of(address)?)?;
+        if target.kind != Kind::Datagram {
+            return Err(Errno::EPROTOTYPE);
+        }
+        let taken = target.state.lock().peer.as_ref().is_some_and(|p| !Arc::ptr_eq(p, &self.0));
+        if taken {
+            return Err(Errno::EPERM);
+        }
+        let old = self.0.state.lock().peer.replace(target);
+        drop(old);
+        self.0.queue.wake_all(Events::WRITABLE);
+        Ok(())
+    }
+}
+
+impl Socket for UnixSocket {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn kind(&self) -> (u16, u32, i32) {
+        let kind = match self.0.kind {
+            Kind::Stream => SOCK_STREAM,
+            Kind::Datagram => SOCK_DGRAM,
+            Kind::SeqPacket => SOCK_SEQPACKET,
+        };
+        (AF_UNIX, kind, 0)
+    }
+    fn bind(&self, _caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
+        if address.family()? != AF_UNIX {
+            return Err(Errno::EINVAL);
+        }
+        let mut state = self.0.state.lock();
+        if !state.local.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        if address.bytes.len() == 2 {
+            let bytes = self.0.names.fresh();
+            let key = names::key_of(&Address::plain(bytes.clone()))?;
+            self.0.names.add(key.clone(), &self.0)?;
+            state.local = bytes;
+            state.key = Some(key);
+            return Ok(());
+        }
+        let key = names::key_of(address)?;
+        self.0.names.add(key.clone(), &self.0)?;
+        state.local = match path_of(&address.bytes) {
+            // getsockname(2) gives the path with its NUL.
+            Some(path) => [&AF_UNIX.to_ne_bytes(), path, &[0]].concat(),
+            None => address.bytes.clone(),
+        };
+        state.node.clone_from(&address.node);
+        state.key = Some(key);
+        Ok(())
+    }
+    fn listen(&self, caller: &SocketCaller<'_>, backlog: i32) -> Result<()> {
+        if !self.0.kind.connected() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mut state = self.0.state.lock();
+        if state.local.is_empty() || state.peer.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        // Beyond the limit, and below 0, Linux takes the limit.
+        let backlog = usize::try_from(backlog.min(SOMAXCONN)).unwrap_or(SOMAXCONN as usize);
+        state.own = caller.ucred();
+        match &mut state.listener {
+            Some(listener) => listener.backlog = backlog,
+            none => *none = Some(Listener { backlog, pending: VecDeque::new() }),
+        }
+        let blocked = std::mem::take(&mut state.blocked);
+        drop(state);
+        wake_blocked(blocked);
+        Ok(())
+    }
+    fn connect(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
+        match self.0.kind {
+            Kind::Datagram if address.family()? == AF_UNSPEC => {
+                let old = self.0.state.lock().peer.take();
+                drop(old);
+                Ok(())
+            }
+            Kind::Datagram => self.connect_datagram(address),
+            Kind::Stream | Kind::SeqPacket => self.connect_stream(caller, address),
+        }
+    }
+    fn accept(&self) -> Result<Arc<dyn Socket>> {
+        let mut state = self.0.state.lock();
+        if !self.0.kind.connected() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let closed = state.read_closed;
+        let listener = state.listener.as_mut().ok_or(Errno::EINVAL)?;
+        let Some(end) = listener.pending.pop_front() else {
+            return Err(if closed { Errno::EINVAL } else { Errno::EAGAIN });
+        };
+        let blocked = std::mem::take(&mut state.blocked);
+        drop(state);
+        wake_blocked(blocked);
+        Ok(Arc::new(UnixSocket(end)))
+    }
+    fn send(
+        &self,
+        caller: &SocketCaller<'_>,
+        data: &[u8],
+        to: Option<&Address>,
+        control: &mut Vec<Control>,
+        flags: MsgFlags,
+    ) -> Result<usize> {
+        self.transmit(caller, data, to, control, flags)
+    }
+    fn receive(&self, buf: &mut [u8], _control_room: usize, flags: MsgFlags) -> Result<Received> {
+        self.take(buf, flags)
+    }
+    fn shutdown(&self, halves: Halves) -> Result<()> {
+        let mut state = self.0.state.lock();
+        if self.0.kind.connected() && state.peer.is_none() && state.listener.is_none() {
+            return Err(Errno::ENOTCONN);
+        }
+        state.read_closed |= halves.read;
+        state.write_closed |= halves.write;
+        let peer = state.peer.clone().filter(|_| self.0.kind.connected());
+        drop(state);
+        if let Some(peer) = peer {
+            {
+                let mut other = peer.state.lock();
+                other.read_closed |= halves.write;
+                other.write_closed |= halves.read;
+            }
+            peer.queue.wake_all(Events::all());
+        }
+        self.0.queue.wake_all(Events::all());
+        Ok(())
+    }
+    fn local_address(&self) -> Result<Vec<u8>> {
+        let local = self.0.state.lock().local.clone();
+        Ok(if local.is_empty() { AF_UNIX.to_ne_bytes().to_vec() } else { local })
+    }
+    fn peer_address(&self) -> Result<Vec<u8>> {
+        let peer = self.0.state.lock().peer.clone().ok_or(Errno::ENOTCONN)?;
+        let address = peer.state.lock().local.clone();
+        Ok(if address.is_empty() { AF_UNIX.to_ne_bytes().to_vec() } else { address })
+    }
+    fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>> {
+        self.get_option(level, name, len)
+    }
+    fn set_option(&self, caller: &SocketCaller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        self.put_option(caller, level, name, value)
+    }
+    fn take_error(&self) -> Option<Errno> {
+        self.0.state.lock().error.take()
+    }
+    fn poll(&self) -> Events {
+        self.ready()
+    }
+    fn wait_queue(&self) -> Arc<WaitQueue> {
+        self.0.queue.clone()
+    }
+    fn ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
+        self.control(caller, cmd, arg)
+    }
+}

@@ -1,0 +1,288 @@
+//! Sending, receiving and readiness of local sockets.
+
+use std::sync::Arc;
+
+use executor::Events;
+use identity::Capability;
+use linux_abi::Errno;
+use linux_abi::socket::MsgFlags;
+use vfs::Caller;
+
+use super::inbox::{MAX_MESSAGES, Message, Taken};
+use super::rights::Rights;
+use super::{Endpoint, Kind, State, UnixSocket, names, wake_blocked};
+use crate::socket::{Control, Received, SocketCaller, Ucred};
+use crate::{Address, Result};
+
+/// ioctl(2): bytes to read; bytes sent and not yet read.
+const FIONREAD: u32 = 0x541b;
+const SIOCOUTQ: u32 = 0x5411;
+/// How many datagrams one socket holds (/proc/sys/net/unix/max_dgram_qlen).
+const MAX_DATAGRAMS: usize = 512;
+
+/// What a message carries besides bytes.
+struct Cargo {
+    rights: Rights,
+    sender: Ucred,
+}
+
+/// Checks control messages: credentials that the caller may not claim are `EPERM`.
+fn cargo(caller: &SocketCaller<'_>, control: &[Control]) -> Result<Cargo> {
+    let mut files = Vec::new();
+    let mut sender = caller.ucred();
+    for message in control {
+        match message {
+            Control::Rights(more) => files.extend(more.iter().cloned()),
+            Control::Credentials(claimed) => {
+                let c = caller.credentials;
+                let pid = claimed.pid == caller.pid || c.capable(Capability::SYS_ADMIN);
+                let uid = [c.uid, c.euid, c.suid].contains(&claimed.uid) || c.capable(Capability::SETUID);
+                let gid = [c.gid, c.egid, c.sgid].contains(&claimed.gid) || c.capable(Capability::SETGID);
+                if !(pid && uid && gid) {
+                    return Err(Errno::EPERM);
+                }
+                sender = *claimed;
+            }
+            Control::Raw { .. } => return Err(Errno::EINVAL),
+        }
+    }
+    Ok(Cargo { rights: Rights::new(files)?, sender })
+}
+
+/// Whether poll calls it writable: as Linux, from a quarter of the buffer down.
+fn roomy(bytes: usize, sndbuf: usize) -> bool {
+    bytes.saturating_mul(4) <= sndbuf
+}
+
+impl UnixSocket {
+    pub(super) fn transmit(
+        &self,
+        caller: &SocketCaller<'_>,
+        data: &[u8],
+        to: Option<&Address>,
+        control: &mut Vec<Control>,
+        flags: MsgFlags,
+    ) -> Result<usize> {
+        if flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let cargo = cargo(caller, control)?;
+        let n = match self.0.kind {
+            Kind::Stream | Kind::SeqPacket => {
+                if to.is_some() {
+                    let connected = self.0.state.lock().peer.is_some();
+                    return Err(if connected { Errno::EISCONN } else { Errno::EOPNOTSUPP });
+                }
+                self.send_connected(data, cargo)?
+            }
+            Kind::Datagram => self.send_datagram(data, to, cargo)?,
+        };
+        control.clear();
+        Ok(n)
+    }
+
+    fn send_connected(&self, data: &[u8], cargo: Cargo) -> Result<usize> {
+        let (peer, sndbuf, from) = {
+            let mut state = self.0.state.lock();
+            if let Some(errno) = state.error.take() {
+                return Err(errno);
+            }
+            if state.peer.is_some() && state.write_closed {
+                return Err(Errno::EPIPE);
+            }
+            let peer = state.peer.clone().ok_or(Errno::ENOTCONN)?;
+            (peer, state.options.sndbuf, state.local.clone())
+        };
+        let whole = self.0.kind == Kind::SeqPacket;
+        if whole && data.len() > sndbuf {
+            return Err(Errno::EMSGSIZE);
+        }
+        let mut other = peer.state.lock();
+        if other.closed || other.read_closed {
+            return Err(Errno::EPIPE);
+        }
+        if data.is_empty() && !whole {
+            return Ok(0);
+        }
+        let room = sndbuf.saturating_sub(other.inbox.bytes());
+        let full = if whole { room < data.len().max(1) } else { room == 0 };
+        if full || other.inbox.len() >= MAX_MESSAGES {
+            return Err(Errno::EAGAIN);
+        }
+        let n = room.min(data.len());
+        let message = Message {
+            data: data.get(..n).unwrap_or_default().to_vec(),
+            taken: 0,
+            rights: cargo.rights,
+            sender: cargo.sender,
+            from,
+        };
+        if whole {
+            other.inbox.push(message);
+        } else {
+            other.inbox.push_stream(message);
+        }
+        drop(other);
+        peer.queue.wake(Events::READABLE);
+        Ok(n)
+    }
+
+    fn send_datagram(&self, data: &[u8], to: Option<&Address>, cargo: Cargo) -> Result<usize> {
+        let named = to.map(|address| self.0.names.find(&names::key_of(address)?)).transpose()?;
+        let (target, sndbuf, from) = {
+            let mut state = self.0.state.lock();
+            if let Some(errno) = state.error.take() {
+                return Err(errno);
+            }
+            if state.write_closed {
+                return Err(Errno::EPIPE);
+            }
+            let target = named.or_else(|| state.peer.clone()).ok_or(Errno::ENOTCONN)?;
+            (target, state.options.sndbuf, state.local.clone())
+        };
+        if target.kind != Kind::Datagram {
+            return Err(Errno::EPROTOTYPE);
+        }
+        if data.len() > sndbuf {
+            return Err(Errno::EMSGSIZE);
+        }
+        let mut other = target.state.lock();
+        if other.closed {
+            drop(other);
+            if to.is_none() {
+                let gone = self.0.state.lock().peer.take();
+                drop(gone);
+            }
+            return Err(Errno::ECONNREFUSED);
+        }
+        if other.read_closed {
+            return Err(Errno::EPIPE);
+        }
+        if other.peer.as_ref().is_some_and(|p| !Arc::ptr_eq(p, &self.0)) {
+            return Err(Errno::EPERM);
+        }
+        if !takes_datagram(&other, data.len()) {
+            Endpoint::block(&mut other, &self.0);
+            return Err(Errno::EAGAIN);
+        }
+        other.inbox.push(Message {
+            data: data.to_vec(),
+            taken: 0,
+            rights: cargo.rights,
+            sender: cargo.sender,
+            from,
+        });
+        drop(other);
+        target.queue.wake(Events::READABLE);
+        Ok(data.len())
+    }
+
+    pub(super) fn take(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Received> {
+        if flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let peek = flags.contains(MsgFlags::PEEK);
+        let mut state = self.0.state.lock();
+        if self.0.kind.connected() && state.peer.is_none() {
+            return Err(if self.0.kind == Kind::Stream { Errno::EINVAL } else { Errno::ENOTCONN });
+        }
+        let passcred = state.options.passcred;
+        if state.inbox.is_empty() {
+            if let Some(errno) = state.error.take() {
+                return Err(errno);
+            }
+            return if state.read_closed { Ok(Received::default()) } else { Err(Errno::EAGAIN) };
+        }
+        let stream = self.0.kind == Kind::Stream;
+        let taken = if stream {
+            state.inbox.read_stream(buf, peek, passcred)
+        } else {
+            state.inbox.read_message(buf, peek).unwrap_or_default()
+        };
+        let blocked = if peek { Vec::new() } else { std::mem::take(&mut state.blocked) };
+        let peer = if peek { None } else { state.peer.clone().filter(|_| self.0.kind.connected()) };
+        let left = state.inbox.bytes();
+        drop(state);
+        wake_blocked(blocked);
+        if let Some(peer) = peer {
+            let sndbuf = peer.state.lock().options.sndbuf;
+            if roomy(left, sndbuf) {
+                peer.queue.wake(Events::WRITABLE);
+            }
+        }
+        Ok(received(taken, passcred, stream))
+    }
+
+    pub(super) fn ready(&self) -> Events {
+        let mut state = self.0.state.lock();
+        let mut events = Events::empty();
+        if let Some(listener) = &state.listener {
+            events.set(Events::READABLE, !listener.pending.is_empty() || state.read_closed);
+            return events;
+        }
+        events.set(Events::ERR, state.error.is_some());
+        events.set(Events::READABLE, !state.inbox.is_empty() || state.read_closed);
+        events.set(Events::RDHUP, state.read_closed);
+        let unconnected = self.0.kind.connected() && state.peer.is_none();
+        events.set(Events::HUP, unconnected || (state.read_closed && state.write_closed));
+        let sndbuf = state.options.sndbuf;
+        let Some(peer) = state.peer.clone() else {
+            return events | Events::WRITABLE;
+        };
+        if Arc::ptr_eq(&peer, &self.0) {
+            events.set(Events::WRITABLE, takes_datagram(&state, 0));
+            Endpoint::block(&mut state, &self.0);
+            return events;
+        }
+        drop(state);
+        let mut other = peer.state.lock();
+        let writable = match self.0.kind {
+            Kind::Datagram => other.closed || takes_datagram(&other, 0),
+            Kind::Stream | Kind::SeqPacket => other.closed || roomy(other.inbox.bytes(), sndbuf),
+        };
+        if !writable && self.0.kind == Kind::Datagram {
+            Endpoint::block(&mut other, &self.0);
+        }
+        events.set(Events::WRITABLE, writable);
+        events
+    }
+
+    pub(super) fn control(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
+        let n = match cmd {
+            FIONREAD => {
+                let state = self.0.state.lock();
+                if state.listener.is_some() {
+                    return Err(Errno::EINVAL);
+                }
+                if self.0.kind == Kind::Datagram { state.inbox.first_len() } else { state.inbox.bytes() }
+            }
+            SIOCOUTQ => {
+                let peer = self.0.state.lock().peer.clone();
+                peer.map_or(0, |p| p.state.lock().inbox.bytes())
+            }
+            _ => return Err(Errno::ENOTTY),
+        };
+        caller.write_memory(arg, &i32::try_from(n).unwrap_or(i32::MAX).to_ne_bytes())?;
+        Ok(0)
+    }
+}
+
+/// Whether a datagram of this size is taken: one always is, more as far as the receive buffer goes.
+fn takes_datagram(state: &State, len: usize) -> bool {
+    let fits = state.inbox.bytes().saturating_add(len) <= state.options.rcvbuf;
+    state.inbox.len() < MAX_DATAGRAMS && (fits || state.inbox.is_empty())
+}
+
+fn received(taken: Taken, passcred: bool, stream: bool) -> Received {
+    let mut control = Vec::new();
+    if passcred && let Some(sender) = taken.sender {
+        control.push(Control::Credentials(sender));
+    }
+    if !taken.files.is_empty() {
+        control.push(Control::Rights(taken.files));
+    }
+    let mut flags = MsgFlags::empty();
+    flags.set(MsgFlags::TRUNC, taken.length > taken.count);
+    let from = if stream { None } else { Some(taken.from) };
+    Received { count: taken.count, length: taken.length, flags, from, control }
+}
