@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::RwLock;
-use vfs::Place;
+use vfs::{MountNamespace, Place};
 
 /// The part of a thread that path walk starts from.
 pub struct FsContext {
     root: RwLock<Place>,
     cwd: RwLock<Place>,
+    /// That of the root: mounts know it only weakly.
+    namespace: RwLock<Option<Arc<MountNamespace>>>,
     umask: AtomicU32,
 }
 
@@ -17,6 +19,7 @@ impl FsContext {
     /// A context at these places.
     pub fn new(root: Place, cwd: Place, umask: u32) -> Arc<FsContext> {
         Arc::new(FsContext {
+            namespace: RwLock::new(root.mount.namespace()),
             root: RwLock::new(root),
             cwd: RwLock::new(cwd),
             umask: AtomicU32::new(umask & 0o777),
@@ -32,7 +35,12 @@ impl FsContext {
     }
     /// chroot(2).
     pub fn set_root(&self, place: Place) {
+        *self.namespace.write() = place.mount.namespace();
         *self.root.write() = place;
+    }
+    /// The mount namespace.
+    pub fn namespace(&self) -> Option<Arc<MountNamespace>> {
+        self.namespace.read().clone()
     }
     /// The current directory.
     pub fn cwd(&self) -> Place {

@@ -1,5 +1,6 @@
 //! What files of the whole sandbox share: pipes of FIFOs and the like.
 
+use crate::file_systems::FileSystems;
 use crate::pipe::Fifos;
 
 /// Tables of one kernel, by subject.
@@ -7,4 +8,6 @@ use crate::pipe::Fifos;
 pub struct IoTables {
     /// FIFOs that are open.
     pub fifos: Fifos,
+    /// File system types for mount(2).
+    pub file_systems: FileSystems,
 }

@@ -10,6 +10,7 @@ pub mod epoll;
 pub mod eventfd;
 pub mod exit;
 pub mod fd_table;
+pub mod file_systems;
 pub mod fs_context;
 pub mod io_tables;
 pub mod kernel;

@@ -21,6 +21,7 @@ pub mod file_io;
 pub mod limits;
 pub mod link;
 pub mod mm;
+pub mod mount;
 pub mod namespaces;
 pub mod open;
 pub mod path;

@@ -33,7 +33,7 @@ pub fn setdomainname(cx: &mut Cx<'_>, name: Ptr, len: i32) -> SysResult {
     Ok(0)
 }
 
-/// unshare(2): descriptors and places; new namespaces are refused.
+/// unshare(2): descriptors, places and mounts; other namespaces are refused.
 pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> SysResult {
     let wanted = CloneFlags::from_bits_retain(flags);
     let alone = CloneFlags::THREAD | CloneFlags::SIGHAND | CloneFlags::VM;
@@ -52,7 +52,7 @@ pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> SysResult {
     if wanted.intersects(alone) && cx.process().threads.lock().len() > 1 {
         return Err(Errno::EINVAL.into());
     }
-    if wanted.intersects(namespaces) {
+    if wanted.intersects(namespaces - CloneFlags::NEWNS) {
         cx.kernel().note_missing("unshare of namespaces");
         return Err(Errno::EPERM.into());
     }
@@ -60,7 +60,9 @@ pub fn unshare(cx: &mut Cx<'_>, flags: u64) -> SysResult {
         let own = cx.files().duplicate();
         cx.thread.set_files(Some(own));
     }
-    if wanted.contains(CloneFlags::FS) {
+    if wanted.contains(CloneFlags::NEWNS) {
+        crate::mount::unshare_mounts(cx)?;
+    } else if wanted.contains(CloneFlags::FS) {
         let own = cx.fs().duplicate();
         cx.thread.set_fs(own);
     }

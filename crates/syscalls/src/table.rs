@@ -222,12 +222,15 @@ syscalls! {
     146 sched_get_priority_max sync crate::scheduling::sched_get_priority_max, 1, Full, "";
     147 sched_get_priority_min sync crate::scheduling::sched_get_priority_min, 1, Full, "";
     148 sched_rr_get_interval sync crate::scheduling::sched_rr_get_interval, 2, Full, "";
+    155 pivot_root sync crate::mount::pivot_root, 2, Full, "";
     157 prctl sync crate::prctl::prctl, 5, Partial, "PR_SET_SECCOMP, PR_SET_MM, PR_SET_VMA are missing";
     158 arch_prctl wait crate::prctl::arch_prctl, 2, Partial, "GS base is missing";
     160 setrlimit sync crate::limits::setrlimit, 2, Full, "";
     161 chroot sync crate::dir::chroot, 1, Full, "";
     162 sync sync crate::sync::sync, 0, Full, "";
     164 settimeofday sync crate::time::settimeofday, 2, Full, "the date is the host's: EPERM";
+    165 mount sync crate::mount::mount, 5, Partial, "mount events do not travel between namespaces";
+    166 umount2 sync crate::mount::umount2, 2, Partial, "MNT_EXPIRE always answers EAGAIN";
     170 sethostname sync crate::namespaces::sethostname, 2, Full, "";
     171 setdomainname sync crate::namespaces::setdomainname, 2, Full, "";
     186 gettid sync crate::process::gettid, 0, Full, "";
