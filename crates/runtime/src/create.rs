@@ -272,7 +272,12 @@ fn bundle_view(config: &Config, bundle: &Path, rootfs: &Path, fds: &mut FdList) 
     for mount in &config.mounts {
         let parsed = parse(mount)?;
         let kind = match parsed.kind {
-            ParsedKind::Internal(kind) => kind,
+            ParsedKind::Internal(kind) => {
+                if matches!(kind, MountKind::Proc | MountKind::Sysfs) {
+                    check_mount_point(rootfs, &parsed.destination)?;
+                }
+                kind
+            }
             ParsedKind::Bind => open_bind(&bundle.join(&parsed.source), parsed.flags.readonly, fds)
                 .with_context(|| format!("mount {} to {}", parsed.source, parsed.destination))?,
         };
@@ -285,6 +290,17 @@ fn bundle_view(config: &Config, bundle: &Path, rootfs: &Path, fds: &mut FdList) 
         });
     }
     Ok(View { root, mounts })
+}
+
+/// proc and sysfs belong on a real folder of the image: a link would let the
+/// image choose which one is hidden.
+fn check_mount_point(rootfs: &Path, destination: &str) -> Result<()> {
+    match fs::symlink_metadata(rootfs.join(destination.trim_start_matches('/'))) {
+        Ok(metadata) if !metadata.is_dir() => {
+            bail!("filesystem {destination:?} must be mounted on ordinary directory")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens one host file or folder as a detached mount.
@@ -411,6 +427,12 @@ fn systemd_path(path: &str, id: &str) -> String {
 /// What a bundle may ask for and the guest's kernel does without, told to
 /// developers only: engines ask for these on every container.
 fn report_ignored(config: &Config) {
+    if let Some(process) = &config.process {
+        let unknown = translate::unknown_capabilities(process);
+        if !unknown.is_empty() {
+            log::warning(&format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")));
+        }
+    }
     let Some(linux) = &config.linux else {
         return;
     };

@@ -1,5 +1,7 @@
 //! From OCI's words to what a kernel process is told.
 
+use std::fs;
+
 use anyhow::{Result, bail};
 use control::{
     CapabilityMasks, CgroupInfo, ConsoleSize, DeviceKind, DeviceSpec, IdMapping, ProcessSpec, Rlimit,
@@ -26,6 +28,13 @@ pub(crate) fn process(process: &Process) -> Result<ProcessSpec> {
         };
         if rlimits.iter().any(|known: &Rlimit| known.resource == resource) {
             bail!("rlimit {} is given twice", limit.kind);
+        }
+        // The answers setrlimit(2) would give to the guest's root.
+        if limit.soft > limit.hard {
+            bail!("error setting rlimit type {resource}: invalid argument");
+        }
+        if limit.kind == "RLIMIT_NOFILE" && limit.hard > most_files() {
+            bail!("error setting rlimit type {resource}: operation not permitted");
         }
         rlimits.push(Rlimit { resource, soft: limit.soft, hard: limit.hard });
     }
@@ -56,6 +65,31 @@ pub(crate) fn process(process: &Process) -> Result<ProcessSpec> {
         oom_score_adj: process.oom_score_adj,
         nice: process.scheduler.as_ref().and_then(|s| s.nice),
     })
+}
+
+/// The greatest RLIMIT_NOFILE: /proc/sys/fs/nr_open.
+fn most_files() -> u64 {
+    fs::read_to_string("/proc/sys/fs/nr_open")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1 << 20)
+}
+
+/// Names of capabilities in the configuration that do not exist.
+pub(crate) fn unknown_capabilities(process: &Process) -> Vec<&str> {
+    let Some(sets) = &process.capabilities else {
+        return Vec::new();
+    };
+    let mut unknown: Vec<&str> =
+        [&sets.bounding, &sets.effective, &sets.inheritable, &sets.permitted, &sets.ambient]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .filter(|name| capability::bit(name).is_none())
+            .collect();
+    unknown.sort_unstable();
+    unknown.dedup();
+    unknown
 }
 
 fn console_size(size: config::ConsoleSize) -> ConsoleSize {
