@@ -76,6 +76,7 @@ fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
     for other in others {
         other.set_dying();
     }
+    kernel::cpu_time::keep(&process);
     let old = std::mem::replace(cx.guest, guest);
     cx.thread.set_handle(Some(cx.guest.handle()));
     old.handle().kill_process();
@@ -96,6 +97,7 @@ fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
     process.set_actions(Arc::new(process.actions().after_exec()));
     process.timers.lock().after_exec();
     process.did_exec.store(true, Ordering::Relaxed);
+    process.exit_signal.store(Signo::SIGCHLD.raw(), Ordering::Relaxed);
     cx.thread.set_mm(Arc::new(mm));
     cx.thread.set_credentials(credentials);
     cx.thread.set_comm(&comm);
