@@ -1,2 +1,5 @@
 //! File systems that show the kernel: proc, sys, dev, devpts, cgroup.
 #![forbid(unsafe_code)]
+
+pub mod mem_devices;
+pub mod stdio;

@@ -51,7 +51,7 @@ fn process_exited(process: &Arc<Process>, uid: u32, status: ExitStatus) {
     }
     process.exit_queue.wake(Events::all());
     let Some(parent) = process.parent() else {
-        kernel.pids.remove_process(process.pid());
+        // Started from outside: it stays until whoever started it has looked.
         kernel.init_exited(process, status);
         return;
     };

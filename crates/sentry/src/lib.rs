@@ -4,11 +4,16 @@
 pub mod boot;
 mod debug_log;
 mod descriptors;
-mod fake;
 mod home;
 mod jail;
 mod jail_probe;
+mod kernel_sandbox;
+mod launch;
 mod loopback;
+mod maker;
+mod overlay;
+mod process_list;
+mod rootfs;
 pub mod sandbox;
 mod server;
 mod start;

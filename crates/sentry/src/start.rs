@@ -1,13 +1,17 @@
 //! Makes the kernel of one sandbox from its specification.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use control::BootSpec;
+use kernel::{Kernel, KernelConfig};
+use platform::{Config, Platform};
 
 use crate::descriptors::Descriptors;
-use crate::fake::FakeSandbox;
+use crate::kernel_sandbox::{KernelSandbox, open_stdio};
+use crate::launch;
+use crate::rootfs::{self, Maker};
 use crate::sandbox::{Sandbox, Stdio};
 
 /// What a kernel is made from, once the process is jailed.
@@ -26,5 +30,40 @@ pub(crate) struct Boot {
 /// Makes the kernel, its mounts and the first process, which must stand ready
 /// to run: a missing program is an error here, as with runc.
 pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
-    Ok(FakeSandbox::start(boot)?)
+    let Boot { mut spec, mut descriptors, stdio, proc } = boot;
+    let proc_self_fd = rustix::fs::openat(
+        proc.as_fd(),
+        "self/fd",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .ok()
+    .map(Arc::new);
+    host::proc_fs::set_root(proc);
+    let platform = Platform::start(Config::default()).context("start guest processes")?;
+    let kernel = Kernel::new(platform, config(&spec), syscalls::spawn);
+    fs_kernel::mem_devices::register(&kernel);
+    let mut maker = Maker { kernel: &kernel, descriptors: &mut descriptors, proc_self_fd };
+    let (_namespace, root) = rootfs::build(&spec, &mut maker)?;
+    let preserved = std::mem::take(&mut spec.preserved)
+        .into_iter()
+        .map(|fd| descriptors.take(fd))
+        .collect::<Result<Vec<_>>>()?;
+    let files = open_stdio(stdio, preserved)?;
+    let init = launch::prepare(&kernel, &root, &spec.process, files)?;
+    Ok(KernelSandbox::new(kernel, root, init))
+}
+
+fn config(spec: &BootSpec) -> KernelConfig {
+    let mut config = KernelConfig::default();
+    let uname = rustix::system::uname();
+    config.hostname =
+        spec.hostname.clone().unwrap_or_else(|| uname.nodename().to_string_lossy().into_owned());
+    if let Some(name) = &spec.domainname {
+        config.domainname.clone_from(name);
+    }
+    config.cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    config.memory_limit = spec.cgroup.memory_limit;
+    config.strace = spec.tracing.strace.is_some();
+    config
 }

@@ -1,0 +1,130 @@
+//! The sandbox of the control server, over a kernel.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use control::{ConsoleSize, ErrorKind, ExitStatus, ProcessInfo, ProcessSpec, Stats};
+use kernel::process::ExitStatus as GuestStatus;
+use kernel::{Kernel, Process};
+use linux_abi::signal::{SigInfo, Signo, si};
+use parking_lot::Mutex;
+use vfs::{OpenFile, Place};
+
+use crate::launch::{self, Ready};
+use crate::sandbox::{ExitNotify, Sandbox, SandboxError, Stdio, Target};
+
+/// A kernel with its prepared first process.
+pub(crate) struct KernelSandbox {
+    kernel: Arc<Kernel>,
+    root: Place,
+    init: Mutex<Option<Ready>>,
+}
+
+impl KernelSandbox {
+    pub(crate) fn new(kernel: Arc<Kernel>, root: Place, init: Ready) -> Arc<KernelSandbox> {
+        Arc::new(KernelSandbox { kernel, root, init: Mutex::new(Some(init)) })
+    }
+
+    fn process(&self, pid: i32) -> Result<Arc<Process>, SandboxError> {
+        self.kernel.pids.process(pid).map_err(|_| SandboxError::no_such_process())
+    }
+}
+
+/// The open files of a process from outside: standard streams, then preserved descriptors.
+pub(crate) fn open_stdio(stdio: Stdio, preserved: Vec<OwnedFd>) -> Result<Vec<Arc<OpenFile>>, SandboxError> {
+    let failed = |e: linux_abi::Errno| SandboxError::new(ErrorKind::Other, format!("standard streams: {e}"));
+    let mut files = Vec::new();
+    match stdio {
+        Stdio::Terminal(fd) => {
+            let file = fs_kernel::stdio::open(fd).map_err(failed)?;
+            files.extend([file.clone(), file.clone(), file]);
+        }
+        Stdio::Files(fds) => {
+            for fd in fds {
+                files.push(fs_kernel::stdio::open(fd).map_err(failed)?);
+            }
+        }
+    }
+    for fd in preserved {
+        files.push(fs_kernel::stdio::open(fd).map_err(failed)?);
+    }
+    Ok(files)
+}
+
+fn status(status: GuestStatus) -> ExitStatus {
+    match status {
+        GuestStatus::Exited(code) => ExitStatus::Exited(u8::try_from(code & 0xff).unwrap_or(0)),
+        GuestStatus::Signaled { signal, .. } => ExitStatus::Signaled(u8::try_from(signal.raw()).unwrap_or(0)),
+    }
+}
+
+impl Sandbox for KernelSandbox {
+    fn start_init(&self) -> Result<i32, SandboxError> {
+        let init = self.init.lock().take();
+        let init =
+            init.ok_or_else(|| SandboxError::new(ErrorKind::Other, "the first process runs already"))?;
+        Ok(init.start())
+    }
+
+    fn exec(&self, process: ProcessSpec, stdio: Stdio, preserved: Vec<OwnedFd>) -> Result<i32, SandboxError> {
+        let files = open_stdio(stdio, preserved)?;
+        let ready = launch::prepare(&self.kernel, &self.root, &process, files)?;
+        Ok(ready.start())
+    }
+
+    fn signal(&self, target: Target, signal: i32) -> Result<(), SandboxError> {
+        let Some(sig) = Signo::new(signal) else {
+            return if signal == 0 {
+                Ok(())
+            } else {
+                Err(SandboxError::new(ErrorKind::Other, "no such signal"))
+            };
+        };
+        let send = |process: &Process| {
+            // A full queue loses it, as kill(2) would tell.
+            let _ = process.send_signal(SigInfo::from_user(sig, si::USER, 0, 0));
+        };
+        match target {
+            Target::All => self.kernel.pids.processes().iter().for_each(|p| send(p)),
+            Target::Init => send(&*self.process(1)?),
+            Target::Process(pid) => send(&*self.process(pid)?),
+        }
+        Ok(())
+    }
+
+    fn on_exit(&self, pid: i32, notify: ExitNotify) -> Result<(), SandboxError> {
+        let process = self.process(pid)?;
+        let kernel = self.kernel.clone();
+        executor::spawn(async move {
+            let waiter = executor::Waiter::new();
+            loop {
+                waiter.reset();
+                let listener = process.exit_queue.listen(&waiter, executor::Events::all(), false);
+                let ended = process.state.lock().zombie;
+                if let Some(end) = ended {
+                    // Nobody inside waits for a process from outside.
+                    if process.parent().is_none() {
+                        kernel.pids.remove_process(pid);
+                    }
+                    notify(status(end));
+                    return;
+                }
+                waiter.wait().await;
+                drop(listener);
+            }
+        });
+        Ok(())
+    }
+
+    fn window_size(&self, _target: Target, _size: ConsoleSize) -> Result<(), SandboxError> {
+        Err(SandboxError::new(ErrorKind::Other, "the process has no terminal"))
+    }
+
+    fn processes(&self) -> Vec<ProcessInfo> {
+        crate::process_list::list(&self.kernel)
+    }
+
+    fn stats(&self) -> Stats {
+        crate::process_list::stats(&self.kernel)
+    }
+}

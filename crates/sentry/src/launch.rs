@@ -1,0 +1,211 @@
+//! From a process specification to a guest process.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use control::ProcessSpec;
+use identity::{CapabilitySet, Credentials};
+use kernel::limits::Limits;
+use kernel::process::Job;
+use kernel::signal::Actions;
+use kernel::thread::ThreadParts;
+use kernel::{FdFlags, FdTable, FsContext, Kernel, Process, Thread};
+use linux_abi::Errno;
+use linux_abi::fs::{OpenFlags, S_IFDIR};
+use linux_abi::process::Rlimit;
+use linux_abi::signal::SigSet;
+use platform::GuestThread;
+use vfs::ops::open::{Opened, open};
+use vfs::{Caller, OpenFile, Place, WalkFlags, Walker};
+
+use crate::sandbox::SandboxError;
+
+/// Acts for a process that does not run yet.
+pub(crate) struct Booter {
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) pid: i32,
+}
+
+impl Booter {
+    /// With every right, as the runtime that prepares a root file system.
+    pub(crate) fn root() -> Booter {
+        Booter { credentials: Arc::new(Credentials::root()), pid: 0 }
+    }
+}
+
+impl Caller for Booter {
+    fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+    fn pid(&self) -> i32 {
+        self.pid
+    }
+    fn read_memory(&mut self, _addr: u64, _buf: &mut [u8]) -> vfs::Result<()> {
+        Err(Errno::EFAULT)
+    }
+    fn write_memory(&mut self, _addr: u64, _buf: &[u8]) -> vfs::Result<()> {
+        Err(Errno::EFAULT)
+    }
+    fn as_any(&self) -> &dyn Any {
+        &self.pid
+    }
+}
+
+/// A process whose program is loaded but does not run yet.
+pub(crate) struct Ready {
+    pub(crate) thread: Arc<Thread>,
+    guest: GuestThread,
+}
+
+impl Ready {
+    /// Lets it run; its process id.
+    pub(crate) fn start(mut self) -> i32 {
+        let pid = self.thread.tid();
+        self.guest.resume_regs();
+        self.thread.kernel().start_thread(self.thread.clone(), self.guest);
+        pid
+    }
+}
+
+/// Loads the program of a specification as a new process; errors are in runc's words.
+pub(crate) fn prepare(
+    kernel: &Arc<Kernel>,
+    root: &Place,
+    spec: &ProcessSpec,
+    files: Vec<Arc<OpenFile>>,
+) -> Result<Ready, SandboxError> {
+    let program = spec.args.first().cloned().unwrap_or_default();
+    let internal = |errno: Errno| SandboxError::exec_failed(&program, &errno.to_string());
+    let credentials = Arc::new(credentials(spec));
+    let cwd = working_directory(root, &spec.cwd, &credentials)
+        .map_err(|e| SandboxError::exec_failed(&program, &format!("chdir to cwd ({:?}): {e}", spec.cwd)))?;
+    let fs = FsContext::new(root.clone(), cwd, spec.umask.unwrap_or(0o022));
+    let table = FdTable::new();
+    for file in files {
+        table.insert(file, FdFlags::default(), 0, u64::MAX).map_err(internal)?;
+    }
+    let pid = kernel.pids.allocate().map_err(internal)?;
+    let mut caller = Booter { credentials: credentials.clone(), pid };
+    let bytes = |list: &[String]| list.iter().map(|s| s.clone().into_bytes()).collect::<Vec<_>>();
+    let path = find_program(&fs, &mut caller, spec)?;
+    let loaded = executor::block_on(syscalls::exec::load_first(
+        kernel,
+        &fs,
+        &mut caller,
+        path.as_bytes(),
+        bytes(&spec.args),
+        bytes(&spec.env),
+    ));
+    let loaded = loaded.map_err(|errno| match errno {
+        Errno::ENOENT => SandboxError::not_found(&program),
+        Errno::EACCES => SandboxError::not_executable(&program),
+        Errno::ENOEXEC => SandboxError::exec_failed(&program, "exec format error"),
+        other => internal(other),
+    })?;
+
+    let job = Job { pgid: pid, sid: pid };
+    let process = Process::new(pid, kernel.clone(), None, job, limits(spec), Arc::new(Actions::default()));
+    if let Some(adj) = spec.oom_score_adj {
+        process.oom_score_adj.store(adj, std::sync::atomic::Ordering::Relaxed);
+    }
+    let thread = Thread::new(
+        pid,
+        process.clone(),
+        ThreadParts {
+            files: table,
+            fs,
+            credentials: loaded.credentials,
+            mm: Arc::new(loaded.mm),
+            comm: [0; 16],
+            mask: SigSet::EMPTY,
+        },
+    );
+    thread.set_comm(&loaded.comm);
+    process.threads.lock().insert(pid, thread.clone());
+    kernel.pids.add(&thread);
+    Ok(Ready { thread, guest: loaded.guest })
+}
+
+fn credentials(spec: &ProcessSpec) -> Credentials {
+    let (uid, gid) = (spec.uid, spec.gid);
+    let set = |bits: u64| CapabilitySet(bits).and(CapabilitySet::FULL);
+    Credentials {
+        uid,
+        euid: uid,
+        suid: uid,
+        fsuid: uid,
+        gid,
+        egid: gid,
+        sgid: gid,
+        fsgid: gid,
+        groups: spec.additional_gids.clone(),
+        effective: set(spec.capabilities.effective),
+        permitted: set(spec.capabilities.permitted),
+        inheritable: set(spec.capabilities.inheritable),
+        bounding: set(spec.capabilities.bounding),
+        ambient: set(spec.capabilities.ambient),
+        no_new_privs: spec.no_new_privileges,
+        ..Credentials::root()
+    }
+}
+
+fn limits(spec: &ProcessSpec) -> Limits {
+    let mut limits = Limits::default();
+    for limit in &spec.rlimits {
+        if let Some(slot) = limits.0.get_mut(limit.resource as usize) {
+            *slot = Rlimit { cur: limit.soft, max: limit.hard };
+        }
+    }
+    limits
+}
+
+/// The working directory, made if it is missing (as runc does).
+fn working_directory(root: &Place, cwd: &str, credentials: &Arc<Credentials>) -> Result<Place, Errno> {
+    let cwd = if cwd.is_empty() { "/" } else { cwd };
+    crate::rootfs::make_directory(root, cwd.as_bytes())?;
+    let mut caller = Booter { credentials: credentials.clone(), pid: 0 };
+    let mut walker =
+        Walker::new(root.clone(), root.clone(), &mut caller, WalkFlags::FOLLOW | WalkFlags::DIRECTORY);
+    walker.resolve(cwd.as_bytes())
+}
+
+/// Looks the program up in the `PATH` of its environment.
+fn find_program(fs: &FsContext, caller: &mut Booter, spec: &ProcessSpec) -> Result<String, SandboxError> {
+    let program = spec.args.first().map(String::as_str).unwrap_or_default();
+    if program.is_empty() {
+        return Err(SandboxError::exec_failed("", "no program to run: the list of arguments is empty"));
+    }
+    if program.contains('/') {
+        return match look(fs, caller, program) {
+            Ok(()) => Ok(program.to_owned()),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Err(SandboxError::not_found(program)),
+            Err(_) => Err(SandboxError::not_executable(program)),
+        };
+    }
+    let path = spec.env.iter().rev().find_map(|v| v.strip_prefix("PATH="));
+    let path = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut denied = false;
+    for dir in path.split(':') {
+        let candidate = format!("{}/{program}", if dir.is_empty() { "." } else { dir });
+        match look(fs, caller, &candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::EACCES) => denied = true,
+            Err(_) => {}
+        }
+    }
+    Err(if denied { SandboxError::not_executable(program) } else { SandboxError::not_found(program) })
+}
+
+/// Whether a path is a file that may be executed.
+fn look(fs: &FsContext, caller: &mut Booter, path: &str) -> Result<(), Errno> {
+    let mut walker = Walker::new(fs.root(), fs.cwd(), caller, WalkFlags::FOLLOW);
+    let place = match open(&mut walker, path.as_bytes(), OpenFlags::PATH, 0)? {
+        Opened::File(file) => file.place().clone(),
+        Opened::Special { place, .. } => place,
+    };
+    let meta = place.dentry.inode().ok_or(Errno::ENOENT)?.metadata()?;
+    if meta.kind() == S_IFDIR || meta.mode & 0o111 == 0 {
+        return Err(Errno::EACCES);
+    }
+    vfs::permission::check(&caller.credentials, &meta, vfs::permission::EXEC)
+}

@@ -1,0 +1,216 @@
+//! The guest's first mount namespace, from the specification.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use control::{BootSpec, DeviceKind, MountKind, MountSpec, RootSpec};
+use kernel::Kernel;
+use linux_abi::Errno;
+use linux_abi::fs::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFREG, makedev};
+use vfs::ops::create;
+use vfs::{FileSystem, MountFlags, MountNamespace, Place, WalkFlags, Walker};
+
+use crate::descriptors::Descriptors;
+use crate::launch::Booter;
+
+/// What the file systems of a sandbox are made with.
+pub(crate) struct Maker<'a> {
+    pub(crate) kernel: &'a Arc<Kernel>,
+    pub(crate) descriptors: &'a mut Descriptors,
+    /// `/proc/self/fd` of the kernel process.
+    pub(crate) proc_self_fd: Option<Arc<OwnedFd>>,
+}
+
+/// Makes the root and all mounts; gives the root directory.
+pub(crate) fn build(spec: &BootSpec, maker: &mut Maker<'_>) -> Result<(Arc<MountNamespace>, Place)> {
+    let root_fs = match &spec.root {
+        // Mount points are made before the root becomes read-only, as with runc.
+        RootSpec::Host { fd, private_overlay, .. } => maker.host(*fd, false, *private_overlay)?,
+        RootSpec::Scratch => maker.tmpfs("mode=755")?,
+    };
+    let readonly = matches!(&spec.root, RootSpec::Host { readonly: true, .. });
+    let namespace = MountNamespace::with_root(root_fs, MountFlags::RELATIME, b"rootfs")
+        .map_err(errno("mount the root"))?;
+    let root = namespace.root().map_err(errno("find the root"))?;
+    for mount in &spec.mounts {
+        make_mount(&namespace, &root, mount, maker)
+            .with_context(|| format!("mount {} at {}", mount.source, mount.destination))?;
+    }
+    for device in &spec.devices {
+        let kind = match device.kind {
+            DeviceKind::Character => S_IFCHR,
+            DeviceKind::Block => S_IFBLK,
+            DeviceKind::Fifo => S_IFIFO,
+        };
+        let made = make_node(
+            &root,
+            device.path.as_bytes(),
+            kind | (device.mode & 0o7777),
+            makedev(device.major, device.minor),
+        );
+        if let Err(errno) = made {
+            tracing::debug!(path = device.path, %errno, "device node");
+        }
+    }
+    for path in &spec.readonly_paths {
+        protect(&namespace, &root, path, maker, true);
+    }
+    for path in &spec.masked_paths {
+        protect(&namespace, &root, path, maker, false);
+    }
+    if readonly {
+        let mount = root.mount.clone();
+        let flags = mount.flags() | MountFlags::RDONLY;
+        namespace.remount(&mount, flags).map_err(errno("make the root read-only"))?;
+    }
+    Ok((namespace, root))
+}
+
+fn errno(what: &'static str) -> impl Fn(Errno) -> anyhow::Error {
+    move |errno| anyhow!("{what}: {errno}")
+}
+
+fn flags_of(spec: &MountSpec) -> MountFlags {
+    let f = &spec.flags;
+    let mut flags = MountFlags::empty();
+    for (on, flag) in [
+        (f.readonly, MountFlags::RDONLY),
+        (f.nosuid, MountFlags::NOSUID),
+        (f.nodev, MountFlags::NODEV),
+        (f.noexec, MountFlags::NOEXEC),
+        (f.noatime, MountFlags::NOATIME),
+        (f.nodiratime, MountFlags::NODIRATIME),
+        (f.nosymfollow, MountFlags::NOSYMFOLLOW),
+        (!f.noatime && !f.strictatime, MountFlags::RELATIME),
+    ] {
+        flags.set(flag, on);
+    }
+    flags
+}
+
+fn make_mount(
+    namespace: &Arc<MountNamespace>,
+    root: &Place,
+    spec: &MountSpec,
+    maker: &mut Maker<'_>,
+) -> Result<()> {
+    let destination = spec.destination.as_bytes();
+    let flags = flags_of(spec);
+    let fs: Arc<dyn FileSystem> = match &spec.kind {
+        MountKind::Symlink { target } => {
+            return symlink(root, destination, target.as_bytes()).map_err(errno("make the link"));
+        }
+        MountKind::Bind { fd, directory, private_overlay } => {
+            let place = make_point(root, destination, *directory).map_err(errno("make the mount point"))?;
+            let fs = if *directory {
+                maker.host(*fd, spec.flags.readonly, *private_overlay)?
+            } else {
+                maker.host_file(*fd, spec.flags.readonly)?
+            };
+            namespace.mount(fs, &place, flags, spec.source.as_bytes()).map_err(errno("attach"))?;
+            return Ok(());
+        }
+        MountKind::Tmpfs { copy_up: _ } => maker.tmpfs(&spec.data)?,
+        kind => match maker.kernel_fs(kind, &spec.data)? {
+            Some(fs) => fs,
+            None => {
+                tracing::warn!(destination = spec.destination, "this kind of mount is not there yet");
+                return Ok(());
+            }
+        },
+    };
+    let place = make_point(root, destination, true).map_err(errno("make the mount point"))?;
+    let mount = namespace.mount(fs, &place, flags, spec.source.as_bytes()).map_err(errno("attach"))?;
+    if matches!(spec.kind, MountKind::Dev) {
+        maker.fill_dev(&mount.root_place())?;
+    }
+    Ok(())
+}
+
+/// Covers a path: read-only, or with nothing.
+fn protect(namespace: &Arc<MountNamespace>, root: &Place, path: &str, maker: &mut Maker<'_>, readonly: bool) {
+    // As runc: what is not there needs no cover.
+    let Ok(place) = resolve(root, path.as_bytes(), true) else { return };
+    let is_dir = place.inode().and_then(|i| i.metadata()).is_ok_and(|m| m.kind() == S_IFDIR);
+    let done = if readonly {
+        namespace
+            .bind(&place, &place, true)
+            .and_then(|mount| namespace.remount(&mount, mount.flags() | MountFlags::RDONLY))
+    } else {
+        let cover = if is_dir { maker.tmpfs("size=0,mode=755").ok() } else { maker.empty_file() };
+        match cover {
+            Some(fs) => namespace.mount(fs, &place, MountFlags::RDONLY, b"tmpfs").map(|_| ()),
+            None => Err(Errno::ENODEV),
+        }
+    };
+    if let Err(errno) = done {
+        tracing::warn!(path, %errno, "cannot cover");
+    }
+}
+
+/// Resolves an absolute guest path with every right.
+pub(crate) fn resolve(root: &Place, path: &[u8], follow: bool) -> Result<Place, Errno> {
+    let mut booter = Booter::root();
+    let flags = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
+    Walker::new(root.clone(), root.clone(), &mut booter, flags).resolve(path)
+}
+
+/// Makes the directories of a path as far as they are missing.
+pub(crate) fn make_directory(root: &Place, path: &[u8]) -> Result<(), Errno> {
+    let mut so_far = Vec::new();
+    for part in path.split(|b| *b == b'/').filter(|p| !p.is_empty()) {
+        so_far.push(b'/');
+        so_far.extend_from_slice(part);
+        match resolve(root, &so_far, true) {
+            Ok(_) => {}
+            Err(Errno::ENOENT) => {
+                let mut booter = Booter::root();
+                let parent = Walker::new(root.clone(), root.clone(), &mut booter, WalkFlags::empty())
+                    .resolve_parent(&so_far)?;
+                create::mkdir(&Booter::root(), &parent, 0o755)?;
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn split(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+    path.get(..end).unwrap_or_default()
+}
+
+/// The mount point, made as a directory or file if it is missing.
+fn make_point(root: &Place, path: &[u8], directory: bool) -> Result<Place, Errno> {
+    if directory {
+        make_directory(root, path)?;
+    } else if resolve(root, path, true).is_err() {
+        make_node(root, path, S_IFREG | 0o644, 0)?;
+    }
+    resolve(root, path, true)
+}
+
+/// Makes a node unless there is one.
+pub(crate) fn make_node(root: &Place, path: &[u8], mode: u32, rdev: u64) -> Result<(), Errno> {
+    make_directory(root, split(path))?;
+    let mut booter = Booter::root();
+    let parent =
+        Walker::new(root.clone(), root.clone(), &mut booter, WalkFlags::empty()).resolve_parent(path)?;
+    match create::mknod(&Booter::root(), &parent, mode, rdev) {
+        Ok(_) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Makes a symbolic link unless there is something.
+pub(crate) fn symlink(root: &Place, path: &[u8], target: &[u8]) -> Result<(), Errno> {
+    make_directory(root, split(path))?;
+    let mut booter = Booter::root();
+    let parent =
+        Walker::new(root.clone(), root.clone(), &mut booter, WalkFlags::empty()).resolve_parent(path)?;
+    match create::symlink(&Booter::root(), &parent, target) {
+        Ok(_) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
