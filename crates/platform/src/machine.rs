@@ -314,6 +314,10 @@ impl Platform {
             tid: 0,
             set_child_tid: None,
         };
+        // Its first exit says that it has come up; an answer before that would be lost.
+        if !zygote.has_exited() {
+            zygote.next_exit().await;
+        }
         let child = zygote.begin_clone(request);
         let result = match &child {
             Ok(_) => zygote.next_exit().await,

@@ -147,7 +147,7 @@ fn spin(platform: &Arc<Platform>) {
             std::hint::spin_loop();
             rounds = rounds.wrapping_add(1);
             // The clock costs more than a look at the slots.
-            if rounds % 16 == 0 && last.elapsed() > DRY {
+            if rounds.is_multiple_of(16) && last.elapsed() > DRY {
                 return;
             }
         }

@@ -145,6 +145,11 @@ impl GuestThread {
         Poll::Ready(exit)
     }
 
+    /// Whether an exit was delivered that has not been answered.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.request.is_some()
+    }
+
     /// Registers at the exit.
     pub fn regs(&self) -> &Regs {
         &self.regs

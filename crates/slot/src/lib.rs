@@ -188,6 +188,9 @@ pub struct Slot {
     pub pad: u32,
     /// They.
     pub out_records: [Record; RECORDS],
+    /// Address of the extended state in the host's signal frame of this request; 0 if the registers still
+    /// hold it. For the shim alone.
+    pub fpstate: u64,
 }
 
 const _: () = {

@@ -16,8 +16,9 @@ pub enum Outcome {
     Child,
 }
 
-/// Values of `a[7]` of the CLONE action.
+/// Values of `a[7]` of the CLONE action: a thread, a process; 2 is a process that shares its memory (vfork).
 const THREAD: u64 = 0;
+const FORK: u64 = 1;
 
 /// Maps the slots of one batch of this process.
 pub fn map_slots(first_index: u64, file_index: u64, nonce: u64) -> i64 {
@@ -38,8 +39,10 @@ pub fn map_slots(first_index: u64, file_index: u64, nonce: u64) -> i64 {
 /// 5 guest tid, 6 file index of the batch to map (or -1), 7 kind.
 pub fn clone(slot: *mut Slot) -> Outcome {
     // SAFETY: plain reads of our own slot.
-    let a = unsafe { (*slot).a };
-    if a[7] == THREAD {
+    let (a, fpstate) = unsafe { ((*slot).a, (*slot).fpstate) };
+    // The host reset the vector registers for the handler; the child inherits those of the guest.
+    crate::signal::load_xstate(fpstate);
+    if a[7] != FORK {
         let batch = BATCH as u64;
         // SAFETY: plain read of our own slot.
         let own = u64::from(unsafe { (*slot).index });

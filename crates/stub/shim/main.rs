@@ -143,7 +143,10 @@ pub fn serve(slot: *mut Slot, kind: u32, via: u32) -> Todo {
 #[unsafe(no_mangle)]
 extern "C" fn shim_patched(slot: *mut Slot) {
     // SAFETY: plain writes to our own slot.
-    unsafe { (*slot).site = 0 };
+    unsafe {
+        (*slot).site = 0;
+        (*slot).fpstate = 0;
+    }
     finish_without_frame(slot, serve(slot, kind::SYSCALL, via::PATCH));
 }
 
@@ -166,6 +169,7 @@ extern "C" fn shim_interrupted(slot: *mut Slot) {
         (*slot).intr.store(0, Ordering::Relaxed);
         // After a patched call the guest goes on behind its site.
         (*slot).regs[reg::RCX] = (*slot).regs[reg::RIP];
+        (*slot).fpstate = 0;
     }
     match serve(slot, kind::INTERRUPTED, via::PATCH) {
         Todo::Return(_) => {}

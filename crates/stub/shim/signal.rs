@@ -1,5 +1,6 @@
 //! Host signal handlers of the shim: trapped calls, faults, interrupts; and going back with a frame.
 
+use core::arch::asm;
 use core::sync::atomic::Ordering;
 
 use slot::layout::NR_RETRAP;
@@ -48,6 +49,7 @@ unsafe fn save(slot: *mut Slot, frame: *mut UContext) {
             i += 1;
         }
         (*slot).xstate_size = xstate_size((*frame).fpstate);
+        (*slot).fpstate = (*frame).fpstate;
     }
 }
 
@@ -69,8 +71,8 @@ unsafe fn xstate_size(fpstate: u64) -> u32 {
         return 0;
     }
     // SAFETY: the host wrote the software-reserved bytes at offset 464.
-    let (magic, size) = unsafe { (*((fpstate + 464) as *const u32), *((fpstate + 468) as *const u32)) };
-    if magic == 0x4650_5853 { size } else { 512 }
+    let (magic, size) = unsafe { (*((fpstate + LEGACY) as *const u32), *((fpstate + 468) as *const u32)) };
+    if magic == MAGIC1 { size } else { 512 }
 }
 
 /// Ends a request that came with a host frame.
@@ -96,12 +98,19 @@ unsafe fn finish(slot: *mut Slot, frame: *mut UContext, mut todo: Todo) {
                     }
                     if bad != 0 {
                         // Tell it as a fault of the kernel's making; registers stay as the handler's.
-                        (*slot).fault = [11, 0x80, a[0], 14, 6, a[0]];
+                        (*slot).fault = KERNEL_FAULT;
                         todo = serve(slot, kind::FAULT, via::SIGNAL);
                         continue;
                     }
                 }
-                action::SIGRETURN => restore_xstate(frame, a[0]),
+                action::SIGRETURN => {
+                    if !restore_xstate(frame, a[0]) {
+                        // The registers are the restored ones already, as in Linux.
+                        (*slot).fault = KERNEL_FAULT;
+                        todo = serve(slot, kind::FAULT, via::SIGNAL);
+                        continue;
+                    }
+                }
                 _ => {}
             }
             load(slot, frame);
@@ -110,22 +119,63 @@ unsafe fn finish(slot: *mut Slot, frame: *mut UContext, mut todo: Todo) {
     }
 }
 
-/// Takes the extended state from a frame in guest memory; the host checks it at its own sigreturn.
-unsafe fn restore_xstate(frame: *mut UContext, from: u64) {
+/// SIGSEGV with SI_KERNEL and no address.
+const KERNEL_FAULT: [u64; 6] = [11, 0x80, 0, 0, 0, 0];
+
+/// Marks extended state in a signal frame, at its start (offset 464) and behind its end.
+const MAGIC1: u32 = 0x4650_5853;
+const MAGIC2: u32 = 0x4650_5845;
+/// Bytes of the x87 and SSE state that the processor reads; software's bytes follow up to 512.
+const LEGACY: u64 = 464;
+
+/// Takes the extended state from a frame in guest memory; the host checks it at its own sigreturn. False at
+/// a bad address.
+unsafe fn restore_xstate(frame: *mut UContext, from: u64) -> bool {
     // SAFETY: copies survive bad addresses; the host's frame is written within its size.
     unsafe {
-        let size = xstate_size((*frame).fpstate);
-        if from == 0 || size == 0 {
-            return;
+        if from == 0 {
+            // The host's sigreturn then gives the initial state, as Linux does.
+            (*frame).fpstate = 0;
+            return true;
         }
-        let mut head = [0u32; 2];
-        if sys::shim_copy(head.as_mut_ptr() as u64, from + 464, 8) != 0 {
-            return;
+        let to = (*frame).fpstate;
+        let size = xstate_size(to);
+        if size == 0 {
+            return true;
         }
-        let whole = head[0] == 0x4650_5853 && head[1] == size;
-        // Without the mark only the legacy part counts, as in Linux.
-        let len = if whole { u64::from(size) } else { 464 };
-        sys::shim_copy((*frame).fpstate, from, len);
+        let (mut head, mut tail) = ([0u32; 2], 0u32);
+        if sys::shim_copy((&raw mut head) as u64, from + LEGACY, 8) != 0 {
+            return false;
+        }
+        if size > 512 && head[0] == MAGIC1 && head[1] == size {
+            if sys::shim_copy((&raw mut tail) as u64, from + u64::from(size) - 4, 4) != 0 {
+                return false;
+            }
+            if tail == MAGIC2 {
+                return sys::shim_copy(to, from, u64::from(size)) == 0;
+            }
+        }
+        // Without its marks only the legacy part counts, the rest is initial.
+        if size > 512 {
+            *((to + 512) as *mut u64) = 3;
+        }
+        sys::shim_copy(to, from, LEGACY) == 0
+    }
+}
+
+/// Loads the extended state that a host frame saved, so that what is cloned next inherits it.
+pub fn load_xstate(fpstate: u64) {
+    if fpstate == 0 {
+        return;
+    }
+    // SAFETY: the frame is the host's; a guest that spoiled it faults, which is its own affair. The shim uses
+    // none of these registers.
+    unsafe {
+        if xstate_size(fpstate) > 512 {
+            asm!("xrstor64 [{}]", in(reg) fpstate, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
+        } else {
+            asm!("fxrstor64 [{}]", in(reg) fpstate, options(nostack));
+        }
     }
 }
 
@@ -139,6 +189,7 @@ pub extern "C" fn on_sigsys(_signo: i32, _info: *mut SigInfo, frame: *mut UConte
         if number == u64::from(NR_RETRAP) && entry::in_shim(rip) {
             (*slot).kind = kind::INTERRUPTED;
             (*slot).xstate_size = xstate_size((*frame).fpstate);
+            (*slot).fpstate = (*frame).fpstate;
             finish(slot, frame, Todo::Frame);
             return;
         }

@@ -1,44 +1,7 @@
-//! Raw guest code on the machine, without a kernel: exits, answers, clone, interrupts, faults.
+//! Exits, answers, clone, interrupts, faults.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
-
-use platform::{CloneRequest, Config, Exit, GuestThread, NativeOp, Platform};
-
-const CODE: u64 = 0x40_0000;
-
-fn machine() -> Arc<Platform> {
-    static PLATFORM: OnceLock<Arc<Platform>> = OnceLock::new();
-    PLATFORM.get_or_init(|| Platform::start(Config::default()).expect("the machine starts")).clone()
-}
-
-async fn guest(code: &[u8]) -> GuestThread {
-    let mut guest = machine().new_process().await.expect("a new process");
-    guest.native_batch(vec![
-        NativeOp::Mmap { addr: CODE, len: 0x10000, prot: 7, flags: 0x32, file: None },
-        NativeOp::Copy { addr: CODE, bytes: code.to_vec() },
-    ]);
-    assert!(matches!(guest.next_exit().await, Exit::NativeDone(0)));
-    guest.regs_mut().rip = CODE;
-    guest.regs_mut().rsp = CODE + 0x8000;
-    guest.regs_mut().rflags = 0x202;
-    guest
-}
-
-fn run<F: Future + Send + 'static>(future: F) -> F::Output
-where
-    F::Output: Send,
-{
-    executor::block_on(future)
-}
-
-/// mov eax, nr; syscall
-fn call(nr: u32) -> Vec<u8> {
-    let mut code = vec![0xb8];
-    code.extend(nr.to_le_bytes());
-    code.extend([0x0f, 0x05]);
-    code
-}
+use crate::common::{CODE, call, guest, run};
+use platform::{CloneRequest, Exit};
 
 #[test]
 fn a_call_reaches_us_and_its_answer_the_guest() {
