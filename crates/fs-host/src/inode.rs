@@ -196,6 +196,9 @@ impl Inode for HostInode {
     fn metadata(&self) -> Result<Metadata> {
         self.stat()
     }
+    fn kind(&self) -> Result<u32> {
+        Ok(self.identity.kind)
+    }
     fn set_attributes(&self, attr: &SetAttr) -> Result<()> {
         self.writable()?;
         self.change(attr)

@@ -23,6 +23,8 @@ struct Link {
 pub struct Dentry {
     link: RwLock<Link>,
     inode: RwLock<Option<Arc<dyn Inode>>>,
+    /// Type bits of the inode, 0 without one.
+    kind: AtomicU32,
     /// Cached children by name.
     children: Mutex<HashMap<Box<[u8]>, Weak<Dentry>>>,
     /// Held over a look-up that missed and over each change of the directory.
@@ -38,7 +40,9 @@ pub struct Dentry {
 
 impl Dentry {
     fn new(parent: Option<Arc<Dentry>>, name: &[u8], inode: Option<Arc<dyn Inode>>) -> Arc<Dentry> {
+        let kind = inode.as_ref().map_or(0, kind_of);
         Arc::new(Dentry {
+            kind: AtomicU32::new(kind),
             link: RwLock::new(Link { parent, name: name.into() }),
             inode: RwLock::new(inode),
             children: Mutex::new(HashMap::new()),
@@ -70,6 +74,11 @@ impl Dentry {
     /// The inode, none for a negative entry.
     pub fn inode(&self) -> Option<Arc<dyn Inode>> {
         self.inode.read().clone()
+    }
+    /// The type bits of its inode (`S_IF*`), none for a negative entry.
+    pub fn kind(&self) -> Option<u32> {
+        let kind = self.kind.load(Ordering::Acquire);
+        (kind != 0).then_some(kind)
     }
     /// The parent, none for a root.
     pub fn parent(&self) -> Option<Arc<Dentry>> {
@@ -175,7 +184,9 @@ impl Dentry {
 
     /// A negative entry became a file; the directory's changes are locked.
     pub fn instantiate(&self, inode: Arc<dyn Inode>) {
+        let kind = kind_of(&inode);
         *self.inode.write() = Some(inode);
+        self.kind.store(kind, Ordering::Release);
     }
 
     /// An entry was removed from this directory, whose changes are locked.
@@ -224,6 +235,14 @@ impl Dentry {
         }
         drop(children);
         Some(parent)
+    }
+}
+
+/// What fails to tell its type is no directory and no link: its own calls say why.
+fn kind_of(inode: &Arc<dyn Inode>) -> u32 {
+    match inode.kind() {
+        Ok(kind) if kind != 0 => kind,
+        _ => linux_abi::fs::S_IFMT,
     }
 }
 

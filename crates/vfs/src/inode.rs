@@ -93,6 +93,10 @@ bitflags! {
 pub trait Inode: Any + Send + Sync {
     /// stat(2).
     fn metadata(&self) -> Result<Metadata>;
+    /// The type bits of its mode, which never change.
+    fn kind(&self) -> Result<u32> {
+        Ok(self.metadata()?.kind())
+    }
     /// chmod(2), chown(2), truncate(2), utimensat(2).
     fn set_attributes(&self, attr: &SetAttr) -> Result<()>;
     /// The file system it belongs to.

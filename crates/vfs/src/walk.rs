@@ -1,10 +1,11 @@
 //! From a path to a place: path_resolution(7), openat2(2).
 
 use bitflags::bitflags;
+use identity::Capability;
 use linux_abi::Errno;
 use linux_abi::fs::{NAME_MAX, PATH_MAX, S_IFDIR, S_IFLNK};
 
-use crate::{Caller, Metadata, MountFlags, Place, Result, permission};
+use crate::{Caller, MountFlags, Place, Result, permission};
 
 /// The most symbolic links of one walk.
 const MAX_LINKS: u32 = 40;
@@ -57,6 +58,21 @@ pub struct Parent {
     pub slash: bool,
 }
 
+/// The same while the path is at hand.
+struct Tail<'p> {
+    dir: Place,
+    name: &'p [u8],
+    last: Last,
+    slash: bool,
+}
+
+impl From<Tail<'_>> for Parent {
+    fn from(tail: Tail<'_>) -> Parent {
+        let name = if tail.last == Last::Name { tail.name.to_vec() } else { Vec::new() };
+        Parent { dir: tail.dir, name, last: tail.last, slash: tail.slash }
+    }
+}
+
 /// One walk. Where it starts and ends up depends on the calling thread alone.
 pub struct Walker<'a> {
     /// The root directory of the caller.
@@ -85,46 +101,47 @@ impl<'a> Walker<'a> {
             }
             return Err(Errno::ENOENT);
         }
-        let parent = self.resolve_parent(path)?;
-        self.finish(parent)
+        check_length(path)?;
+        let tail = self.walk(self.cwd.clone(), path)?;
+        self.end(tail)
     }
 
     /// The place of the last component, links followed as the flags say.
-    pub fn finish(&mut self, mut parent: Parent) -> Result<Place> {
-        loop {
-            let place = match parent.last {
-                Last::Name => self.step_name(&parent.dir, &parent.name)?,
-                Last::Dot | Last::Root => parent.dir.clone(),
-                Last::DotDot => self.step_up(&parent.dir)?,
-            };
-            let inode = place.inode()?;
-            // Only a name may have led to a link; a walk that ended in a magic link is over.
-            let meta = inode.metadata()?;
-            let follow = self.flags.contains(WalkFlags::FOLLOW) || parent.slash;
-            if meta.kind() == S_IFLNK && parent.last == Last::Name && follow {
-                let slash = parent.slash;
-                match self.follow(&parent.dir, &place)? {
-                    Followed::Place(place) => {
-                        self.check_directory(&place, slash)?;
-                        return Ok(place);
-                    }
-                    Followed::Text(dir, text) => {
-                        parent = self.walk(dir, &text)?;
-                        parent.slash |= slash;
-                    }
+    pub fn finish(&mut self, parent: Parent) -> Result<Place> {
+        let Parent { dir, name, last, slash } = parent;
+        self.end(Tail { dir, name: &name, last, slash })
+    }
+
+    fn end(&mut self, tail: Tail<'_>) -> Result<Place> {
+        let place = match tail.last {
+            Last::Name => self.step_name(&tail.dir, tail.name)?,
+            Last::Dot | Last::Root => tail.dir.clone(),
+            Last::DotDot => self.step_up(&tail.dir)?,
+        };
+        let kind = place.dentry.kind().ok_or(Errno::ENOENT)?;
+        // Only a name may have led to a link; a walk that ended in a magic link is over.
+        let follow = self.flags.contains(WalkFlags::FOLLOW) || tail.slash;
+        if kind == S_IFLNK && tail.last == Last::Name && follow {
+            return match self.follow(&tail.dir, &place)? {
+                Followed::Place(place) => {
+                    self.check_directory(&place, tail.slash)?;
+                    Ok(place)
                 }
-                continue;
-            }
-            if (parent.slash || self.flags.contains(WalkFlags::DIRECTORY)) && meta.kind() != S_IFDIR {
-                return Err(Errno::ENOTDIR);
-            }
-            return Ok(place);
+                // At most MAX_LINKS deep.
+                Followed::Text(dir, text) => {
+                    let mut next = self.walk(dir, &text)?;
+                    next.slash |= tail.slash;
+                    self.end(next)
+                }
+            };
         }
+        self.check_directory(&place, tail.slash)?;
+        Ok(place)
     }
 
     fn check_directory(&self, place: &Place, slash: bool) -> Result<()> {
         let wanted = slash || self.flags.contains(WalkFlags::DIRECTORY);
-        if wanted && place.inode()?.metadata()?.kind() != S_IFDIR {
+        if wanted && place.dentry.kind() != Some(S_IFDIR) {
             return Err(Errno::ENOTDIR);
         }
         Ok(())
@@ -135,10 +152,8 @@ impl<'a> Walker<'a> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
-        if path.len() >= PATH_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        self.walk(self.cwd.clone(), path)
+        check_length(path)?;
+        Ok(self.walk(self.cwd.clone(), path)?.into())
     }
 
     /// Follows a symbolic link at the end of a walk: the parent of what it names. For open(2), which may
@@ -149,7 +164,7 @@ impl<'a> Walker<'a> {
                 Ok(Parent { dir, name: Vec::new(), last: Last::Root, slash: parent.slash })
             }
             Followed::Text(dir, text) => {
-                let mut next = self.walk(dir, &text)?;
+                let mut next = Parent::from(self.walk(dir, &text)?);
                 next.slash |= parent.slash;
                 Ok(next)
             }
@@ -157,7 +172,7 @@ impl<'a> Walker<'a> {
     }
 
     /// All components but the last.
-    fn walk(&mut self, start: Place, path: &[u8]) -> Result<Parent> {
+    fn walk<'p>(&mut self, start: Place, path: &'p [u8]) -> Result<Tail<'p>> {
         let mut dir = start;
         if path.first() == Some(&b'/') {
             if self.flags.contains(WalkFlags::BENEATH) {
@@ -180,9 +195,9 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn last(&mut self, dir: Place, name: &[u8], slash: bool) -> Result<Parent> {
+    fn last<'p>(&mut self, dir: Place, name: &'p [u8], slash: bool) -> Result<Tail<'p>> {
         let last = match name {
-            b"" => return Ok(Parent { dir, name: Vec::new(), last: Last::Root, slash: true }),
+            b"" => return Ok(Tail { dir, name, last: Last::Root, slash: true }),
             b"." => Last::Dot,
             b".." => Last::DotDot,
             _ => Last::Name,
@@ -191,8 +206,7 @@ impl<'a> Walker<'a> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let name = if last == Last::Name { name.to_vec() } else { Vec::new() };
-        Ok(Parent { dir, name, last, slash })
+        Ok(Tail { dir, name, last, slash })
     }
 
     /// One component in the middle of a path.
@@ -203,18 +217,17 @@ impl<'a> Walker<'a> {
             _ => {}
         }
         let place = self.step_name(&dir, name)?;
-        let inode = place.inode()?;
-        if inode.metadata()?.kind() != S_IFLNK {
+        if place.dentry.kind().ok_or(Errno::ENOENT)? != S_IFLNK {
             return Ok(place);
         }
         match self.follow(&dir, &place)? {
             Followed::Place(place) => Ok(place),
             Followed::Text(start, text) => {
-                let parent = self.walk(start, &text)?;
-                match parent.last {
-                    Last::Name => self.step_into(parent.dir, &parent.name),
-                    Last::DotDot => self.step_up(&parent.dir),
-                    Last::Dot | Last::Root => Ok(parent.dir),
+                let tail = self.walk(start, &text)?;
+                match tail.last {
+                    Last::Name => self.step_into(tail.dir, tail.name),
+                    Last::DotDot => self.step_up(&tail.dir),
+                    Last::Dot | Last::Root => Ok(tail.dir),
                 }
             }
         }
@@ -260,11 +273,15 @@ impl<'a> Walker<'a> {
 
     /// Search permission on a directory; `ENOTDIR`, `EACCES`.
     fn search(&self, dir: &Place) -> Result<()> {
-        let meta: Metadata = dir.inode()?.metadata()?;
-        if meta.kind() != S_IFDIR {
+        if dir.dentry.kind().ok_or(Errno::ENOENT)? != S_IFDIR {
             return Err(Errno::ENOTDIR);
         }
-        permission::check(self.caller.credentials(), &meta, permission::EXEC)
+        // Who may search every directory needs no attributes.
+        let cred = self.caller.credentials();
+        if cred.capable(Capability::DAC_READ_SEARCH) || cred.capable(Capability::DAC_OVERRIDE) {
+            return Ok(());
+        }
+        permission::check(cred, &dir.inode()?.metadata()?, permission::EXEC)
     }
 
     fn follow(&mut self, dir: &Place, link: &Place) -> Result<Followed> {
@@ -304,6 +321,10 @@ enum Followed {
     Place(Place),
     /// This text is to be walked from this directory.
     Text(Place, Vec<u8>),
+}
+
+fn check_length(path: &[u8]) -> Result<()> {
+    if path.len() >= PATH_MAX { Err(Errno::ENAMETOOLONG) } else { Ok(()) }
 }
 
 fn skip_slashes(path: &[u8]) -> &[u8] {

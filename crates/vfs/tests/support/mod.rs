@@ -46,8 +46,8 @@ pub(crate) fn tmpfs() -> Arc<TmpFs> {
 
 impl World {
     pub(crate) fn new() -> World {
-        let namespace = MountNamespace::new(tmpfs()).unwrap();
-        let root = namespace.root().unwrap();
+        let namespace = MountNamespace::new(tmpfs()).expect("a fresh tmpfs");
+        let root = namespace.root().expect("a fresh tmpfs");
         World { namespace, cwd: root.clone(), root, user: User(Credentials::root()) }
     }
     pub(crate) fn become_user(&mut self, uid: u32) {
@@ -108,7 +108,7 @@ impl World {
         self.open(path, OpenFlags::CREAT | OpenFlags::RDWR, 0o644)
     }
     pub(crate) fn path(&mut self, path: &str) -> String {
-        let place = self.resolve(path).unwrap();
-        String::from_utf8(place.path(&self.root)).unwrap()
+        let place = self.resolve(path).expect("a fresh tmpfs");
+        String::from_utf8(place.path(&self.root)).expect("a fresh tmpfs")
     }
 }
