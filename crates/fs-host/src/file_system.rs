@@ -38,17 +38,18 @@ pub struct HostFs {
 }
 
 impl HostFs {
-    /// The tree below `root`: an `O_PATH` descriptor of a directory, such as a detached mount.
+    /// The tree below `root`: an `O_PATH` descriptor of a directory, such as a detached mount; or a
+    /// single file, which is then all there is.
     ///
     /// The process's umask must be 0, which it is made: modes are the guest's.
     ///
     /// # Errors
-    /// What statx(2) says of the descriptor; `ENOTDIR`.
+    /// What statx(2) says of the descriptor; `ELOOP` for a symbolic link.
     pub fn new(root: OwnedFd, options: Options) -> Result<Arc<HostFs>> {
         rustix::process::umask(rustix::fs::Mode::empty());
         let known = Known::of(&root)?;
-        if known.metadata.kind() != linux_abi::fs::S_IFDIR {
-            return Err(linux_abi::Errno::ENOTDIR);
+        if known.metadata.kind() == linux_abi::fs::S_IFLNK {
+            return Err(linux_abi::Errno::ELOOP);
         }
         Ok(Arc::new_cyclic(|this| HostFs {
             this: this.clone(),
