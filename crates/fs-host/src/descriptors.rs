@@ -70,6 +70,14 @@ impl Slot {
         Cache::get().insert(self);
     }
 
+    /// Drops the descriptor, as the cache does when there are too many.
+    #[cfg(test)]
+    pub(crate) fn clear(&self) {
+        if self.fd.lock().take().is_some() {
+            Cache::get().count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// The descriptor cannot be opened again (its last name is going): it stays.
     pub(crate) fn pin(&self) {
         self.pinned.store(true, Ordering::Relaxed);

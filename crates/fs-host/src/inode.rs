@@ -116,9 +116,27 @@ impl HostInode {
         if let Some(fd) = self.slot.get() {
             return Ok(fd);
         }
-        let link = self.link.lock().clone();
-        let Link::Name(parent, name) = link else { return Err(Errno::ESTALE) };
-        let fd = open_beneath(&*parent.fd()?, &name, OFlags::PATH | OFlags::NOFOLLOW)
+        // From the nearest directory that is open downwards: not by recursion, as trees may be deep.
+        let mut path: Vec<(Arc<HostInode>, Box<[u8]>)> = Vec::new();
+        let mut fd = loop {
+            let link = path.last().map_or(&self.link, |(inode, _)| &inode.link).lock().clone();
+            let Link::Name(parent, name) = link else { return Err(Errno::ESTALE) };
+            let fd = parent.slot.get();
+            path.push((parent, name));
+            if let Some(fd) = fd {
+                break fd;
+            }
+        };
+        while let Some((_, name)) = path.pop() {
+            let inode = path.last().map_or(self, |(inode, _)| inode);
+            fd = inode.find_again(&fd, &name)?;
+        }
+        Ok(fd)
+    }
+
+    /// The descriptor of this file, found by its name in a directory.
+    fn find_again(&self, directory: &OwnedFd, name: &[u8]) -> Result<Arc<OwnedFd>> {
+        let fd = open_beneath(directory, name, OFlags::PATH | OFlags::NOFOLLOW)
             .map_err(|error| if error == Errno::ENOENT { Errno::ESTALE } else { error })?;
         if !Known::of(&fd)?.identity.same(&self.identity) {
             return Err(Errno::ESTALE);
@@ -171,6 +189,11 @@ impl HostInode {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn drop_descriptor(&self) {
+        self.slot.clear();
+    }
+
     pub(crate) fn writable(&self) -> Result<()> {
         if self.fs.read_only { Err(Errno::EROFS) } else { Ok(()) }
     }
@@ -179,6 +202,14 @@ impl HostInode {
 impl Drop for HostInode {
     fn drop(&mut self) {
         self.fs.forget(&self.identity);
+        // A loop, since the guest decides how deep a tree is and the stack has an end.
+        let mut next = std::mem::replace(self.link.get_mut(), Link::None);
+        while let Link::Name(parent, _) = next {
+            next = match Arc::into_inner(parent) {
+                Some(mut last) => std::mem::replace(last.link.get_mut(), Link::None),
+                None => Link::None,
+            };
+        }
     }
 }
 

@@ -144,3 +144,24 @@ fn extended_attributes_pass_through() {
     file.remove_xattr(b"user.note").unwrap();
     assert_eq!(error(file.get_xattr(b"user.note")), linux_abi::Errno::ENODATA);
 }
+
+#[test]
+fn dropped_descriptors_are_found_again() {
+    let folder = Folder::new();
+    let fs = folder.mount(with_proc());
+    let root = fs.root().unwrap();
+    let mut at = root.clone();
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        at = at.mkdir(b"d", &own(0o040755)).unwrap();
+        held.push(at.clone());
+    }
+    let file = at.create(b"f", &own(0o100644)).unwrap();
+    for inode in held.iter().chain([&file]) {
+        crate::inode::host(inode).unwrap().drop_descriptor();
+    }
+    assert_eq!(file.metadata().unwrap().mode, 0o100644);
+    crate::inode::host(&file).unwrap().drop_descriptor();
+    fs::remove_file(folder.path().join("d/".repeat(20)).join("f")).unwrap();
+    assert_eq!(error(file.metadata()), linux_abi::Errno::ESTALE);
+}

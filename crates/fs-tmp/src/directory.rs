@@ -225,6 +225,9 @@ impl TmpInode {
             Err(Errno::ENOENT) => None,
             Err(error) => return Err(error),
         };
+        if target.is_some() && flags.contains(RenameFlags::NOREPLACE) {
+            return Err(Errno::EEXIST);
+        }
         if moved.is_directory() && moved.is_above(new_dir) {
             return Err(Errno::EINVAL);
         }
@@ -242,9 +245,6 @@ impl TmpInode {
         } else {
             let mark = if whiteout { Some(self.whiteout()?) } else { None };
             if let Some(target) = &target {
-                if flags.contains(RenameFlags::NOREPLACE) {
-                    return Err(Errno::EEXIST);
-                }
                 if Arc::ptr_eq(target, &moved) {
                     return Ok(());
                 }
