@@ -3,7 +3,7 @@
 //! `guest-tests/known-failures.txt` is a ratchet: a case on it may fail inside, one that passes must
 //! leave it, and any other failure fails the run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
     if options.sandbox {
         let sallet = options.sallet.unwrap_or_else(|| run::target_dir().join("release/sallet"));
         ensure!(sallet.exists(), "{} is not there: cargo build --release first", sallet.display());
-        let known = known_failures()?;
+        let known = run::known_failures("guest-tests/known-failures.txt")?;
         let mut failures = series("sandbox", &names, &mut totals, |name| {
             let mut command = Command::new(&sallet);
             command.args(["do", "--"]).arg(&program).args(["run", name]);
@@ -132,17 +132,4 @@ fn judge(name: &str, finished: &Finished) -> Outcome {
             Outcome::Failed(format!("{reason} [{status}] {detail}"))
         }
     }
-}
-
-fn known_failures() -> Result<BTreeSet<String>> {
-    let path = run::workspace().join("guest-tests/known-failures.txt");
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let lines = text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
-    lines
-        .map(|line| {
-            let (name, reason) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-            ensure!(!reason.trim().is_empty(), "{}: {name} has no reason", path.display());
-            Ok(name.to_owned())
-        })
-        .collect()
 }

@@ -1,11 +1,15 @@
 //! Project chores, run as `cargo xtask NAME`.
 //!
+//! * `test`: installs what the tests need and runs them all.
+//! * `scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]`: the scripts of `tests/FOLDER`.
 //! * `tidy`: the rules of the house that the compiler does not check.
 //! * `guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT]`: the guest programs, natively and inside.
 #![forbid(unsafe_code)]
 
 mod guest_tests;
 mod run;
+mod scripts;
+mod test;
 mod tidy;
 
 use std::process::ExitCode;
@@ -14,11 +18,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        ["test"] => test::run(),
         ["tidy"] => tidy::run(),
+        ["scripts", options @ ..] => scripts::run(options),
         ["guest-tests", options @ ..] => guest_tests::run(options),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT]"
+                "usage: cargo xtask test | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
+                 | scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]"
             );
             return ExitCode::from(2);
         }

@@ -1,5 +1,7 @@
 //! Runs programs with a limit on their time.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
@@ -71,4 +73,88 @@ fn content(file: &mut File) -> Result<String> {
     // A runaway test may print without end.
     file.take(1 << 20).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// How many tests passed, failed and were skipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: usize,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, other: &Counts) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.passed + self.failed + self.skipped
+    }
+
+    /// Reads the totals out of what a step printed: our own last line (`1 passed, 0 failed, 0
+    /// skipped`), nextest's (`Summary [ 1s] 9 tests run: 9 passed, 1 skipped`) or one
+    /// `test result:` line per program of `cargo test`.
+    pub(crate) fn parse(text: &str) -> Counts {
+        let mut counts = Counts::default();
+        for line in text.lines().map(str::trim) {
+            let own = line.starts_with(|c: char| c.is_ascii_digit()) && line.contains(" passed, ");
+            if own || line.starts_with("Summary [") {
+                counts = Counts::of_line(line);
+            } else if line.starts_with("test result:") {
+                counts.add(&Counts::of_line(line));
+            }
+        }
+        counts
+    }
+
+    fn of_line(line: &str) -> Counts {
+        let words: Vec<&str> = line.split([' ', ',', ';', ':', '.']).filter(|w| !w.is_empty()).collect();
+        let before = |word: &str| {
+            words.windows(2).find(|w| w[1] == word).and_then(|w| w[0].parse().ok()).unwrap_or_default()
+        };
+        Counts {
+            passed: before("passed"),
+            failed: before("failed") + before("timed"),
+            skipped: before("skipped") + before("ignored"),
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+/// Reads a ratchet of known failures: a name and its reason per line.
+pub(crate) fn known_failures(file: &str) -> Result<BTreeSet<String>> {
+    let path = workspace().join(file);
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let lines = text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, reason) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            ensure!(!reason.trim().is_empty(), "{}: {name} has no reason", path.display());
+            Ok(name.to_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    #[test]
+    fn totals_of_three_runners() {
+        let own = Counts::parse("sandbox: x\n7 passed, 1 failed, 2 skipped\n");
+        assert_eq!(own, Counts { passed: 7, failed: 1, skipped: 2 });
+        let nextest =
+            Counts::parse("  Summary [   0.4s] 9 tests run: 8 passed (1 slow), 1 failed, 3 skipped");
+        assert_eq!(nextest, Counts { passed: 8, failed: 1, skipped: 3 });
+        let line = "test result: ok. 4 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out";
+        assert_eq!(Counts::parse(&format!("{line}\n{line}")), Counts { passed: 8, failed: 0, skipped: 2 });
+    }
 }
