@@ -106,7 +106,13 @@ impl Platform {
             self.make_core(index, 0, &process, false).map_err(host_error("slot of the zygote"))?;
         core.tid.store(pid, Ordering::Relaxed);
         self.add_core(&core);
-        self.set_zygote(GuestThread::new(self.clone(), core.clone()));
+        let mut zygote = GuestThread::new(self.clone(), core.clone());
+        let platform = self.clone();
+        executor::spawn(async move {
+            // It has to say that it waits before it can be told to fork.
+            let _ = zygote.next_exit().await;
+            platform.set_zygote(zygote);
+        });
         // Let it go on.
         core.slot.intr().store(0, Ordering::SeqCst);
         Ok(())
