@@ -38,6 +38,8 @@ pub struct ThreadLocal {
     pub alt_stack: AltStack,
     /// The present exit is an interrupt of guest code, perhaps within a native wait.
     pub in_guest_code: bool,
+    /// A sigreturn is under way: the extended state to go back with is at this address.
+    pub return_fpstate: Option<u64>,
     /// The last fault, as signal frames tell it.
     pub fault: platform::Fault,
     /// The mask to restore after a handler that interrupted sigsuspend, ppoll and the like.

@@ -188,7 +188,10 @@ async fn back_to_guest(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Next
     cx.guest.clear_interrupt();
     cx.thread.clear_attention();
     match deliver::deliver(cx, restart).await {
-        Delivery::None => cx.guest.resume_regs(),
+        Delivery::None => match cx.local.return_fpstate.take() {
+            None => cx.guest.resume_regs(),
+            Some(fpstate) => cx.guest.resume_regs_with_xstate(fpstate),
+        },
         Delivery::Handler => {}
         Delivery::Died => return Next::End,
     }

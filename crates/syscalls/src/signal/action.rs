@@ -95,15 +95,16 @@ pub fn rt_sigreturn(cx: &mut Cx<'_>) -> SysResult {
         cx.local.alt_stack = stack;
     }
     *cx.guest.regs_mut() = regs;
-    // A signal that the restored mask lets in is delivered from there, with the state that the frame holds:
-    // the guest goes back first.
-    if registers.fpstate == 0 {
-        cx.guest.resume_regs();
-    } else {
-        cx.guest.resume_regs_with_xstate(registers.fpstate);
-    }
+    let fpstate = (registers.fpstate != 0).then_some(registers.fpstate);
     if cx.thread.wants_attention() {
-        cx.thread.request_attention();
+        // What the restored mask lets in comes before the next instruction of the guest.
+        cx.local.return_fpstate = fpstate;
+        cx.local.resume = Resume::Regs;
+        return Ok(0);
+    }
+    match fpstate {
+        None => cx.guest.resume_regs(),
+        Some(fpstate) => cx.guest.resume_regs_with_xstate(fpstate),
     }
     cx.local.resume = Resume::Done;
     Ok(0)

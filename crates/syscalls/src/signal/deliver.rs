@@ -166,6 +166,20 @@ fn end_native_wait(cx: &mut Cx<'_>) {
     }
 }
 
+/// A signal right at a sigreturn: the extended state to come back to is not the processor's but the one in the
+/// frame that is left, at `from`. A state that cannot be read leaves the processor's.
+fn take_xstate_along(cx: &mut Cx<'_>, from: u64, frame: &mut platform::SignalFrame) {
+    let mut state = vec![0; cx.kernel().platform.xstate_size()];
+    let room = frame.fpstate.and_then(|at| usize::try_from(at.checked_sub(frame.sp)?).ok());
+    if let Some(offset) = room
+        && cx.guest.copy_in(from, &mut state).is_ok()
+    {
+        frame.bytes.resize(offset, 0);
+        frame.bytes.extend_from_slice(&state);
+        frame.fpstate = None;
+    }
+}
+
 /// Pushes the frame of a handler and goes there; false if it cannot be pushed.
 fn handler(
     cx: &mut Cx<'_>,
@@ -196,7 +210,7 @@ fn handler(
         fault: cx.local.fault,
         xstate_size: cx.kernel().platform.xstate_size() as u64,
     });
-    let Some(frame) = frame else {
+    let Some(mut frame) = frame else {
         cx.local.saved_mask = Some(saved);
         force_segv(cx, sig);
         return false;
@@ -208,6 +222,9 @@ fn handler(
     super::mask::set(cx.thread, mask);
     if cx.local.alt_stack.flags & SS_AUTODISARM != 0 {
         cx.local.alt_stack = AltStack::default();
+    }
+    if let Some(from) = cx.local.return_fpstate.take() {
+        take_xstate_along(cx, from, &mut frame);
     }
     *cx.guest.regs_mut() = frame.regs;
     cx.guest.signal_frame(frame);
