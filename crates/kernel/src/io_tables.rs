@@ -10,4 +10,6 @@ pub struct IoTables {
     pub fifos: Fifos,
     /// File system types for mount(2).
     pub file_systems: FileSystems,
+    /// The network that guests see.
+    pub network: net::Network,
 }

@@ -4,10 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub mod file;
+pub mod provider;
 pub mod socket;
 pub mod unix;
 
 pub use file::SocketFile;
+pub use provider::{Network, Provider};
 pub use socket::{Address, Control, Halves, Received, Socket, SocketCaller, Ucred};
 
 /// Results of this floor carry Linux's own error number.

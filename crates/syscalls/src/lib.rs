@@ -34,6 +34,7 @@ pub mod run_loop;
 pub mod scheduling;
 pub mod select;
 pub mod signal;
+pub mod socket;
 pub mod stack;
 pub mod stat;
 pub mod statfs;

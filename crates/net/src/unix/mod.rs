@@ -403,3 +403,6 @@ impl Socket for UnixSocket {
         self.control(caller, cmd, arg)
     }
 }
+
+#[cfg(test)]
+mod tests;

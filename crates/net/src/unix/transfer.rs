@@ -230,14 +230,14 @@ impl UnixSocket {
             return events | Events::WRITABLE;
         };
         if Arc::ptr_eq(&peer, &self.0) {
-            events.set(Events::WRITABLE, takes_datagram(&state, 0));
+            events.set(Events::WRITABLE, takes_datagram(&state, 1));
             Endpoint::block(&mut state, &self.0);
             return events;
         }
         drop(state);
         let mut other = peer.state.lock();
         let writable = match self.0.kind {
-            Kind::Datagram => other.closed || takes_datagram(&other, 0),
+            Kind::Datagram => other.closed || takes_datagram(&other, 1),
             Kind::Stream | Kind::SeqPacket => other.closed || roomy(other.inbox.bytes(), sndbuf),
         };
         if !writable && self.0.kind == Kind::Datagram {
