@@ -40,7 +40,7 @@ impl OverlayFs {
     /// `upper` (empty, writable, nobody else's) above `lower`, which nobody writes through this.
     ///
     /// # Errors
-    /// What the roots of the layers answer.
+    /// What the roots of the layers answer; `ENOTDIR`.
     pub fn new(
         lower: Arc<dyn FileSystem>,
         upper: Arc<dyn FileSystem>,
@@ -48,6 +48,9 @@ impl OverlayFs {
     ) -> Result<Arc<OverlayFs>> {
         let (lower_root, upper_root) = (lower.root()?, upper.root()?);
         let metadata = lower_root.metadata()?;
+        if metadata.kind() != linux_abi::fs::S_IFDIR {
+            return Err(Errno::ENOTDIR);
+        }
         // The upper root is what the lower one is.
         let attr = vfs::SetAttr {
             mode: Some(metadata.mode & 0o7777),

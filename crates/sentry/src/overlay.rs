@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use fs_overlay::OverlayFs;
+use fs_tmp::{Options, TmpFs};
 use vfs::FileSystem;
 
-/// The tree with writes kept in memory. Until `fs-overlay` has its code, the tree is read-only: writes are
-/// refused, and never reach the host.
-pub(crate) fn private(lower: Arc<dyn FileSystem>, _memory: u64, _device: u64) -> Result<Arc<dyn FileSystem>> {
-    Ok(lower)
+/// The tree with writes kept in memory, of which `memory` bytes are there: half of it is the layer's
+/// limit, as with any tmpfs.
+pub(crate) fn private(lower: Arc<dyn FileSystem>, memory: u64, device: u64) -> Result<Arc<dyn FileSystem>> {
+    let layer = Options { size: Some(memory / 2), device, ..Options::default() };
+    let fs = OverlayFs::new(lower, TmpFs::new(layer), device)
+        .map_err(|errno| anyhow!("private layer: {errno}"))?;
+    Ok(fs)
 }

@@ -39,6 +39,9 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     )
     .ok()
     .map(Arc::new);
+    if let Some(directory) = &proc_self_fd {
+        fs_tmp::set_proc_self_fd(Arc::clone(directory));
+    }
     host::proc_fs::set_root(proc);
     let platform = Platform::start(Config::default()).context("start guest processes")?;
     let kernel = Kernel::new(platform, config(&spec), syscalls::spawn);
