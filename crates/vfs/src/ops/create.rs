@@ -10,10 +10,12 @@ use crate::ops::{new_node, plain_name, writable_dir};
 use crate::walk::Parent;
 use crate::{Caller, Inode, Metadata, Place, Result, permission};
 
-/// Makes an entry under the directory's lock by `make`; `EEXIST` if the name is taken.
+/// Makes an entry under the directory's lock by `make`; `EEXIST` if the name is taken. Slashes may only
+/// follow the name of a new `directory`.
 fn make_entry(
     caller: &dyn Caller,
     parent: &Parent,
+    directory: bool,
     make: impl FnOnce(&Arc<dyn Inode>, &Metadata, &[u8]) -> Result<Arc<dyn Inode>>,
 ) -> Result<Place> {
     let name = plain_name(parent, Errno::EEXIST)?;
@@ -23,6 +25,9 @@ fn make_entry(
     let dentry = dir.child_locked(&dir_inode, name)?;
     if dentry.inode().is_some() {
         return Err(Errno::EEXIST);
+    }
+    if parent.slash && !directory {
+        return Err(Errno::ENOENT);
     }
     let (inode, meta) = writable_dir(caller.credentials(), &parent.dir)?;
     match make(&inode, &meta, name) {
@@ -40,7 +45,7 @@ fn make_entry(
 /// mkdir(2); `mode` with the umask taken off.
 pub fn mkdir(caller: &dyn Caller, parent: &Parent, mode: u32) -> Result<Place> {
     let cred = caller.credentials();
-    make_entry(caller, parent, |dir, meta, name| {
+    make_entry(caller, parent, true, |dir, meta, name| {
         dir.mkdir(name, &new_node(cred, meta, S_IFDIR | (mode & 0o1777), 0))
     })
 }
@@ -56,11 +61,8 @@ pub fn mknod(caller: &dyn Caller, parent: &Parent, mode: u32, rdev: u64) -> Resu
         S_IFCHR | S_IFBLK | S_IFDIR => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
-    if parent.slash {
-        return Err(Errno::ENOENT);
-    }
     let cred = caller.credentials();
-    make_entry(caller, parent, |dir, meta, name| {
+    make_entry(caller, parent, false, |dir, meta, name| {
         dir.create(name, &new_node(cred, meta, kind | (mode & 0o7777), rdev))
     })
 }
@@ -73,11 +75,8 @@ pub fn symlink(caller: &dyn Caller, parent: &Parent, target: &[u8]) -> Result<Pl
     if target.len() >= PATH_MAX {
         return Err(Errno::ENAMETOOLONG);
     }
-    if parent.slash {
-        return Err(Errno::ENOENT);
-    }
     let cred = caller.credentials();
-    make_entry(caller, parent, |dir, meta, name| {
+    make_entry(caller, parent, false, |dir, meta, name| {
         dir.symlink(name, target, &new_node(cred, meta, S_IFLNK | 0o777, 0))
     })
 }
@@ -86,24 +85,19 @@ pub fn symlink(caller: &dyn Caller, parent: &Parent, target: &[u8]) -> Result<Pl
 pub fn link(caller: &dyn Caller, old: &Place, parent: &Parent) -> Result<Place> {
     let inode = old.inode()?;
     let meta = inode.metadata()?;
-    if old.mount.id() != parent.dir.mount.id() {
-        return Err(Errno::EXDEV);
-    }
-    if meta.kind() == S_IFDIR {
-        return Err(Errno::EPERM);
-    }
-    if parent.slash {
-        return Err(Errno::ENOENT);
-    }
     let cred = caller.credentials();
-    // fs.protected_hardlinks (1): only one's own, or what one may read and write and is no privileged program.
-    let plain = meta.kind() == S_IFREG
-        && permission::without_suid(&meta).is_none()
-        && permission::check(cred, &meta, permission::READ | permission::WRITE).is_ok();
-    if !plain && !permission::is_owner(cred, &meta) {
-        return Err(Errno::EPERM);
-    }
-    make_entry(caller, parent, |dir, _, name| {
+    make_entry(caller, parent, false, |dir, _, name| {
+        if old.mount.id() != parent.dir.mount.id() {
+            return Err(Errno::EXDEV);
+        }
+        // fs.protected_hardlinks (1): only one's own, or what one may read and write and is no privileged
+        // program.
+        let plain = meta.kind() == S_IFREG
+            && permission::without_suid(&meta).is_none()
+            && permission::check(cred, &meta, permission::READ | permission::WRITE).is_ok();
+        if meta.kind() == S_IFDIR || (!plain && !permission::is_owner(cred, &meta)) {
+            return Err(Errno::EPERM);
+        }
         dir.link(name, &inode)?;
         Ok(inode.clone())
     })

@@ -42,6 +42,9 @@ pub fn open(walker: &mut Walker<'_>, path: &[u8], flags: OpenFlags, mode: u32) -
     if flags.contains(OpenFlags::PATH) {
         return open_path(walker, path, flags);
     }
+    if flags.contains(OpenFlags::CREAT) && flags.intersects(OpenFlags::DIRECTORY | OpenFlags::TMPFILE_BIT) {
+        return Err(Errno::EINVAL);
+    }
     if flags.contains(OpenFlags::NOFOLLOW) {
         walker.flags.remove(WalkFlags::FOLLOW);
     } else {
@@ -131,9 +134,6 @@ fn create_new(
     mode: u32,
 ) -> Result<Option<Opened>> {
     let name = plain_name(parent, Errno::EISDIR)?;
-    if flags.contains(OpenFlags::DIRECTORY) {
-        return Err(Errno::EINVAL);
-    }
     let (dir, meta) = writable_dir(caller.credentials(), &parent.dir)?;
     let node = new_node(caller.credentials(), &meta, S_IFREG | (mode & 0o7777), 0);
     let dentry = {

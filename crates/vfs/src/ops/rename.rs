@@ -54,6 +54,9 @@ pub fn rename(caller: &dyn Caller, from: &Parent, to: &Parent, flags: RenameFlag
     if !is_dir && (from.slash || (to.slash && !exchange)) {
         return Err(Errno::ENOTDIR);
     }
+    if exchange && to.slash && target_meta.is_some_and(|target| target.kind() != S_IFDIR) {
+        return Err(Errno::ENOTDIR);
+    }
     // A directory never goes below itself, nor over what it lies in.
     if is_dir && new_dir.is_within(&source) {
         return Err(Errno::EINVAL);

@@ -10,7 +10,7 @@ use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
 use vfs::ops::open::Opened;
 use vfs::walk::Parent;
-use vfs::{Caller, MountNamespace, OpenFile, Place, Result, WalkFlags, Walker};
+use vfs::{Caller, FileSystem, MountNamespace, OpenFile, Place, Result, WalkFlags, Walker};
 
 pub(crate) struct User(pub(crate) Credentials);
 
@@ -46,8 +46,11 @@ pub(crate) fn tmpfs() -> Arc<TmpFs> {
 
 impl World {
     pub(crate) fn new() -> World {
-        let namespace = MountNamespace::new(tmpfs()).expect("a fresh tmpfs");
-        let root = namespace.root().expect("a fresh tmpfs");
+        World::on(tmpfs())
+    }
+    pub(crate) fn on(fs: Arc<dyn FileSystem>) -> World {
+        let namespace = MountNamespace::new(fs).expect("a fresh file system");
+        let root = namespace.root().expect("a fresh file system");
         World { namespace, cwd: root.clone(), root, user: User(Credentials::root()) }
     }
     pub(crate) fn become_user(&mut self, uid: u32) {
