@@ -24,6 +24,17 @@ pub fn open(path: &str) -> io::Result<File> {
     Ok(File::from(fd))
 }
 
+/// Opens a process's memory for reading and writing; writes ignore the protection of private pages. `dir` is a
+/// procfs of our pid namespace if it is not the one that was set.
+pub fn open_memory(dir: Option<&OwnedFd>, pid: i32) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let fd = match dir.or_else(|| ROOT.get()) {
+        Some(root) => openat(root, format!("{pid}/mem"), flags, Mode::empty())?,
+        None => openat(rustix::fs::CWD, format!("/proc/{pid}/mem"), flags, Mode::empty())?,
+    };
+    Ok(File::from(fd))
+}
+
 /// Reads a whole file of it.
 pub fn read(path: &str) -> io::Result<String> {
     io::read_to_string(open(path)?)

@@ -3,10 +3,12 @@
 //! A guest runs in host processes ("stubs") under a seccomp filter; the shim inside them puts each exit
 //! into a slot of shared memory and rings. See `docs/decisions` and the files here: `filter` (what may
 //! run natively), `slots` (the shared memory), `machine` (threads and processes), `worker` (doorbells and
-//! announced calls), `spinner` (answers without a doorbell), `thread` (the kernel's handle).
+//! announced calls), `spinner` (answers without a doorbell), `patch` (sites that no longer trap), `thread` (the kernel's handle).
 
 mod filter;
+mod instructions;
 mod machine;
+mod patch;
 mod process;
 mod slots;
 mod spinner;

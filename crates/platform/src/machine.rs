@@ -35,6 +35,7 @@ pub struct Platform {
     pub(crate) xstate_size: AtomicU32,
     pub(crate) vdso: u64,
     pub(crate) spinner: crate::spinner::Spinner,
+    pub(crate) patcher: crate::patch::Patcher,
     /// Words of `active` that were ever in use.
     high_water: AtomicU32,
     /// Requests answered, for benchmarks.
@@ -121,7 +122,7 @@ impl Platform {
         listener: OwnedFd,
         vdso: u64,
         spinner: crate::spinner::Spinner,
-        xstate: u32,
+        patcher: crate::patch::Patcher,
     ) -> Platform {
         let mut active = Vec::new();
         active.resize_with(MAX_SLOTS / 64, AtomicU64::default);
@@ -135,9 +136,10 @@ impl Platform {
             processes: Mutex::default(),
             zygote: Mutex::new(None),
             zygote_queue: WaitQueue::new(),
-            xstate_size: AtomicU32::new(xstate),
+            xstate_size: AtomicU32::new(0),
             vdso,
             spinner,
+            patcher,
             high_water: AtomicU32::new(0),
             answered: AtomicU64::new(0),
         }
@@ -154,6 +156,14 @@ impl Platform {
     /// How many requests have been answered.
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+    /// How many system call sites were patched.
+    pub fn patched(&self) -> u64 {
+        self.patcher.patched.load(Ordering::Relaxed)
+    }
+    /// How often the spinner started.
+    pub fn spins(&self) -> u64 {
+        self.spinner.starts.load(Ordering::Relaxed)
     }
     /// How many words of the bitmap can have bits set.
     pub(crate) fn used_words(&self) -> usize {

@@ -8,11 +8,14 @@ use parking_lot::Mutex;
 use slot::layout::{BATCH, MAX_THREADS};
 
 use crate::machine::{Core, Platform};
+use crate::patch::Sites;
 
 /// Slot indexes of one address space: batches of the shared file, and which index is in use.
 pub(crate) struct Space {
     platform: std::sync::Weak<Platform>,
     state: Mutex<SpaceState>,
+    /// System call sites met.
+    pub sites: Mutex<Sites>,
 }
 
 #[derive(Default)]
@@ -48,7 +51,11 @@ impl Space {
         for slot in state.used.iter_mut().take(batch * BATCH) {
             *slot = false;
         }
-        let space = Arc::new(Space { platform: Arc::downgrade(platform), state: Mutex::new(state) });
+        let space = Arc::new(Space {
+            platform: Arc::downgrade(platform),
+            state: Mutex::new(state),
+            sites: Mutex::default(),
+        });
         Ok((space, first + local % BATCH as u32))
     }
 
@@ -96,6 +103,11 @@ impl Space {
             *slot = true;
         }
         Ok(Place { local: local as u32, index: first, new_batch: Some(first) })
+    }
+
+    /// How many threads run in it.
+    pub(crate) fn threads(&self) -> usize {
+        self.state.lock().used.iter().filter(|used| **used).count()
     }
 
     /// Gives an index back.

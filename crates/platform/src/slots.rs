@@ -11,7 +11,6 @@ use slot::{Control, Op, RECORDS, Record, Slot, reg};
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub kind: u32,
-    pub via: u32,
     pub regs: [u64; reg::COUNT],
     pub fault: [u64; 6],
     pub native_ret: i64,
@@ -67,7 +66,6 @@ impl SlotRef {
     pub(crate) fn request(&self) -> Request {
         Request {
             kind: load!(self, kind),
-            via: load!(self, via),
             regs: load!(self, regs),
             fault: load!(self, fault),
             native_ret: load!(self, native_ret),
@@ -163,6 +161,13 @@ impl Slots {
         let at = self.control.at(0, std::mem::size_of::<Control>()).unwrap_or(std::ptr::null_mut());
         // SAFETY: the control file is larger than the page; its fields are atomics.
         unsafe { &*at.cast::<Control>() }
+    }
+    /// Writes to the control file; `None` outside of it.
+    pub(crate) fn write_control(&self, offset: u64, bytes: &[u8]) -> Option<()> {
+        let to = self.control.at(usize::try_from(offset).ok()?, bytes.len())?;
+        // SAFETY: `at` checked the range; stubs only read it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Some(())
     }
     /// Gives the memory of a batch back.
     pub(crate) fn discard_batch(&self, first: usize) {

@@ -11,6 +11,7 @@ use slot::layout::{SLOT_VA, STACK_SIZE, STACK_VA};
 
 use crate::filter;
 use crate::machine::{Core, Platform};
+use crate::patch::Patcher;
 use crate::process::{ProcessCore, Space};
 use crate::slots::Slots;
 use crate::spinner::Spinner;
@@ -25,11 +26,15 @@ pub struct Config {
     pub allow_spin: bool,
     /// Guest processes cannot be read by others of the same user. Needs CAP_SYS_PTRACE in the own user namespace.
     pub undumpable: bool,
+    /// Whether system call sites that are met often are rewritten to jump into the shim.
+    pub patching: bool,
+    /// A procfs of our pid namespace, for /proc/PID/mem; without it that of `host::proc_fs`.
+    pub proc: Option<Arc<OwnedFd>>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { checked_memory: false, allow_spin: true, undumpable: true }
+        Config { checked_memory: false, allow_spin: true, undumpable: true, patching: true, proc: None }
     }
 }
 
@@ -81,10 +86,11 @@ impl Platform {
         // Linux 6.6; without it answers are a little slower.
         let _ = host::notify::set_sync_wake_up(listener.as_fd());
 
-        let vdso = slots.slot(0).map_or(0, |s| s.request().fault[0]);
-        let xstate = 0;
-        let platform =
-            Arc::new(Platform::assemble(slots, listener, vdso, Spinner::new(config.allow_spin), xstate));
+        let [vdso, entry, ..] = slots.slot(0).map_or([0; 6], |s| s.request().fault);
+        let patching = config.patching && (text_start..text_end).contains(&entry);
+        let patcher = Patcher::new(patching, config.proc.clone(), entry);
+        let spinner = Spinner::new(config.allow_spin);
+        let platform = Arc::new(Platform::assemble(slots, listener, vdso, spinner, patcher));
         platform.adopt_zygote(pid)?;
         for (name, body) in
             [("notify", crate::worker::run as fn(&Arc<Platform>)), ("reaper", crate::worker::reap)]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use linux_abi::Errno;
 use slot::layout::{DATA_SIZE, FILE_FD, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA};
-use slot::{Op, RECORDS, Record, action, kind, op, via};
+use slot::{Op, RECORDS, Record, action, kind, op};
 
 use crate::machine::{Core, FileMap, Phase, Platform};
 use crate::process::{AddressSpace, ProcessCore, read_process, to_fault};
@@ -131,7 +131,13 @@ impl GuestThread {
             .min(DATA_SIZE)
             .next_multiple_of(16);
         let exit = match request.kind {
-            kind::SYSCALL => Exit::Syscall,
+            kind::SYSCALL => {
+                if request.site != 0 {
+                    let platform = &self.platform;
+                    platform.patcher.hit(&platform.slots, &self.core.process, request.site, self.regs.rax);
+                }
+                Exit::Syscall
+            }
             kind::INTERRUPTED => Exit::Interrupted,
             kind::FAULT => {
                 let [signo, code, addr, trapno, error, cr2] = request.fault;
@@ -185,9 +191,8 @@ impl GuestThread {
     pub fn rewind_syscall(&mut self) {
         let Some(request) = &self.request else { return };
         self.regs.rax = request.regs[slot::reg::RAX];
-        // A patched site is 7 bytes, the instruction itself 2; either sits right before the return address.
-        let back = if request.via == via::PATCH { 7 } else { 2 };
-        self.regs.rip = request.regs[slot::reg::RIP].wrapping_sub(back);
+        // At a patched site there is a jump, or an invalid instruction that the shim takes for the call.
+        self.regs.rip = request.regs[slot::reg::RIP].wrapping_sub(2);
     }
 
     /// Copies from guest memory; `EFAULT`.

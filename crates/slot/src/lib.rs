@@ -166,7 +166,7 @@ pub struct Slot {
     pub fault: [u64; 6],
     /// Result of native operations.
     pub native_ret: i64,
-    /// Address of the system call instruction's site if it can be patched, else 0.
+    /// Address of a trapped system call instruction, 0 if there is none, `u64::MAX` if the guest uses %gs itself.
     pub site: u64,
     /// Size of the extended state in the host's signal frame, 0 while unknown.
     pub xstate_size: u32,
@@ -208,10 +208,6 @@ pub struct Control {
     pub spinning: AtomicU32,
     /// How often the shim looks at its slot before it rings or parks.
     pub guest_spin: AtomicU32,
-    /// 1 if system call sites may be patched.
-    pub patching: AtomicU32,
-    /// Pad.
-    pub pad: u32,
-    /// Time stamp for tests.
-    pub reserved: AtomicU64,
+    /// Address of the site that is being patched, 0 if none: its breakpoint is not the guest's.
+    pub patch_site: AtomicU64,
 }

@@ -43,7 +43,7 @@ pub fn data_of(slot: *mut Slot) -> u64 {
     slot as u64 + slot::layout::DATA_OFFSET
 }
 
-fn control() -> &'static Control {
+pub fn control() -> &'static Control {
     // SAFETY: the page is mapped for the life of the stub.
     unsafe { &*(CONTROL_VA as *const Control) }
 }

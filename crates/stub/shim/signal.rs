@@ -199,7 +199,10 @@ pub extern "C" fn on_sigsys(_signo: i32, _info: *mut SigInfo, frame: *mut UConte
             return;
         }
         save(slot, frame);
-        (*slot).site = 0;
+        // A patched site comes in through %gs.
+        let gs: u64;
+        asm!("rdgsbase {}", out(reg) gs, options(nomem, nostack));
+        (*slot).site = if gs == slot as u64 { rip - 2 } else { u64::MAX };
         let todo = serve(slot, kind::SYSCALL, via::SIGNAL);
         // A child of fork runs on with its own copy of the frame, but in another slot object.
         finish(slot, frame, todo);
@@ -216,6 +219,22 @@ pub extern "C" fn on_fault(signo: i32, info: *mut SigInfo, frame: *mut UContext)
             return;
         }
         let slot = current_by_stack();
+        if signo == 5 && patched_meanwhile(rip - 1) {
+            (*frame).gregs[G_RIP] = rip - 1;
+            return;
+        }
+        if signo == 4 && is_patched_call(rip) {
+            // Between `mov eax, nr` and what was `syscall`.
+            save(slot, frame);
+            (*slot).regs[reg::RIP] = rip + 2;
+            (*slot).regs[reg::RCX] = rip + 2;
+            (*slot).regs[reg::R11] = (*slot).regs[reg::FLAGS];
+            (*slot).site = 0;
+            load(slot, frame);
+            let todo = serve(slot, kind::SYSCALL, via::SIGNAL);
+            finish(slot, frame, todo);
+            return;
+        }
         save(slot, frame);
         (*slot).fault = [
             signo as u64,
@@ -228,6 +247,28 @@ pub extern "C" fn on_fault(signo: i32, info: *mut SigInfo, frame: *mut UContext)
         let todo = serve(slot, kind::FAULT, via::SIGNAL);
         finish(slot, frame, todo);
     }
+}
+
+/// Whether a breakpoint was that of a patch under way, which is over now, or has gone again.
+unsafe fn patched_meanwhile(at: u64) -> bool {
+    let mut left = 1_000_000u32;
+    while crate::control().patch_site.load(Ordering::Acquire) == at && left > 0 {
+        core::hint::spin_loop();
+        left -= 1;
+    }
+    let mut byte = 0u8;
+    // SAFETY: the copy survives bad addresses.
+    unsafe { sys::shim_copy((&raw mut byte) as u64, at, 1) == 0 && byte != 0xcc }
+}
+
+/// Whether an invalid instruction is the end of a patched `mov eax, nr; syscall`: the high half of the
+/// table's address, behind the jump's first bytes (or, while it is being written, others).
+unsafe fn is_patched_call(at: u64) -> bool {
+    let mut bytes = [0u8; 7];
+    // SAFETY: the copy survives bad addresses.
+    let bad = unsafe { sys::shim_copy((&raw mut bytes) as u64, at - 5, 7) } != 0;
+    let [head, _, _, _, _, high @ ..] = bytes;
+    !bad && matches!(head, 0xff | 0xcc | 0xb8) && matches!(high, [0x06, 0x00 | 0x05])
 }
 
 /// The kernel's interrupt.

@@ -1,5 +1,7 @@
 //! The machine under raw guest code, without a kernel.
+#![expect(clippy::panic, reason = "helpers of tests fail so")]
 
 mod basic;
 mod common;
+mod patched;
 mod state;

@@ -1,0 +1,234 @@
+//! Patching of system call sites: a site that traps often jumps into the shim instead.
+//!
+//! Two ways. Where padding lies within reach behind the site, `syscall` becomes a short jump into it and the
+//! padding a jump into the shim: every address that was an instruction's stays one. Else `mov eax, nr; syscall`
+//! becomes that jump; a thread that is between the two then meets an invalid instruction, which the shim
+//! takes for the call. Threads that run meanwhile meet a breakpoint, which the shim has them run again.
+//!
+//! It is a matter of speed alone: what goes wrong here harms the guest that put odd code there, only it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use slot::layout::{
+    PROTECTED_HI, PROTECTED_LOW, TABLE_OFFSET, TABLE_SIZE, TABLE_VA, TRAMPOLINE_OFFSET, TRAMPOLINE_SIZE,
+    TRAMPOLINE_STRIDE, TRAMPOLINE_VA,
+};
+
+use crate::instructions::find_padding;
+use crate::process::{ProcessCore, read_process};
+use crate::slots::Slots;
+
+/// Traps of a site that make it worth a patch.
+const HITS: u8 = 3;
+/// Sites counted per address space.
+const SITES: usize = 1024;
+/// A jump through the table.
+const JUMP: usize = 7;
+/// Reach of a short jump.
+const REACH: usize = 127;
+/// In `hits`: nothing more to be done.
+const DONE: u8 = u8::MAX;
+
+/// Counts of one address space.
+#[derive(Default)]
+pub(crate) struct Sites {
+    hits: HashMap<u64, u8>,
+    /// The guest uses %gs itself.
+    foreign_gs: bool,
+}
+
+/// Sites of the sandbox that were patched.
+pub(crate) struct Patcher {
+    on: AtomicBool,
+    proc: Option<Arc<OwnedFd>>,
+    /// Address of the shim's entry.
+    entry: u64,
+    /// Index of the trampoline for a return address, and number if the trampoline has to load it.
+    trampolines: Mutex<HashMap<(u64, Option<u32>), u64>>,
+    /// Sites patched.
+    pub(crate) patched: AtomicU64,
+}
+
+/// Of a site: its bytes, and what to make of them.
+struct Plan {
+    /// Writes that nobody runs yet.
+    first: Option<(u64, [u8; JUMP])>,
+    /// Where the site's new bytes go.
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Patcher {
+    pub(crate) fn new(on: bool, proc: Option<Arc<OwnedFd>>, entry: u64) -> Patcher {
+        Patcher {
+            on: AtomicBool::new(on),
+            proc,
+            entry,
+            trampolines: Mutex::default(),
+            patched: AtomicU64::new(0),
+        }
+    }
+
+    /// A call trapped with its instruction at `site` (`u64::MAX`: the guest uses %gs itself).
+    pub(crate) fn hit(&self, slots: &Slots, process: &ProcessCore, site: u64, nr: u64) {
+        if !self.on.load(Ordering::Relaxed) {
+            return;
+        }
+        {
+            let mut sites = process.space.sites.lock();
+            sites.foreign_gs |= site == u64::MAX;
+            if sites.foreign_gs {
+                return;
+            }
+            if sites.hits.len() >= SITES && !sites.hits.contains_key(&site) {
+                sites.hits.clear();
+            }
+            let hits = sites.hits.entry(site).or_insert(0);
+            if *hits == DONE {
+                return;
+            }
+            *hits += 1;
+            if *hits < HITS {
+                return;
+            }
+            *hits = DONE;
+        }
+        // Unwinders know a signal frame by the bytes of its rt_sigreturn.
+        if nr == u64::from(linux_abi::sysno::nr::rt_sigreturn) {
+            return;
+        }
+        if self.patch(slots, process, site, nr).is_some() {
+            self.patched.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn patch(&self, slots: &Slots, process: &ProcessCore, site: u64, nr: u64) -> Option<()> {
+        let guest = PROTECTED_LOW + 16..u64::from(PROTECTED_HI) << 32;
+        if !guest.contains(&site) {
+            return None;
+        }
+        let mut before = [0; 6];
+        let mut code = [0; 2 + REACH + 32];
+        read_process(process, site - 6, &mut before).ok().filter(|n| *n == 6)?;
+        let n = read_process(process, site, &mut code).ok()?;
+        let code = code.get(..n)?;
+        if !code.starts_with(&[0x0f, 0x05]) {
+            return None;
+        }
+        // One at a time, with the lock of the table.
+        let mut known = self.trampolines.lock();
+        let back = site + 2;
+        let plan = if let Some(offset) = find_padding(code.get(2..)?, back, JUMP, REACH) {
+            let jump = self.jump(slots, &mut known, back, None)?;
+            let bytes = vec![0xeb, u8::try_from(offset).ok()?];
+            Plan { first: Some((back + offset as u64, jump)), at: site, bytes }
+        } else {
+            let [rex, 0xb8, imm @ ..] = before else { return None };
+            // With a REX prefix it would be another register.
+            if (0x40..0x50).contains(&rex) || u64::from(u32::from_le_bytes(imm)) != nr {
+                return None;
+            }
+            let jump = self.jump(slots, &mut known, back, Some(nr as u32))?;
+            Plan { first: None, at: site - 5, bytes: jump.to_vec() }
+        };
+        let memory = self.open(process.pid())?;
+        if let Some((at, bytes)) = &plan.first {
+            memory.write_all_at(bytes, *at).ok()?;
+        }
+        if process.space.threads() <= 1 {
+            // Its only thread waits for us.
+            return memory.write_all_at(&plan.bytes, plan.at).ok();
+        }
+        // In one cache line, other threads see the writes in their order.
+        if plan.at / 64 != (plan.at + plan.bytes.len() as u64 - 1) / 64 {
+            return None;
+        }
+        let control = slots.control();
+        control.patch_site.store(plan.at, Ordering::SeqCst);
+        let done = breakpoint_first(&memory, &plan);
+        control.patch_site.store(0, Ordering::SeqCst);
+        done
+    }
+
+    /// The jump to the trampoline for a return address.
+    fn jump(
+        &self,
+        slots: &Slots,
+        known: &mut HashMap<(u64, Option<u32>), u64>,
+        back: u64,
+        nr: Option<u32>,
+    ) -> Option<[u8; JUMP]> {
+        let index = match known.get(&(back, nr)) {
+            Some(index) => *index,
+            None => {
+                let index = known.len() as u64;
+                if (index + 1) * 8 > TABLE_SIZE || (index + 1) * TRAMPOLINE_STRIDE > TRAMPOLINE_SIZE {
+                    return None;
+                }
+                slots.write_control(
+                    TRAMPOLINE_OFFSET + index * TRAMPOLINE_STRIDE,
+                    &self.trampoline(back, nr),
+                )?;
+                let target = TRAMPOLINE_VA + index * TRAMPOLINE_STRIDE;
+                slots.write_control(TABLE_OFFSET + index * 8, &target.to_le_bytes())?;
+                known.insert((back, nr), index);
+                index
+            }
+        };
+        let [a, b, c, d] = u32::try_from(TABLE_VA + index * 8).ok()?.to_le_bytes();
+        // jmp [abs32]
+        Some([0xff, 0x24, 0x25, a, b, c, d])
+    }
+
+    /// mov eax, nr (if asked for); mov rcx, back; jmp [rip]; entry
+    fn trampoline(&self, back: u64, nr: Option<u32>) -> Vec<u8> {
+        let mut code = Vec::with_capacity(TRAMPOLINE_STRIDE as usize);
+        if let Some(nr) = nr {
+            code.push(0xb8);
+            code.extend(nr.to_le_bytes());
+        }
+        code.extend([0x48, 0xb9]);
+        code.extend(back.to_le_bytes());
+        code.extend([0xff, 0x25, 0, 0, 0, 0]);
+        code.extend(self.entry.to_le_bytes());
+        code
+    }
+
+    /// The process's memory, which lets read-only pages be written.
+    fn open(&self, pid: i32) -> Option<File> {
+        if pid == 0 {
+            return None;
+        }
+        match host::proc_fs::open_memory(self.proc.as_deref(), pid) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                // A process that just ended has none; else the host forbids it for good.
+                if error.raw_os_error() != Some(linux_abi::Errno::ENOENT.raw()) {
+                    tracing::info!("system call sites are not patched: {error}");
+                    self.on.store(false, Ordering::Relaxed);
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Breakpoint, tail, head. The tail from its end that is the invalid instruction, see `shim/signal.rs`.
+fn breakpoint_first(memory: &File, plan: &Plan) -> Option<()> {
+    let (head, tail) = plan.bytes.split_first()?;
+    memory.write_all_at(&[0xcc], plan.at).ok()?;
+    let mut done = Some(());
+    let split = tail.len().saturating_sub(2);
+    for i in (split..tail.len()).chain(0..split) {
+        done = done.and(memory.write_all_at(tail.get(i..=i)?, plan.at + 1 + i as u64).ok());
+    }
+    // Whatever happened, the breakpoint must go.
+    memory.write_all_at(&[*head], plan.at).ok()?;
+    done
+}
