@@ -5,6 +5,8 @@ use crate::harness::Case;
 mod directory;
 mod epoll;
 mod eventfd;
+mod exec;
+mod fd;
 mod file;
 mod pipe;
 mod poll;
@@ -18,20 +20,22 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 13] = [
+    let subjects: [&[Case]; 15] = [
+        directory::CASES,
+        epoll::CASES,
+        eventfd::CASES,
+        exec::CASES,
+        fd::CASES,
+        file::CASES,
+        pipe::CASES,
+        poll::CASES,
         process::CASES,
-        wait::CASES,
         signal::CASES,
         signal_frame::CASES,
         signal_wait::CASES,
-        pipe::CASES,
-        poll::CASES,
-        epoll::CASES,
-        eventfd::CASES,
-        timer::CASES,
         time::CASES,
-        file::CASES,
-        directory::CASES,
+        timer::CASES,
+        wait::CASES,
     ];
     subjects.into_iter().flatten().copied()
 }
