@@ -12,3 +12,4 @@ pub mod process;
 pub mod seccomp_jail;
 pub mod shared;
 pub mod signal_fd;
+pub mod socket;

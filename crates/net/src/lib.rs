@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod file;
+pub mod host;
 pub mod provider;
 pub mod socket;
 pub mod unix;

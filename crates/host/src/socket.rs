@@ -1,0 +1,225 @@
+//! Sockets by raw addresses, options and control messages, as guests give them: socket(7).
+//!
+//! All sockets are non-blocking and close-on-exec. Who may use which option is decided by the caller.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use linux_abi::Errno;
+use linux_abi::socket::SOCKADDR_MAX;
+
+type Result<T> = core::result::Result<T, Errno>;
+
+fn last_errno() -> Errno {
+    Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+/// The value of a call, repeated while it is interrupted.
+fn retry(mut call: impl FnMut() -> isize) -> Result<usize> {
+    loop {
+        match usize::try_from(call()) {
+            Ok(n) => return Ok(n),
+            Err(_) => match last_errno() {
+                Errno::EINTR => {}
+                errno => return Err(errno),
+            },
+        }
+    }
+}
+
+fn sockaddr(address: &[u8]) -> (*const libc::sockaddr, libc::socklen_t) {
+    (address.as_ptr().cast(), address.len().min(SOCKADDR_MAX) as libc::socklen_t)
+}
+
+/// socket(2).
+pub fn open(family: u16, kind: u32, protocol: i32) -> Result<OwnedFd> {
+    let kind = kind.cast_signed() | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    let fd = retry(|| unsafe { libc::socket(i32::from(family), kind, protocol) } as isize)?;
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// bind(2).
+pub fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
+    let (at, len) = sockaddr(address);
+    // SAFETY: `at` points to `len` readable bytes.
+    retry(|| unsafe { libc::bind(fd.as_raw_fd(), at, len) } as isize).map(|_| ())
+}
+
+/// connect(2); `EINPROGRESS`.
+pub fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
+    let (at, len) = sockaddr(address);
+    // SAFETY: `at` points to `len` readable bytes.
+    retry(|| unsafe { libc::connect(fd.as_raw_fd(), at, len) } as isize).map(|_| ())
+}
+
+/// listen(2).
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> Result<()> {
+    // SAFETY: no pointers.
+    retry(|| unsafe { libc::listen(fd.as_raw_fd(), backlog) } as isize).map(|_| ())
+}
+
+/// accept4(2); `EAGAIN`.
+pub fn accept(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: null addresses ask for none.
+    let accept =
+        || unsafe { libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    let fd = retry(|| accept() as isize)?;
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// shutdown(2) with `SHUT_RD`, `SHUT_WR` or `SHUT_RDWR`.
+pub fn shutdown(fd: BorrowedFd<'_>, how: i32) -> Result<()> {
+    // SAFETY: no pointers.
+    retry(|| unsafe { libc::shutdown(fd.as_raw_fd(), how) } as isize).map(|_| ())
+}
+
+/// getsockname(2), or getpeername(2) if `peer`.
+pub fn name(fd: BorrowedFd<'_>, peer: bool) -> Result<Vec<u8>> {
+    let mut address = [0_u8; SOCKADDR_MAX];
+    let mut len = SOCKADDR_MAX as libc::socklen_t;
+    let at: *mut libc::sockaddr = address.as_mut_ptr().cast();
+    let call = if peer { libc::getpeername } else { libc::getsockname };
+    // SAFETY: `at` points to `len` writable bytes; the kernel writes no more.
+    retry(|| unsafe { call(fd.as_raw_fd(), at, &raw mut len) } as isize)?;
+    Ok(address.get(..len as usize).unwrap_or(&address).to_vec())
+}
+
+/// getsockopt(2) with a buffer of `len` bytes, at first as `given`.
+pub fn option(fd: BorrowedFd<'_>, level: i32, option: i32, len: usize) -> Result<Vec<u8>> {
+    let mut value = vec![0_u8; len];
+    let mut size = libc::socklen_t::try_from(len).map_err(|_| Errno::EINVAL)?;
+    let at: *mut libc::c_void = value.as_mut_ptr().cast();
+    // SAFETY: `at` points to `size` writable bytes; the kernel writes no more.
+    retry(|| unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, at, &raw mut size) } as isize)?;
+    value.truncate(size as usize);
+    Ok(value)
+}
+
+/// setsockopt(2). The options that the caller lets through must hold no addresses of memory.
+pub fn set_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: &[u8]) -> Result<()> {
+    let len = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::EINVAL)?;
+    let at: *const libc::c_void = value.as_ptr().cast();
+    // SAFETY: `at` points to `len` readable bytes.
+    retry(|| unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, at, len) } as isize).map(|_| ())
+}
+
+/// sendmsg(2); `MSG_DONTWAIT` and `MSG_NOSIGNAL` are added.
+pub fn send(fd: BorrowedFd<'_>, data: &[u8], to: Option<&[u8]>, control: &[u8], flags: u32) -> Result<usize> {
+    let flags = flags.cast_signed() | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    // SAFETY: all-zero bytes are a valid msghdr: null pointers and zero lengths.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    if let Some(to) = to {
+        let (at, len) = sockaddr(to);
+        header.msg_name = at.cast_mut().cast();
+        header.msg_namelen = len;
+    }
+    header.msg_iov = &raw mut iov;
+    header.msg_iovlen = 1;
+    if !control.is_empty() {
+        header.msg_control = control.as_ptr().cast_mut().cast();
+        header.msg_controllen = control.len();
+    }
+    // SAFETY: all pointers of the header lead to readable bytes of the lengths given; sendmsg writes to none.
+    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const header, flags) })
+}
+
+/// What [`receive`] gave.
+#[derive(Debug, Default)]
+pub struct Message {
+    /// Length of the message: more than the buffer if it was cut and `MSG_TRUNC` asked for.
+    pub length: usize,
+    /// `MSG_*` flags.
+    pub flags: u32,
+    /// The sender, empty if there is none.
+    pub from: Vec<u8>,
+    /// Control messages, as in cmsg(3).
+    pub control: Vec<u8>,
+}
+
+/// recvmsg(2); `MSG_DONTWAIT` and `MSG_CMSG_CLOEXEC` are added.
+pub fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], control_room: usize, flags: u32) -> Result<Message> {
+    let flags = flags.cast_signed() | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let mut from = [0_u8; SOCKADDR_MAX];
+    let mut control = vec![0_u8; control_room];
+    let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    // SAFETY: all-zero bytes are a valid msghdr: null pointers and zero lengths.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut iov;
+    header.msg_iovlen = 1;
+    header.msg_name = from.as_mut_ptr().cast();
+    header.msg_namelen = SOCKADDR_MAX as libc::socklen_t;
+    if control_room > 0 {
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = control_room;
+    }
+    // SAFETY: all pointers of the header lead to writable bytes of the lengths given.
+    let length = retry(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) })?;
+    control.truncate(if control_room > 0 { header.msg_controllen } else { 0 });
+    let from = from.get(..header.msg_namelen as usize).unwrap_or(&from).to_vec();
+    Ok(Message { length, flags: header.msg_flags.cast_unsigned(), from, control })
+}
+
+/// Bytes of `struct ifreq`.
+pub const IFREQ: usize = 40;
+
+/// How many bytes a socket ioctl of the list reads and writes; none for any other.
+pub fn ioctl_size(cmd: u32) -> Option<usize> {
+    match cmd {
+        // FIONREAD, SIOCOUTQ, SIOCATMARK.
+        0x541b | 0x5411 | 0x8905 => Some(4),
+        // SIOCGIFNAME, -FLAGS, -ADDR, -DSTADDR, -BRDADDR, -NETMASK, -METRIC, -MTU, -HWADDR, -INDEX, -TXQLEN.
+        0x8910 | 0x8913 | 0x8915 | 0x8917 | 0x8919 | 0x891b | 0x891d | 0x8921 | 0x8927 | 0x8933 | 0x8942 => {
+            Some(IFREQ)
+        }
+        _ => None,
+    }
+}
+
+/// A socket ioctl that only asks; `ENOTTY` for any other.
+pub fn ioctl(fd: BorrowedFd<'_>, cmd: u32, data: &mut [u8]) -> Result<()> {
+    let size = ioctl_size(cmd).ok_or(Errno::ENOTTY)?;
+    let at = data.get_mut(..size).ok_or(Errno::EINVAL)?.as_mut_ptr();
+    // SAFETY: the commands of the list read and write `size` bytes and hold no pointers.
+    retry(|| unsafe { libc::ioctl(fd.as_raw_fd(), libc::c_ulong::from(cmd), at) } as isize).map(|_| ())
+}
+
+/// SIOCGIFCONF: the interfaces' `struct ifreq`s, at most `room` bytes.
+pub fn interfaces(fd: BorrowedFd<'_>, room: usize) -> Result<Vec<u8>> {
+    const SIOCGIFCONF: libc::c_ulong = 0x8912;
+    let mut list = vec![0_u8; room];
+    let mut conf = IfConf { len: i32::try_from(room).map_err(|_| Errno::EINVAL)?, list: list.as_mut_ptr() };
+    // SAFETY: `conf` has the layout of struct ifconf and points to `len` writable bytes.
+    retry(|| unsafe { libc::ioctl(fd.as_raw_fd(), SIOCGIFCONF, &raw mut conf) } as isize)?;
+    list.truncate(usize::try_from(conf.len).unwrap_or(0));
+    Ok(list)
+}
+
+#[repr(C)]
+struct IfConf {
+    len: i32,
+    list: *mut u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bind, name, open, receive, send};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_datagram_comes_with_its_sender() {
+        let address = [2, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        let (a, b) = (open(2, 2, 0).unwrap(), open(2, 2, 0).unwrap());
+        for fd in [&a, &b] {
+            bind(fd.as_fd(), &address).unwrap();
+        }
+        let (from, to) = (name(a.as_fd(), false).unwrap(), name(b.as_fd(), false).unwrap());
+        assert_eq!(send(a.as_fd(), b"hello", Some(&to), &[], 0), Ok(5));
+        let mut buf = [0; 3];
+        let message = receive(b.as_fd(), &mut buf, 64, 0x20).unwrap();
+        assert_eq!((message.length, message.from, &buf), (5, from, b"hel"));
+    }
+}

@@ -1,0 +1,101 @@
+//! Sockets of the host's network stack, in the network namespace that the kernel process lives in.
+
+mod netlink;
+mod options;
+mod socket;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use identity::Capability;
+use linux_abi::Errno;
+use linux_abi::socket::{AF_INET, AF_INET6, AF_NETLINK, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
+use rustix::process::{Resource, getrlimit};
+
+pub use socket::HostSocket;
+
+use crate::Result;
+use crate::provider::Provider;
+use crate::socket::{Socket, SocketCaller};
+
+const IPPROTO_ICMP: i32 = 1;
+const IPPROTO_TCP: i32 = 6;
+const IPPROTO_UDP: i32 = 17;
+const IPPROTO_ICMPV6: i32 = 58;
+const NETLINK_ROUTE: i32 = 0;
+
+/// Makes internet sockets, and netlink sockets that only ask, from host sockets.
+pub struct HostProvider {
+    room: Arc<Room>,
+}
+
+/// How many host sockets there may be: half of the descriptors of the kernel process.
+struct Room {
+    used: AtomicUsize,
+    max: usize,
+}
+
+/// One taken place, given back on drop.
+struct Place(Arc<Room>);
+
+impl Room {
+    fn take(self: &Arc<Room>) -> Result<Place> {
+        let before = self.used.fetch_add(1, Ordering::Relaxed);
+        let place = Place(self.clone());
+        if before >= self.max { Err(Errno::ENFILE) } else { Ok(place) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl HostProvider {
+    /// A provider that uses at most half of the descriptors that the process may have.
+    pub fn new() -> HostProvider {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20) / 2;
+        let max = usize::try_from(limit).unwrap_or(usize::MAX);
+        HostProvider { room: Arc::new(Room { used: AtomicUsize::new(0), max }) }
+    }
+}
+
+impl Default for HostProvider {
+    fn default() -> HostProvider {
+        HostProvider::new()
+    }
+}
+
+impl Provider for HostProvider {
+    fn socket(
+        &self,
+        caller: &SocketCaller<'_>,
+        family: u16,
+        kind: u32,
+        protocol: i32,
+    ) -> Result<Arc<dyn Socket>> {
+        if !matches!(family, AF_INET | AF_INET6 | AF_NETLINK) {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        match (family, kind, protocol) {
+            (AF_INET | AF_INET6, SOCK_STREAM, 0 | IPPROTO_TCP)
+            | (AF_INET | AF_INET6, SOCK_DGRAM, 0 | IPPROTO_UDP)
+            // Echo requests, as far as the host's net.ipv4.ping_group_range lets us.
+            | (AF_INET, SOCK_DGRAM, IPPROTO_ICMP)
+            | (AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6)
+            | (AF_NETLINK, SOCK_DGRAM | SOCK_RAW, NETLINK_ROUTE) => {}
+            (AF_INET, SOCK_RAW, IPPROTO_ICMP) | (AF_INET6, SOCK_RAW, IPPROTO_ICMPV6) => {
+                if !caller.credentials.capable(Capability::NET_RAW) {
+                    return Err(Errno::EPERM);
+                }
+            }
+            (AF_INET | AF_INET6, SOCK_RAW, _) => return Err(Errno::EPERM),
+            (_, SOCK_STREAM | SOCK_DGRAM | SOCK_RAW, _) => return Err(Errno::EPROTONOSUPPORT),
+            _ => return Err(Errno::ESOCKTNOSUPPORT),
+        }
+        let place = self.room.take()?;
+        let fd = host::socket::open(family, kind, protocol)?;
+        Ok(Arc::new(HostSocket::new(fd, (family, kind, protocol), place, self.room.clone())?))
+    }
+}

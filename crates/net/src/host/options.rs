@@ -1,0 +1,122 @@
+//! Which options of host sockets guests may use.
+//!
+//! What is here changes only the one socket and carries plain values. Left out on purpose: filters
+//! (programs run by the host), marks and priorities of the administrator, pointers, protocol modules.
+
+use linux_abi::socket::SOL_SOCKET;
+use linux_abi::socket::so;
+
+const IP: i32 = 0;
+const TCP: i32 = 6;
+const UDP: i32 = 17;
+const IPV6: i32 = 41;
+const ICMPV6: i32 = 58;
+const RAW: i32 = 255;
+const NETLINK: i32 = 270;
+
+/// Whether getsockopt(2) goes to the host.
+pub(super) fn may_get(level: i32, name: i32) -> bool {
+    may_set(level, name)
+        || match level {
+            SOL_SOCKET => matches!(
+                name,
+                so::TYPE
+                    | so::ERROR
+                    | so::ACCEPTCONN
+                    | so::DOMAIN
+                    | so::PROTOCOL
+                    | so::INCOMING_CPU
+                    | so::INCOMING_NAPI_ID
+                    | so::COOKIE
+                    | so::SNDLOWAT
+                    | so::MARK
+            ),
+            // TCP_INFO, TCP_CC_INFO.
+            TCP => matches!(name, 11 | 26),
+            // IP_MTU.
+            IP => name == 14,
+            // IPV6_MTU, IPV6_PATHMTU.
+            IPV6 => matches!(name, 24 | 61),
+            _ => false,
+        }
+}
+
+/// Whether setsockopt(2) goes to the host.
+pub(super) fn may_set(level: i32, name: i32) -> bool {
+    match level {
+        SOL_SOCKET => matches!(
+            name,
+            so::DEBUG
+                | so::REUSEADDR
+                | so::REUSEPORT
+                | so::KEEPALIVE
+                | so::BROADCAST
+                | so::DONTROUTE
+                | so::LINGER
+                | so::OOBINLINE
+                | so::NO_CHECK
+                | so::PRIORITY
+                | so::SNDBUF
+                | so::RCVBUF
+                | so::RCVLOWAT
+                | so::TIMESTAMP
+                | so::TIMESTAMPNS
+                | so::RXQ_OVFL
+                | so::PEEK_OFF
+                | so::BINDTODEVICE
+                // SO_MAX_PACING_RATE
+                | 47
+        ),
+        IP => matches!(
+            name,
+            // TOS, TTL, RECVOPTS, PKTINFO, MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, FREEBIND, RECVORIGDSTADDR
+            1 | 2 | 6 | 8 | 10 | 11 | 12 | 13 | 15 | 20
+            // MINTTL, BIND_ADDRESS_NO_PORT, MULTICAST_IF, -TTL, -LOOP, ADD_/DROP_MEMBERSHIP, UNBLOCK-, BLOCK_SOURCE
+            | 21 | 24 | 32
+                ..=38
+            // ADD_/DROP_SOURCE_MEMBERSHIP, MCAST_JOIN/LEAVE_GROUP and -SOURCE_GROUP, MULTICAST_ALL, UNICAST_IF,
+            // LOCAL_PORT_RANGE
+            | 39 | 40 | 42 | 43 | 44 | 45 | 46 | 47 | 49 | 50 | 51
+        ),
+        TCP => matches!(
+            name,
+            // NODELAY, MAXSEG, CORK, KEEPIDLE, KEEPINTVL, KEEPCNT, SYNCNT, LINGER2, DEFER_ACCEPT, WINDOW_CLAMP
+            1..=10
+            // QUICKACK, CONGESTION, THIN_LINEAR_TIMEOUTS, THIN_DUPACK, USER_TIMEOUT, FASTOPEN, TIMESTAMP
+            | 12 | 13 | 16 | 17 | 18 | 23 | 24
+            // NOTSENT_LOWAT, FASTOPEN_CONNECT, FASTOPEN_NO_COOKIE, INQ, TX_DELAY
+            | 25 | 30 | 34 | 36 | 37
+        ),
+        // CORK, NO_CHECK6_TX, NO_CHECK6_RX, SEGMENT, GRO
+        UDP => matches!(name, 1 | 101 | 102 | 103 | 104),
+        IPV6 => matches!(
+            name,
+            // CHECKSUM, UNICAST_HOPS, MULTICAST_IF, -HOPS, -LOOP, JOIN_GROUP, LEAVE_GROUP, MTU_DISCOVER, RECVERR, V6ONLY
+            7 | 16 | 17 | 18 | 19 | 20 | 21 | 23 | 25 | 26
+            // MULTICAST_ALL, RECVERR_RFC4884, MCAST_*, RECVPKTINFO, PKTINFO, RECVHOPLIMIT, HOPLIMIT
+            | 29 | 31 | 42
+                ..=47 | 49 | 50 | 51 | 52
+            // RECVPATHMTU, DONTFRAG, RECVTCLASS, TCLASS, AUTOFLOWLABEL, ADDR_PREFERENCES, MINHOPCOUNT, UNICAST_IF,
+            // FREEBIND
+            | 60 | 62 | 66 | 67 | 70 | 72 | 73 | 76 | 78
+        ),
+        // ICMPV6_FILTER, ICMP_FILTER
+        ICMPV6 | RAW => name == 1,
+        // ADD_MEMBERSHIP, DROP_MEMBERSHIP, PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, CAP_ACK, EXT_ACK, GET_STRICT_CHK
+        NETLINK => matches!(name, 1 | 2 | 3 | 4 | 5 | 10 | 11 | 12),
+        _ => false,
+    }
+}
+
+/// Whether a control message of sendmsg(2) goes to the host.
+pub(super) fn may_send(level: i32, kind: i32) -> bool {
+    match level {
+        // TOS, TTL, PKTINFO
+        IP => matches!(kind, 1 | 2 | 8),
+        // PKTINFO, HOPLIMIT, TCLASS, DONTFRAG
+        IPV6 => matches!(kind, 50 | 52 | 62 | 67),
+        // UDP_SEGMENT
+        UDP => kind == 103,
+        _ => false,
+    }
+}

@@ -1,0 +1,262 @@
+//! A socket that is a socket of the host.
+
+use std::any::Any;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use executor::{Events, HostSource, WaitQueue};
+use identity::Capability;
+use linux_abi::Errno;
+use linux_abi::socket::{AF_INET, AF_INET6, AF_NETLINK, MsgFlags, SOCK_STREAM, SOL_SOCKET, SOMAXCONN, so};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use vfs::Caller;
+
+use super::{Place, Room, netlink, options};
+use crate::socket::{Control, Halves, Received, Socket, SocketCaller, int_option};
+use crate::{Address, Result};
+
+/// The most bytes of control messages from the host at once.
+const MAX_CONTROL: usize = 4096;
+const SIOCGIFCONF: u32 = 0x8912;
+/// Ports below are for `CAP_NET_BIND_SERVICE`.
+const FIRST_FREE_PORT: u16 = 1024;
+
+/// A host socket, watched by the driver.
+pub struct HostSocket {
+    source: HostSource,
+    kind: (u16, u32, i32),
+    _place: Place,
+    room: Arc<Room>,
+}
+
+impl HostSocket {
+    pub(super) fn new(
+        fd: OwnedFd,
+        kind: (u16, u32, i32),
+        place: Place,
+        room: Arc<Room>,
+    ) -> Result<HostSocket> {
+        let interest = Events::IN | Events::OUT | Events::PRI | Events::RDHUP;
+        let source =
+            HostSource::new(Arc::new(fd), interest).map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
+        Ok(HostSocket { source, kind, _place: place, room })
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.source.fd().as_fd()
+    }
+
+    fn is_stream(&self) -> bool {
+        self.kind.1 == SOCK_STREAM
+    }
+}
+
+/// The port of an internet address.
+fn port(address: &[u8]) -> Option<u16> {
+    let family = address.first_chunk::<2>().map(|b| u16::from_ne_bytes(*b))?;
+    let port = address.get(2..4)?.first_chunk::<2>()?;
+    matches!(family, AF_INET | AF_INET6).then(|| u16::from_be_bytes(*port))
+}
+
+/// Control messages as the host takes them; those that are not on the list are `EINVAL`.
+fn encode(control: &[Control]) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    for message in control {
+        // As Linux, files and credentials mean nothing to internet sockets.
+        let Control::Raw { level, kind, data } = message else { continue };
+        if !options::may_send(*level, *kind) {
+            return Err(Errno::EINVAL);
+        }
+        out.extend_from_slice(&((16 + data.len()) as u64).to_ne_bytes());
+        out.extend_from_slice(&level.to_ne_bytes());
+        out.extend_from_slice(&kind.to_ne_bytes());
+        out.extend_from_slice(data);
+        out.resize(out.len().next_multiple_of(8), 0);
+    }
+    Ok(out)
+}
+
+/// The host's control messages, one by one.
+fn decode(mut bytes: &[u8]) -> Vec<Control> {
+    let mut out = Vec::new();
+    while let (Some(size), Some(level), Some(kind)) =
+        (word(bytes, 0), word(bytes, 8).map(u32::cast_signed), word(bytes, 12).map(u32::cast_signed))
+    {
+        let size = size as usize;
+        let Some(data) = bytes.get(16..size) else { break };
+        // Descriptors cannot come over these families, and would be the host's.
+        if (level, kind) != (SOL_SOCKET, linux_abi::socket::SCM_RIGHTS) {
+            out.push(Control::Raw { level, kind, data: data.to_vec() });
+        }
+        bytes = bytes.get(size.next_multiple_of(8)..).unwrap_or_default();
+    }
+    out
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b))
+}
+
+impl Socket for HostSocket {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn kind(&self) -> (u16, u32, i32) {
+        self.kind
+    }
+    fn bind(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
+        let privileged = port(&address.bytes).is_some_and(|p| p != 0 && p < FIRST_FREE_PORT);
+        if privileged && !caller.credentials.capable(Capability::NET_BIND_SERVICE) {
+            return Err(Errno::EACCES);
+        }
+        host::socket::bind(self.fd(), &address.bytes)
+    }
+    fn listen(&self, _caller: &SocketCaller<'_>, backlog: i32) -> Result<()> {
+        let backlog = if backlog < 0 { SOMAXCONN } else { backlog.min(SOMAXCONN) };
+        host::socket::listen(self.fd(), backlog)
+    }
+    fn connect(&self, _caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
+        host::socket::connect(self.fd(), &address.bytes)
+    }
+    fn accept(&self) -> Result<Arc<dyn Socket>> {
+        let place = self.room.take()?;
+        let fd = host::socket::accept(self.fd())?;
+        Ok(Arc::new(HostSocket::new(fd, self.kind, place, self.room.clone())?))
+    }
+    fn send(
+        &self,
+        _caller: &SocketCaller<'_>,
+        data: &[u8],
+        to: Option<&Address>,
+        control: &mut Vec<Control>,
+        flags: MsgFlags,
+    ) -> Result<usize> {
+        if self.kind.0 == AF_NETLINK {
+            netlink::check(data)?;
+        }
+        let known = MsgFlags::OOB
+            | MsgFlags::DONTROUTE
+            | MsgFlags::EOR
+            | MsgFlags::CONFIRM
+            | MsgFlags::MORE
+            | MsgFlags::FASTOPEN;
+        let encoded = encode(control)?;
+        let to = to.map(|a| a.bytes.as_slice());
+        let n = host::socket::send(self.fd(), data, to, &encoded, (flags & known).bits())?;
+        control.clear();
+        Ok(n)
+    }
+    fn receive(&self, buf: &mut [u8], control_room: usize, flags: MsgFlags) -> Result<Received> {
+        let mut known = flags & (MsgFlags::OOB | MsgFlags::PEEK | MsgFlags::ERRQUEUE);
+        // A datagram tells its whole length; a stream would throw the bytes away.
+        known.set(MsgFlags::TRUNC, !self.is_stream());
+        let message = host::socket::receive(self.fd(), buf, control_room.min(MAX_CONTROL), known.bits())?;
+        let told = MsgFlags::TRUNC | MsgFlags::CTRUNC | MsgFlags::EOR | MsgFlags::OOB | MsgFlags::ERRQUEUE;
+        Ok(Received {
+            count: message.length.min(buf.len()),
+            length: message.length,
+            flags: MsgFlags::from_bits_retain(message.flags) & told,
+            from: if message.from.is_empty() { None } else { Some(message.from) },
+            control: decode(&message.control),
+        })
+    }
+    fn shutdown(&self, halves: Halves) -> Result<()> {
+        let how = match (halves.read, halves.write) {
+            (true, false) => 0,
+            (false, true) => 1,
+            _ => 2,
+        };
+        let done = host::socket::shutdown(self.fd(), how);
+        self.source.queue().wake_all(Events::all());
+        done
+    }
+    fn local_address(&self) -> Result<Vec<u8>> {
+        host::socket::name(self.fd(), false)
+    }
+    fn peer_address(&self) -> Result<Vec<u8>> {
+        host::socket::name(self.fd(), true)
+    }
+    fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>> {
+        match (level, name) {
+            // Nobody passes credentials here.
+            (SOL_SOCKET, so::PASSCRED) => return Ok(0_i32.to_ne_bytes().into_iter().take(len).collect()),
+            _ if options::may_get(level, name) => {}
+            _ => return Err(Errno::ENOPROTOOPT),
+        }
+        host::socket::option(self.fd(), level, name, len)
+    }
+    fn set_option(&self, caller: &SocketCaller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        let name = match (level, name) {
+            (SOL_SOCKET, so::PASSCRED) => return int_option(value).map(|_| ()),
+            (SOL_SOCKET, so::SNDBUFFORCE | so::RCVBUFFORCE) => {
+                if !caller.credentials.capable(Capability::NET_ADMIN) {
+                    return Err(Errno::EPERM);
+                }
+                // Beyond the host's limits only the host's administrator may go.
+                if name == so::SNDBUFFORCE { so::SNDBUF } else { so::RCVBUF }
+            }
+            _ => name,
+        };
+        if !options::may_set(level, name) {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        host::socket::set_option(self.fd(), level, name, value)
+    }
+    fn take_error(&self) -> Option<Errno> {
+        let value = host::socket::option(self.fd(), SOL_SOCKET, so::ERROR, 4).ok()?;
+        let raw = int_option(&value).ok()?;
+        (raw != 0).then(|| Errno::from_raw(raw))
+    }
+    fn poll(&self) -> Events {
+        let all = PollFlags::IN
+            | PollFlags::OUT
+            | PollFlags::PRI
+            | PollFlags::RDNORM
+            | PollFlags::WRNORM
+            | PollFlags::RDBAND
+            | PollFlags::RDHUP;
+        let fd = self.fd();
+        let mut fds = [PollFd::new(&fd, all)];
+        if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_err() {
+            return Events::empty();
+        }
+        let [ready] = &fds;
+        Events::from_bits_truncate(u32::from(ready.revents().bits()))
+    }
+    fn wait_queue(&self) -> Arc<WaitQueue> {
+        self.source.queue().clone()
+    }
+    fn ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
+        if cmd == SIOCGIFCONF {
+            return self.interfaces(caller, arg);
+        }
+        let size = host::socket::ioctl_size(cmd).ok_or(Errno::ENOTTY)?;
+        let mut data = vec![0; size];
+        // Requests about an interface carry its name or number; the others only answer.
+        if size == host::socket::IFREQ {
+            caller.read_memory(arg, &mut data)?;
+        }
+        host::socket::ioctl(self.fd(), cmd, &mut data)?;
+        caller.write_memory(arg, &data)?;
+        Ok(0)
+    }
+}
+
+impl HostSocket {
+    /// SIOCGIFCONF: `struct ifconf` is a length and, at 8, an address (null asks for the length alone).
+    fn interfaces(&self, caller: &mut dyn Caller, arg: u64) -> Result<i64> {
+        const MAX: usize = 64 << 10;
+        let mut conf = [0; 16];
+        caller.read_memory(arg, &mut conf)?;
+        let room = word(&conf, 0).map_or(0, u32::cast_signed);
+        let at = conf.last_chunk::<8>().map_or(0, |b| u64::from_ne_bytes(*b));
+        let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?.min(MAX);
+        let list = host::socket::interfaces(self.fd(), if at == 0 { MAX } else { room })?;
+        if at != 0 {
+            caller.write_memory(at, &list)?;
+        }
+        caller.write_memory(arg, &i32::try_from(list.len()).unwrap_or(0).to_ne_bytes())?;
+        Ok(0)
+    }
+}
