@@ -13,6 +13,9 @@ pub struct NewNamespaces {
     pub user: bool,
     /// `CLONE_NEWNET`
     pub net: bool,
+    /// Become user and group 0 of the new user namespace, where the caller's
+    /// own ids are not mapped to them.
+    pub take_root: bool,
 }
 
 /// A program to start by [`spawn`].
@@ -92,6 +95,7 @@ pub fn spawn(program: &Program<'_>, namespaces: NewNamespaces) -> io::Result<Spa
             error: error_write.as_raw_fd(),
             channel: program.channel.as_raw_fd(),
             tasks_files: &tasks_files,
+            take_root: namespaces.take_root,
             executable: program.executable.as_raw_fd(),
         };
         // SAFETY: this is the child of a single-threaded process; argv and
@@ -138,6 +142,7 @@ struct CloneArgs {
 }
 
 struct ChildStep<'a> {
+    take_root: bool,
     tasks_files: &'a [RawFd],
     go: RawFd,
     go_writer: RawFd,
@@ -176,6 +181,11 @@ unsafe fn child(
             failed |= libc::fcntl(3, libc::F_SETFD, 0) < 0;
         } else {
             failed |= libc::dup2(step.channel, 3) < 0;
+        }
+        if step.take_root {
+            failed |= libc::setgroups(0, ptr::null()) < 0
+                || libc::setresgid(0, 0, 0) < 0
+                || libc::setresuid(0, 0, 0) < 0;
         }
         failed |= libc::syscall(libc::SYS_close_range, 4u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0;
         // A handler or mask of the caller's must not reach the program.

@@ -13,7 +13,7 @@ use crate::container::Container;
 use crate::launch::{self, FdList, Ids, Network, Tie};
 use crate::oci::config::Linux;
 use crate::oci::mounts::{ParsedKind, parse};
-use crate::oci::{Config, translate};
+use crate::oci::{Config, Hook, translate};
 use crate::rootless;
 use crate::state::{Recorded, State, Status};
 use crate::terminal::Pty;
@@ -198,21 +198,8 @@ fn fill(
     let preserved = preserved(plan.preserve_fds, &globals.inherited, &mut fds)?;
     let view = view(&mut fds)?;
     let control = fds.add(container.listen()?);
-    let start_container_hooks = all_hooks
-        .start_container
-        .iter()
-        .map(|hook| control::ProcessSpec {
-            args: if hook.args.is_empty() {
-                vec![hook.path.display().to_string()]
-            } else {
-                hook.args.clone()
-            },
-            env: hook.env.clone(),
-            cwd: "/".into(),
-            capabilities: process.capabilities,
-            ..control::ProcessSpec::default()
-        })
-        .collect();
+    let start_container_hooks =
+        all_hooks.start_container.iter().map(|hook| guest_hook(hook, &process)).collect();
     let stub_oom_score_adj = process.oom_score_adj.unwrap_or(0);
     let tracing = open_tracing(globals, &mut fds)?;
     let spec = BootSpec {
@@ -260,6 +247,19 @@ fn fill(
         (kernel.release()?, None)
     };
     Ok(Filled { pidfd, tie, master })
+}
+
+/// A startContainer hook as a guest program: in the first process's
+/// environment unless it has one of its own.
+fn guest_hook(hook: &Hook, process: &control::ProcessSpec) -> control::ProcessSpec {
+    let arguments = hook.args.iter().skip(1).cloned();
+    control::ProcessSpec {
+        args: std::iter::once(hook.path.display().to_string()).chain(arguments).collect(),
+        env: if hook.env.is_empty() { process.env.clone() } else { hook.env.clone() },
+        cwd: "/".into(),
+        capabilities: process.capabilities,
+        ..control::ProcessSpec::default()
+    }
 }
 
 /// Opens what the bundle mounts.

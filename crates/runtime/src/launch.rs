@@ -110,8 +110,11 @@ pub(crate) fn spawn(
         tasks_files: &tasks_files,
         cgroup: entrance.directory.as_ref().map(AsFd::as_fd),
     };
-    let namespaces =
-        NewNamespaces { user: !matches!(ids, Ids::Entered), net: matches!(network, Network::New) };
+    let namespaces = NewNamespaces {
+        user: !matches!(ids, Ids::Entered),
+        net: matches!(network, Network::New),
+        take_root: matches!(ids, Ids::Mapped { .. }),
+    };
     let spawned = match network {
         Network::Join(namespace) => in_network(namespace.as_fd(), || clone(&program, namespaces))?,
         Network::New | Network::Caller => clone(&program, namespaces)?,

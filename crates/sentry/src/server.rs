@@ -166,10 +166,16 @@ impl Connection {
             return;
         };
         let hooks = self.shared.hooks.as_ref();
-        let run = hooks
-            .map_or(Ok(()), |hooks| hooks.run(&*self.shared.sandbox))
-            .and_then(|()| self.shared.sandbox.start_init());
-        match run {
+        if let Some(Err(error)) = hooks.map(|hooks| hooks.run(&*self.shared.sandbox)) {
+            // As with runc, they belong to the first process: it is started,
+            // and ends without its program.
+            tracing::warn!(%error);
+            *init = Init::Stopped;
+            drop(init);
+            self.reply(&Reply::Started { pid: 1 });
+            return ended(ExitStatus::Exited(1));
+        }
+        match self.shared.sandbox.start_init() {
             Ok(pid) => {
                 *init = Init::Running(pid);
                 drop(init);

@@ -49,9 +49,13 @@ pub(crate) fn process(process: &Process) -> Result<ProcessSpec> {
             ambient: capability::mask(&sets.ambient),
         })
         .unwrap_or_default();
+    // As capset(2) would say to a process that has given its bounding set up.
+    if capabilities.inheritable & !capabilities.bounding != 0 {
+        bail!("unable to apply caps: operation not permitted");
+    }
     Ok(ProcessSpec {
         args: process.args.clone(),
-        env: process.env.clone(),
+        env: last_values(&process.env),
         cwd: process.cwd.clone(),
         uid: process.user.uid,
         gid: process.user.gid,
@@ -65,6 +69,23 @@ pub(crate) fn process(process: &Process) -> Result<ProcessSpec> {
         oom_score_adj: process.oom_score_adj,
         nice: process.scheduler.as_ref().and_then(|s| s.nice),
     })
+}
+
+/// Of variables that are set twice, the last value counts.
+fn last_values(env: &[String]) -> Vec<String> {
+    let name = |entry: &str| entry.split_once('=').map_or(entry.len(), |(name, _)| name.len());
+    let mut kept: Vec<String> = Vec::with_capacity(env.len());
+    for entry in env {
+        let length = name(entry);
+        let same = kept.iter_mut().find(|old| {
+            name(old) == length && old.as_bytes().get(..length) == entry.as_bytes().get(..length)
+        });
+        match same {
+            Some(old) => old.clone_from(entry),
+            None => kept.push(entry.clone()),
+        }
+    }
+    kept
 }
 
 /// The greatest RLIMIT_NOFILE: /proc/sys/fs/nr_open.
@@ -177,8 +198,10 @@ pub(crate) fn refuse_unsupported(config: &Config) -> Result<()> {
     if linux.intel_rdt.is_some() {
         bail!("linux.intelRdt is not supported");
     }
-    if linux.personality.is_some() {
-        bail!("linux.personality is not supported");
+    if let Some(domain) = linux.personality.as_ref().map(|personality| &personality["domain"])
+        && domain != "LINUX"
+    {
+        bail!("linux.personality.domain {domain} is not supported");
     }
     for name in linux.sysctl.keys() {
         let ours = ["net.", "fs.mqueue.", "kernel.msg", "kernel.shm", "kernel.sem"]
@@ -206,6 +229,12 @@ mod tests {
         spec.cwd = "/".into();
         spec.args.clear();
         assert!(process(&spec).is_err());
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_counts() {
+        let env: Vec<String> = ["A=1", "AB=2", "A=3", "C"].map(str::to_owned).into();
+        assert_eq!(last_values(&env), ["A=3", "AB=2", "C"]);
     }
 
     #[test]
