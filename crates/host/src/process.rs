@@ -122,3 +122,13 @@ pub fn reap(pid: i32) -> Result<(u64, u64), Errno> {
         Ok((ns(usage.ru_utime), ns(usage.ru_stime)))
     }
 }
+
+/// How often this thread was taken off its CPU for another: getrusage(2).
+pub fn involuntary_switches() -> i64 {
+    // SAFETY: rusage is plain data that the host fills in.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
+        usage.ru_nivcsw
+    }
+}

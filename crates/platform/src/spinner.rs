@@ -1,10 +1,11 @@
 //! The adaptive spinner: answers requests without a doorbell while they come thick and fast.
 //!
 //! It may only spin where a CPU would otherwise be idle, so it starts after a burst of doorbells, on a CPU
-//! that the doorbell did not come from, and stops when calls dry up or when it woke a waiting thread.
+//! that the doorbell did not come from, and stops when calls dry up or when it woke a waiting thread. If
+//! another thread wanted its CPU, that was not idle: it rests for a while.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -22,15 +23,28 @@ const DRY: Duration = Duration::from_micros(60);
 /// Pauses of the guest's spin before it parks.
 const GUEST_SPIN: u32 = 2000;
 
+/// Rest after the CPU was wanted by others, doubled each time up to the maximum.
+const REST: Duration = Duration::from_millis(2);
+const REST_MAX: Duration = Duration::from_millis(256);
+
 /// State of the spinner.
 pub(crate) struct Spinner {
     allowed: bool,
     running: AtomicBool,
-    thread: Mutex<Option<(Thread, i32)>>,
-    burst: Mutex<(Option<Instant>, u32)>,
+    thread: OnceLock<Thread>,
+    burst: Mutex<Burst>,
     cpu: AtomicU32,
     /// How often it started.
     pub(crate) starts: AtomicU64,
+}
+
+/// Doorbells of late.
+#[derive(Default)]
+struct Burst {
+    since: Option<Instant>,
+    count: u32,
+    /// Not to start before.
+    rest: Option<Instant>,
 }
 
 impl Spinner {
@@ -38,54 +52,54 @@ impl Spinner {
         Spinner {
             allowed: allowed && cpus().is_some_and(|set| set.count() > 1),
             running: AtomicBool::new(false),
-            thread: Mutex::new(None),
-            burst: Mutex::new((None, 0)),
+            thread: OnceLock::new(),
+            burst: Mutex::default(),
             cpu: AtomicU32::new(0),
             starts: AtomicU64::new(0),
         }
     }
 
+    /// Makes the thread, which sleeps until it is needed. Early, since the container's limit of processes
+    /// may leave no room later.
+    pub(crate) fn prepare(&self, platform: &Arc<Platform>) -> std::io::Result<()> {
+        if !self.allowed {
+            return Ok(());
+        }
+        let platform = platform.clone();
+        let handle = std::thread::Builder::new()
+            .name("spinner".into())
+            .stack_size(512 << 10)
+            .spawn(move || run(&platform))?;
+        let _ = self.thread.set(handle.thread().clone());
+        Ok(())
+    }
+
     /// Called by the notification worker after each doorbell.
-    pub(crate) fn doorbell(&self, platform: &Arc<Platform>) {
+    pub(crate) fn doorbell(&self) {
         if !self.allowed || self.running.load(Ordering::Relaxed) {
             return;
         }
+        let Some(thread) = self.thread.get() else { return };
         let now = Instant::now();
         {
             let mut burst = self.burst.lock();
-            match burst.0 {
-                Some(since) if now.duration_since(since) < BURST_WINDOW => burst.1 += 1,
-                _ => *burst = (Some(now), 1),
-            }
-            if burst.1 < BURST {
+            if burst.rest.is_some_and(|rest| now < rest) {
                 return;
             }
-            *burst = (None, 0);
+            match burst.since {
+                Some(since) if now.duration_since(since) < BURST_WINDOW => burst.count += 1,
+                _ => (burst.since, burst.count) = (Some(now), 1),
+            }
+            if burst.count < BURST {
+                return;
+            }
+            *burst = Burst::default();
         }
-        self.start(platform);
-    }
-
-    fn start(&self, platform: &Arc<Platform>) {
         // The doorbell's caller sleeps on this CPU and wakes here too.
         self.cpu.store(u32::try_from(sched_getcpu()).unwrap_or(0), Ordering::Relaxed);
-        self.running.store(true, Ordering::SeqCst);
         self.starts.fetch_add(1, Ordering::Relaxed);
-        let mut thread = self.thread.lock();
-        if thread.is_none() {
-            let platform = platform.clone();
-            let spawned = std::thread::Builder::new()
-                .name("spinner".into())
-                .stack_size(256 << 10)
-                .spawn(move || run(&platform));
-            match spawned {
-                Ok(handle) => *thread = Some((handle.thread().clone(), 0)),
-                Err(_) => self.running.store(false, Ordering::SeqCst),
-            }
-            return;
-        }
-        if let Some((handle, _)) = thread.as_ref() {
-            handle.unpark();
-        }
+        self.running.store(true, Ordering::SeqCst);
+        thread.unpark();
     }
 }
 
@@ -108,6 +122,7 @@ fn run(platform: &Arc<Platform>) {
     let spinner = &platform.spinner;
     let all = cpus().unwrap_or_default();
     let mut placed = u32::MAX;
+    let mut rest = REST;
     loop {
         while !spinner.running.load(Ordering::SeqCst) {
             std::thread::park();
@@ -120,8 +135,18 @@ fn run(platform: &Arc<Platform>) {
         let control = platform.slots.control();
         control.guest_spin.store(GUEST_SPIN, Ordering::Relaxed);
         control.spinning.store(1, Ordering::SeqCst);
+        let before = host::process::involuntary_switches();
+        let began = Instant::now();
         spin(platform);
         control.spinning.store(0, Ordering::SeqCst);
+        // Now and then somebody passes by.
+        let switches = host::process::involuntary_switches() - before;
+        if switches > 1 + i64::try_from(began.elapsed().as_millis()).unwrap_or(0) / 4 {
+            spinner.burst.lock().rest = Some(Instant::now() + rest);
+            rest = (rest * 2).min(REST_MAX);
+        } else if switches == 0 {
+            rest = REST;
+        }
         spinner.running.store(false, Ordering::SeqCst);
         // Requests posted before the flag was seen.
         std::sync::atomic::fence(Ordering::SeqCst);

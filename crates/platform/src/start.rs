@@ -92,6 +92,9 @@ impl Platform {
         let spinner = Spinner::new(config.allow_spin);
         let platform = Arc::new(Platform::assemble(slots, listener, vdso, spinner, patcher));
         platform.adopt_zygote(pid)?;
+        let thread_error =
+            |e: std::io::Error| Error::Host("pthread_create", Errno::from_raw(e.raw_os_error().unwrap_or(0)));
+        platform.spinner.prepare(&platform).map_err(thread_error)?;
         for (name, body) in
             [("notify", crate::worker::run as fn(&Arc<Platform>)), ("reaper", crate::worker::reap)]
         {
@@ -100,7 +103,7 @@ impl Platform {
                 .name(name.into())
                 .stack_size(512 << 10)
                 .spawn(move || body(&platform))
-                .map_err(|e| Error::Host("pthread_create", Errno::from_raw(e.raw_os_error().unwrap_or(0))))?;
+                .map_err(thread_error)?;
         }
         Ok(platform)
     }

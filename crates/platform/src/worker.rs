@@ -20,7 +20,7 @@ pub(crate) fn run(platform: &Arc<Platform>) {
                 handle(platform, &notification);
                 executor::run_ready();
                 if notification.nr as u32 == NR_DOORBELL {
-                    platform.spinner.doorbell(platform);
+                    platform.spinner.doorbell();
                 }
             }
             Err(Errno::EINTR | Errno::ENOENT) => {}
