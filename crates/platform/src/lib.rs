@@ -21,4 +21,4 @@ pub use machine::Platform;
 pub use process::AddressSpace;
 pub use start::{Config, Error};
 pub use thread::{GuestThread, ThreadHandle};
-pub use types::{CloneRequest, Exit, Fault, NativeOp, Regs, SignalFrame};
+pub use types::{CloneRequest, Exit, Fault, Identity, NativeOp, Regs, SignalFrame};

@@ -88,6 +88,11 @@ impl SlotRef {
         store!(self, xstate_size, 0);
         store!(self, out_count, 0);
         store!(self, in_count, 0);
+        self.set_identity([0; slot::identity::COUNT]);
+    }
+    /// What the shim may answer itself.
+    pub(crate) fn set_identity(&self, values: [u64; slot::identity::COUNT]) {
+        store!(self, identity, values);
     }
     /// Writes the registers.
     pub(crate) fn set_regs(&self, regs: [u64; reg::COUNT]) {

@@ -13,7 +13,7 @@ use slot::{Op, RECORDS, Record, action, kind, op};
 use crate::machine::{Core, FileMap, Phase, Platform};
 use crate::process::{AddressSpace, ProcessCore, read_process, to_fault};
 use crate::slots::Request;
-use crate::types::{CloneRequest, Exit, Fault, NativeOp, Regs, SignalFrame};
+use crate::types::{CloneRequest, Exit, Fault, Identity, NativeOp, Regs, SignalFrame};
 
 thread_local! {
     /// Set on the spinner's thread when it answered a thread that waits in a doorbell.
@@ -163,6 +163,12 @@ impl GuestThread {
     /// Registers to resume with.
     pub fn regs_mut(&mut self) -> &mut Regs {
         &mut self.regs
+    }
+    /// Lets the shim answer getpid(2) and its like for this thread, from patched sites, without an exit. Between
+    /// exit and resume; a new thread or process starts with none. None while each call must be seen (strace,
+    /// ptrace, a seccomp filter of the guest).
+    pub fn set_identity(&mut self, identity: &Identity) {
+        self.core.slot.set_identity(identity.to_array());
     }
     /// Forgets interrupts that came so far: the caller is about to look at what they were for.
     pub fn clear_interrupt(&self) {

@@ -69,6 +69,28 @@ pub enum NativeOp {
     FutexWake { addr: u64, count: u32 },
 }
 
+/// Numbers that a guest thread may learn without asking the kernel; `None` asks. A value must be taken back
+/// or replaced before the guest goes on when it changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named in getpid(2), gettid(2), getuid(2), getgid(2)")]
+pub struct Identity {
+    pub pid: Option<u32>,
+    pub tid: Option<u32>,
+    pub ppid: Option<u32>,
+    pub uid: Option<u32>,
+    pub euid: Option<u32>,
+    pub gid: Option<u32>,
+    pub egid: Option<u32>,
+}
+
+impl Identity {
+    /// In the order of `slot::identity`: plus 1, so that 0 is "ask".
+    pub(crate) fn to_array(self) -> [u64; slot::identity::COUNT] {
+        let Identity { pid, tid, ppid, uid, euid, gid, egid } = self;
+        [pid, tid, ppid, uid, euid, gid, egid].map(|value| value.map_or(0, |v| u64::from(v) + 1))
+    }
+}
+
 /// A new guest thread or process.
 #[derive(Clone, Debug)]
 pub struct CloneRequest {

@@ -124,6 +124,40 @@ pub mod reg {
     pub const COUNT: usize = 18;
 }
 
+/// Indexes of [`Slot::identity`].
+pub mod identity {
+    /// getpid(2)
+    pub const PID: usize = 0;
+    /// gettid(2)
+    pub const TID: usize = 1;
+    /// getppid(2)
+    pub const PPID: usize = 2;
+    /// getuid(2)
+    pub const UID: usize = 3;
+    /// geteuid(2)
+    pub const EUID: usize = 4;
+    /// getgid(2)
+    pub const GID: usize = 5;
+    /// getegid(2)
+    pub const EGID: usize = 6;
+    /// How many there are.
+    pub const COUNT: usize = 7;
+
+    /// The index of what a system call asks for.
+    pub const fn of_call(nr: u64) -> Option<usize> {
+        match nr {
+            39 => Some(PID),
+            186 => Some(TID),
+            110 => Some(PPID),
+            102 => Some(UID),
+            107 => Some(EUID),
+            104 => Some(GID),
+            108 => Some(EGID),
+            _ => None,
+        }
+    }
+}
+
 /// A piece of guest memory that travels in `data`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -191,6 +225,8 @@ pub struct Slot {
     /// Address of the extended state in the host's signal frame of this request; 0 if the registers still
     /// hold it. For the shim alone.
     pub fpstate: u64,
+    /// Answers that the shim gives itself to calls of patched sites, by [`identity`]: the value plus 1, or 0.
+    pub identity: [u64; identity::COUNT],
 }
 
 const _: () = {

@@ -1,6 +1,6 @@
 //! Calls from sites that were patched.
 
-use platform::{Exit, GuestThread};
+use platform::{Exit, GuestThread, Identity};
 
 use crate::common::{CODE, Kind, call, clone_request, expect_call, guest, machine, run};
 
@@ -162,6 +162,25 @@ fn registers_and_the_red_zone_survive() {
         let r = guest.regs();
         assert_eq!([r.rdx, r.rsi, r.rdi, r.rbp, r.r8, r.r9, r.r10, r.r12], [3, 4, 5, 6, 8, 9, 10, 12]);
         assert_eq!([r.r13, r.r14, r.r15, r.rsp], [15, 15, 15, CODE + 0x8000]);
+        guest.handle().kill_process();
+    });
+}
+
+#[test]
+fn the_shim_answers_what_it_was_told() {
+    run(async {
+        let mut guest = guest(&summing(false)).await;
+        guest.resume_regs();
+        for _ in 0..5 {
+            expect_call(&mut guest, 110).await;
+            guest.resume_syscall(1);
+        }
+        expect_call(&mut guest, 110).await;
+        guest.set_identity(&Identity { ppid: Some(0), pid: Some(3), ..Identity::default() });
+        guest.resume_syscall(7);
+        // All other calls were answered with 0.
+        expect_call(&mut guest, 60).await;
+        assert_eq!(guest.regs().r12, 5 + 7);
         guest.handle().kill_process();
     });
 }
