@@ -28,6 +28,8 @@ pub fn kept_capabilities() -> CapabilitySet {
         | CapabilitySet::SETFCAP
         // process_vm_readv on non-dumpable children.
         | CapabilitySet::SYS_PTRACE
+        // Echo requests; our kernel asks for the guest's own capability.
+        | CapabilitySet::NET_RAW
         // Children may have other ids than the kernel process.
         | CapabilitySet::KILL
         // Guest servers on ports below 1024, in a network namespace of ours.

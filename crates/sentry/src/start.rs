@@ -46,6 +46,7 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     let platform = Platform::start(Config::default()).context("start guest processes")?;
     let kernel = Kernel::new(platform, config(&spec), syscalls::spawn);
     fs_kernel::mem_devices::register(&kernel);
+    kernel.io.network.add_provider(Arc::new(net::host::HostProvider::new()));
     let mut maker = Maker { kernel: &kernel, descriptors: &mut descriptors, proc_self_fd };
     let (_namespace, root) = rootfs::build(&spec, &mut maker)?;
     let preserved = std::mem::take(&mut spec.preserved)

@@ -116,18 +116,9 @@ pub fn wait_mask(cx: &mut Cx<'_>, mask: Ptr, size: u64) -> SysResult<()> {
     if mask.is_null() {
         return Ok(());
     }
-    if size != size_of::<SigSet>() as u64 {
-        return Err(Errno::EINVAL.into());
-    }
+    crate::signal::mask::check_size(usize::try_from(size).unwrap_or(0))?;
     let mask: SigSet = cx.read(mask)?;
-    let old = {
-        let mut signals = cx.thread.signals.lock();
-        std::mem::replace(&mut signals.mask, mask.blockable())
-    };
-    cx.local.saved_mask.get_or_insert(old);
-    if kernel::signal::has_deliverable(cx.thread) {
-        cx.thread.request_attention();
-    }
+    crate::signal::mask::set_for_wait(cx, mask);
     Ok(())
 }
 
