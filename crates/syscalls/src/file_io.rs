@@ -506,6 +506,7 @@ pub async fn fcntl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
             cx.files().set_flags(fd, FdFlags { cloexec: arg & 1 != 0 })?;
             Ok(0)
         }
+        GETFL if file.flags().contains(OpenFlags::PATH) => Ok(i64::from(file.flags().bits())),
         GETFL => Ok(i64::from((file.flags() | OpenFlags::LARGEFILE).bits())),
         SETFL => {
             file.set_flags(OpenFlags::from_bits_retain(arg as u32));

@@ -1,6 +1,6 @@
 //! chmod(2), chown(2), utimensat(2), truncate(2), access(2).
 
-use identity::{Capability, Credentials};
+use identity::Credentials;
 use linux_abi::Errno;
 use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID};
 
@@ -111,12 +111,4 @@ pub fn real_credentials(cred: &Credentials) -> Credentials {
     real.fsgid = cred.gid;
     real.effective = if cred.uid == 0 { cred.permitted } else { identity::CapabilitySet::EMPTY };
     real
-}
-
-/// Whether a write to the file is to clear suid and sgid, and the mode that is left.
-pub fn mode_after_write(caller: &dyn Caller, meta: &Metadata) -> Option<u32> {
-    if caller.credentials().capable(Capability::FSETID) {
-        return None;
-    }
-    permission::without_suid(meta)
 }

@@ -18,11 +18,11 @@ static ACROSS: Mutex<()> = Mutex::new(());
 pub fn rename(caller: &dyn Caller, from: &Parent, to: &Parent, flags: RenameFlags) -> Result<()> {
     let exchange = flags.contains(RenameFlags::EXCHANGE);
     let taken = if flags.contains(RenameFlags::NOREPLACE) { Errno::EEXIST } else { Errno::EBUSY };
-    let name = plain_name(from, Errno::EBUSY)?;
-    let new_name = plain_name(to, taken)?;
     if from.dir.mount.id() != to.dir.mount.id() {
         return Err(Errno::EXDEV);
     }
+    let name = plain_name(from, Errno::EBUSY)?;
+    let new_name = plain_name(to, taken)?;
     let (dir, new_dir) = (&from.dir.dentry, &to.dir.dentry);
     let same_dir = Arc::ptr_eq(dir, new_dir);
     let _across = (!same_dir).then(|| ACROSS.lock());

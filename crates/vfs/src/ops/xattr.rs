@@ -2,7 +2,7 @@
 
 use identity::{Capability, Credentials};
 use linux_abi::Errno;
-use linux_abi::fs::{S_IFDIR, S_IFREG, S_ISVTX};
+use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG, S_ISVTX};
 
 use crate::{Caller, Metadata, Place, Result, permission};
 
@@ -17,6 +17,9 @@ pub const LIST_MAX: usize = 64 << 10;
 fn check(cred: &Credentials, meta: &Metadata, name: &[u8], write: bool) -> Result<()> {
     if name.is_empty() || name.len() > NAME_MAX {
         return Err(Errno::ERANGE);
+    }
+    if matches!(name, b"user." | b"trusted." | b"security.") {
+        return Err(Errno::EINVAL);
     }
     if name.starts_with(b"trusted.") {
         let refused = if write { Errno::EPERM } else { Errno::ENODATA };
@@ -40,6 +43,9 @@ fn check(cred: &Credentials, meta: &Metadata, name: &[u8], write: bool) -> Resul
         return if !write || cred.capable(Capability::SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) };
     }
     if name == b"system.posix_acl_access" || name == b"system.posix_acl_default" {
+        if meta.kind() == S_IFLNK {
+            return Err(Errno::EOPNOTSUPP);
+        }
         return if !write || permission::is_owner(cred, meta) { Ok(()) } else { Err(Errno::EPERM) };
     }
     Err(Errno::EOPNOTSUPP)
