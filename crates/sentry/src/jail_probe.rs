@@ -28,7 +28,7 @@ const PROC_PATHS: [&str; 10] = [
     "self/cwd/etc/shadow",
     "self/../../etc/shadow",
     "1/root/../etc/shadow",
-    "2/root",
+    "2/root/etc/shadow",
 ];
 
 /// One line for each attempt that succeeded; empty when the jail holds.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::files::{self, entry, number, table};
+use super::files::{self, PATIENCE, entry, number, table};
 use super::stats::{CpuStats, IoEntry, MemoryEntry, Stats};
 use crate::oci::Resources;
 
@@ -168,10 +168,14 @@ fn set_memory(
 /// Writes the freezer's state until the host says that it is reached.
 pub(super) fn freeze(directory: &Path, frozen: bool) -> Result<()> {
     let state = if frozen { "FROZEN" } else { "THAWED" };
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let asked = Instant::now();
+    let deadline = asked + Duration::from_secs(5);
     loop {
         files::write(directory, "freezer.state", state).context("set freezer.state")?;
         if files::read(directory, "freezer.state")?.trim() == state {
+            return Ok(());
+        }
+        if frozen && asked.elapsed() > PATIENCE && files::all_still(directory) {
             return Ok(());
         }
         if Instant::now() > deadline {

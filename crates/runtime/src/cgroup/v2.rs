@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::files::{self, entry, number, table};
+use super::files::{self, PATIENCE, entry, number, table};
 use super::stats::{IoEntry, MemoryEntry, Stats};
 use super::v1::throttling;
 use crate::oci::Resources;
@@ -120,10 +120,14 @@ pub(super) fn apply(directory: &Path, resources: &Resources) -> Result<()> {
 /// Writes cgroup.freeze and waits for the event.
 pub(super) fn freeze(directory: &Path, frozen: bool) -> Result<()> {
     files::write(directory, "cgroup.freeze", i32::from(frozen)).context("set cgroup.freeze")?;
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let asked = Instant::now();
+    let deadline = asked + Duration::from_secs(5);
     loop {
         let events = table(directory, "cgroup.events");
         if (entry(&events, "frozen") == 1) == frozen {
+            return Ok(());
+        }
+        if frozen && asked.elapsed() > PATIENCE && files::all_still(directory) {
             return Ok(());
         }
         if Instant::now() > deadline {
