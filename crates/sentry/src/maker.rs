@@ -22,12 +22,19 @@ fn errno(what: &'static str) -> impl Fn(Errno) -> anyhow::Error {
     move |errno| anyhow!("{what}: {errno}")
 }
 
+/// Bytes of memory of the machine: what Linux sizes a tmpfs by. The container's own limit is the
+/// cgroup's business, which ends who goes over it.
+fn host_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit).max(1))
+}
+
 impl Maker<'_> {
     /// A host directory, perhaps below a private layer.
     pub(crate) fn host(&mut self, fd: FdIndex, readonly: bool, overlay: bool) -> Result<Arc<dyn FileSystem>> {
         let fs = self.host_tree(fd, readonly || overlay)?;
         if overlay {
-            return crate::overlay::private(fs, self.memory(), fresh_device());
+            return crate::overlay::private(fs, host_memory(), fresh_device());
         }
         Ok(fs)
     }
@@ -47,15 +54,9 @@ impl Maker<'_> {
         fs_host::HostFs::new(root, options).map_err(errno("open the host tree"))
     }
 
-    fn memory(&self) -> u64 {
-        let info = rustix::system::sysinfo();
-        let host = info.totalram.saturating_mul(u64::from(info.mem_unit).max(1));
-        self.kernel.config.memory_limit.unwrap_or(host).min(host)
-    }
-
     /// A tmpfs with mount options.
     pub(crate) fn tmpfs(&mut self, data: &str) -> Result<Arc<dyn FileSystem>> {
-        let options = fs_tmp::Options::parse(data.as_bytes(), self.memory(), fresh_device())
+        let options = fs_tmp::Options::parse(data.as_bytes(), host_memory(), fresh_device())
             .map_err(errno("tmpfs options"))?;
         Ok(fs_tmp::TmpFs::new(options))
     }
