@@ -19,10 +19,12 @@ struct Options {
     sandbox: bool,
     sallet: Option<PathBuf>,
     filter: String,
+    limit: Duration,
 }
 
 fn parse(words: &[&str]) -> Result<Options> {
-    let mut options = Options { native: true, sandbox: true, sallet: None, filter: String::new() };
+    let mut options =
+        Options { native: true, sandbox: true, sallet: None, filter: String::new(), limit: LIMIT };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match *word {
@@ -30,6 +32,9 @@ fn parse(words: &[&str]) -> Result<Options> {
             "--sandbox" => options.native = false,
             "--sallet" => options.sallet = Some(words.next().context("--sallet wants a path")?.into()),
             "--filter" => options.filter = (*words.next().context("--filter wants a text")?).into(),
+            "--limit" => {
+                options.limit = Duration::from_secs(words.next().context("--limit wants seconds")?.parse()?);
+            }
             other => bail!("unknown option {other}"),
         }
     }
@@ -55,7 +60,9 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
 
     let mut totals = (0, 0, 0);
     if options.native {
-        let failures = series("native", &names, &mut totals, |name| Ok(command(&program, &["run", name])))?;
+        let failures = series("native", &names, options.limit, &mut totals, |name| {
+            Ok(command(&program, &["run", name]))
+        })?;
         for (name, reason) in &failures {
             println!("native FAIL {name}: {reason}");
         }
@@ -65,7 +72,7 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
         let sallet = options.sallet.unwrap_or_else(|| run::target_dir().join("release/sallet"));
         ensure!(sallet.exists(), "{} is not there: cargo build --release first", sallet.display());
         let known = run::known_failures("guest-tests/known-failures.txt")?;
-        let mut failures = series("sandbox", &names, &mut totals, |name| {
+        let mut failures = series("sandbox", &names, options.limit, &mut totals, |name| {
             let mut command = Command::new(&sallet);
             command.args(["do", "--"]).arg(&program).args(["run", name]);
             Ok(command)
@@ -99,13 +106,14 @@ fn command(program: &Path, arguments: &[&str]) -> Command {
 fn series(
     side: &str,
     names: &[&str],
+    limit: Duration,
     totals: &mut (usize, usize, usize),
     command: impl Fn(&str) -> Result<Command>,
 ) -> Result<BTreeMap<String, String>> {
     let start = Instant::now();
     let mut failures = BTreeMap::new();
     for name in names {
-        match judge(name, &run::limited(command(name)?, LIMIT)?) {
+        match judge(name, &run::limited(command(name)?, limit)?) {
             Outcome::Passed => totals.0 += 1,
             Outcome::Skipped => totals.2 += 1,
             Outcome::Failed(reason) => {
@@ -120,7 +128,7 @@ fn series(
 
 fn judge(name: &str, finished: &Finished) -> Outcome {
     let Some(status) = finished.status else {
-        return Outcome::Failed(format!("no end after {} s", LIMIT.as_secs()));
+        return Outcome::Failed("no end in time".to_owned());
     };
     let last = finished.stdout.lines().last().unwrap_or_default();
     match status.code() {

@@ -3,7 +3,8 @@
 //! * `test`: installs what the tests need and runs them all.
 //! * `scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]`: the scripts of `tests/FOLDER`.
 //! * `tidy`: the rules of the house that the compiler does not check.
-//! * `guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT]`: the guest programs, natively and inside.
+//! * `guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT]
+//!   [--limit SECONDS]`: the guest programs, natively and inside.
 #![forbid(unsafe_code)]
 
 mod guest_tests;

@@ -229,7 +229,7 @@ fn auxv_entries() {
         assert_eq!(*(value(libc::AT_SYSINFO_EHDR) as *const [u8; 4]), *b"\x7fELF");
     }
     let text = std::fs::read("/proc/self/auxv").expect("/proc/self/auxv");
-    assert!(text.len() % 16 == 0 && text.ends_with(&[0; 16]));
+    assert!(text.len().is_multiple_of(16) && text.ends_with(&[0; 16]));
 }
 
 fn comm_after_exec() {
@@ -272,7 +272,7 @@ fn bad_pointer() {
     fails!(libc::EFAULT, libc::syscall(libc::SYS_execve, 1, 0, 0));
     let path = c("/bin/true");
     fails!(libc::EFAULT, libc::syscall(libc::SYS_execve, path.as_ptr(), 1, 0));
-    let argv = [1 as *const u8, std::ptr::null()];
+    let argv = [std::ptr::dangling::<u8>(), std::ptr::null()];
     fails!(libc::EFAULT, libc::syscall(libc::SYS_execve, path.as_ptr(), argv.as_ptr(), 0));
 }
 
