@@ -194,7 +194,7 @@ pub fn ftruncate(cx: &mut Cx<'_>, fd: i32, length: i64) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     check_file_size(cx, size)?;
-    attributes::set_size(file.place(), &meta, size)?;
+    attributes::set_size(&cx.credentials, file.place(), &meta, size)?;
     Ok(0)
 }
 

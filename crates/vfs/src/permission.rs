@@ -62,10 +62,11 @@ pub fn check_remove(cred: &Credentials, dir: &Metadata, child: &Metadata) -> Res
 /// The mode that chmod(2) really sets: sgid is lost by who is not in the group.
 pub fn chmod_mode(cred: &Credentials, meta: &Metadata, mode: u32) -> u32 {
     let mode = mode & 0o7777;
-    if meta.kind() != S_IFDIR && !cred.in_group(meta.gid) && !cred.capable(Capability::FSETID) {
-        return mode & !S_ISGID;
-    }
-    mode
+    if may_keep_sgid(cred, meta) { mode } else { mode & !S_ISGID }
+}
+
+fn may_keep_sgid(cred: &Credentials, meta: &Metadata) -> bool {
+    cred.in_group(meta.gid) || cred.capable(Capability::FSETID)
 }
 
 /// May the owner be changed so; `EPERM`. `None` leaves an id.
@@ -78,17 +79,31 @@ pub fn check_chown(cred: &Credentials, meta: &Metadata, uid: Option<u32>, gid: O
     if uid_kept && gid_mine { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// The permission bits after a write, truncation or chown, where they change: suid goes, and sgid where the
-/// group may run the file.
-pub fn without_suid(meta: &Metadata) -> Option<u32> {
-    if meta.kind() != S_IFREG {
+/// The permission bits after a write or truncation, where they change: suid goes, and sgid where the group
+/// may run the file, unless the caller has `CAP_FSETID`.
+pub fn without_suid(cred: &Credentials, meta: &Metadata) -> Option<u32> {
+    if meta.kind() != S_IFREG || meta.mode & (S_ISUID | S_ISGID) == 0 || cred.capable(Capability::FSETID) {
+        return None;
+    }
+    after_chown(cred, meta)
+}
+
+/// The permission bits after chown(2), where they change: as for a write, but for every caller and all that
+/// is not a directory.
+pub fn after_chown(cred: &Credentials, meta: &Metadata) -> Option<u32> {
+    if meta.kind() == S_IFDIR {
         return None;
     }
     let mut drop = meta.mode & S_ISUID;
-    if meta.mode & S_ISGID != 0 && meta.mode & 0o010 != 0 {
-        drop |= S_ISGID;
+    if meta.mode & 0o010 != 0 || !may_keep_sgid(cred, meta) {
+        drop |= meta.mode & S_ISGID;
     }
     (drop != 0).then_some(meta.mode & 0o7777 & !drop)
+}
+
+/// Whether running it may change who one is.
+pub fn is_set_id(meta: &Metadata) -> bool {
+    meta.mode & S_ISUID != 0 || meta.mode & (S_ISGID | 0o010) == S_ISGID | 0o010
 }
 
 #[cfg(test)]

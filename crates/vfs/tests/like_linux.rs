@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFIFO};
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat_with};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, openat, renameat_with};
 use vfs::ops::open::Opened;
 use vfs::{RenameFlags, Result, WalkFlags, ops};
 
@@ -61,6 +61,29 @@ enum Call {
     Truncate(String, u64),
     Readlink(String),
     Stat(String, bool),
+    Chmod(String, u32),
+    Chown(String, Option<u32>, Option<u32>),
+    Access(String, u32),
+    /// The calls after it are this user's.
+    Become(u32),
+}
+
+/// What matters when users differ.
+fn call_of_users(random: &mut Random) -> Call {
+    let path = random.path();
+    match random.below(16) {
+        0..=2 => Call::Chmod(
+            path,
+            random.one(&[0o755, 0o700, 0o777, 0o1775, 0o2775, 0o644, 0o6775, 0o070, 0o2711]),
+        ),
+        3 => {
+            let ids = [None, Some(0), Some(1000), Some(1001)];
+            Call::Chown(path, random.one(&ids), random.one(&ids))
+        }
+        4 => Call::Access(path, random.below(8) as u32),
+        5..=6 => Call::Become(random.one(&[0, 1000, 1000, 1001])),
+        _ => call(random),
+    }
 }
 
 fn call(random: &mut Random) -> Call {
@@ -101,7 +124,7 @@ fn call(random: &mut Random) -> Call {
 enum Seen {
     Done,
     Text(Vec<u8>),
-    Stat { mode: u32, nlink: u64, size: u64 },
+    Stat { mode: u32, nlink: u64, size: u64, uid: u32, gid: u32 },
 }
 
 fn ours(world: &mut World, call: &Call) -> Result<Seen> {
@@ -113,6 +136,11 @@ fn ours(world: &mut World, call: &Call) -> Result<Seen> {
                 Opened::Special { .. } if flags.bits() & 3 == 1 => return Err(Errno::ENXIO),
                 Opened::File(file) if flags.writable() => {
                     file.ops().append(&file, b"hello")?;
+                    let metadata = file.inode().metadata()?;
+                    if let Some(mode) = vfs::permission::without_suid(&world.user.0, &metadata) {
+                        let attr = vfs::SetAttr { mode: Some(mode), ..Default::default() };
+                        file.inode().set_attributes(&attr)?;
+                    }
                 }
                 _ => {}
             }
@@ -150,8 +178,22 @@ fn ours(world: &mut World, call: &Call) -> Result<Seen> {
             let flags = if *follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
             let meta = world.resolve_with(path, flags)?.inode()?.metadata()?;
             let size = if meta.kind() == linux_abi::fs::S_IFDIR { 0 } else { meta.size };
-            return Ok(Seen::Stat { mode: meta.mode, nlink: meta.nlink, size });
+            return Ok(Seen::Stat { mode: meta.mode, nlink: meta.nlink, size, uid: meta.uid, gid: meta.gid });
         }
+        Call::Chmod(path, mode) => {
+            let place = world.resolve(path)?;
+            ops::attributes::chmod(&world.user, &place, *mode)?;
+        }
+        Call::Chown(path, uid, gid) => {
+            let place = world.resolve_with(path, WalkFlags::empty())?;
+            ops::attributes::chown(&world.user, &place, *uid, *gid)?;
+        }
+        Call::Access(path, want) => {
+            let place = world.resolve(path)?;
+            ops::attributes::access(&world.user.0, &place, *want)?;
+        }
+        Call::Become(0) => world.user.0 = identity::Credentials::root(),
+        Call::Become(uid) => world.become_user(*uid),
     }
     Ok(Seen::Done)
 }
@@ -202,7 +244,30 @@ fn hosts(dir: &OwnedFd, call: &Call) -> rustix::io::Result<Seen> {
             let flags = if *follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
             let stat = rustix::fs::statat(dir, path.as_str(), flags)?;
             let size = if stat.st_mode & 0o170000 == 0o040000 { 0 } else { stat.st_size as u64 };
-            return Ok(Seen::Stat { mode: stat.st_mode, nlink: stat.st_nlink, size });
+            return Ok(Seen::Stat {
+                mode: stat.st_mode,
+                nlink: stat.st_nlink,
+                size,
+                uid: stat.st_uid,
+                gid: stat.st_gid,
+            });
+        }
+        Call::Chmod(path, mode) => {
+            rustix::fs::chmodat(dir, path.as_str(), Mode::from_raw_mode(*mode), AtFlags::empty())?;
+        }
+        Call::Chown(path, uid, gid) => {
+            let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+            rustix::fs::chownat(dir, path.as_str(), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Call::Access(path, want) => {
+            let want = rustix::fs::Access::from_bits_retain(*want);
+            rustix::fs::accessat(dir, path.as_str(), want, AtFlags::EACCESS)?;
+        }
+        Call::Become(id) => {
+            // Of this thread alone; the saved id stays root's.
+            rustix::thread::set_thread_res_uid(None, Uid::ROOT, None)?;
+            rustix::thread::set_thread_res_gid(None, Gid::from_raw(*id), None)?;
+            rustix::thread::set_thread_res_uid(None, Uid::from_raw(*id), None)?;
         }
     }
     Ok(Seen::Done)
@@ -248,13 +313,13 @@ fn nest(host: &Temporary) -> OwnedFd {
 /// Runs the same calls on both sides. An overlay refuses to rename what is merged, and counts no
 /// links of directories.
 #[expect(clippy::panic, reason = "the failure of the test")]
-fn compare(world: &mut World, dir: &OwnedFd, random: &mut Random, steps: u32, overlay: bool) {
+fn compare(world: &mut World, dir: &OwnedFd, mut next: impl FnMut() -> Call, steps: u32, overlay: bool) {
     for name in ABOVE {
         world.cwd = world.mkdir(name).or_else(|_| world.resolve(name)).expect("set-up");
     }
     let mut history = Vec::new();
     for step in 0..steps {
-        let call = call(random);
+        let call = next();
         let mut mine = ours(world, &call);
         if overlay && mine == Err(Errno::EXDEV) {
             continue;
@@ -279,7 +344,26 @@ fn compare(world: &mut World, dir: &OwnedFd, random: &mut Random, steps: u32, ov
 #[test]
 fn a_tmpfs_answers_as_linux_does() {
     let host = Temporary::new("for-tmpfs");
-    compare(&mut World::new(), &nest(&host), &mut random(), 40_000, false);
+    let mut random = random();
+    compare(&mut World::new(), &nest(&host), || call(&mut random), 40_000, false);
+}
+
+#[test]
+fn users_may_on_a_tmpfs_what_they_may_on_linux() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let host = Temporary::new("for-users");
+    let dir = nest(&host);
+    // Ids are a thread's own.
+    let done = std::thread::spawn(move || {
+        rustix::thread::set_thread_groups(&[]).expect("set-up");
+        let mut random = random();
+        compare(&mut World::new(), &dir, || call_of_users(&mut random), 40_000, false);
+    })
+    .join();
+    drop(host);
+    done.expect("the same answers");
 }
 
 /// A host directory as a file system of ours.
@@ -293,7 +377,8 @@ fn host_fs(tree: &Temporary) -> Arc<fs_host::HostFs> {
 fn a_host_directory_answers_as_linux_does() {
     let (tree, host) = (Temporary::new("tree"), Temporary::new("for-tree"));
     let mut world = World::on(host_fs(&tree));
-    compare(&mut world, &nest(&host), &mut random(), 10_000, false);
+    let mut random = random();
+    compare(&mut world, &nest(&host), || call(&mut random), 10_000, false);
 }
 
 #[test]
@@ -311,5 +396,5 @@ fn an_overlay_answers_as_linux_does() {
         }
     }
     let fs = fs_overlay::OverlayFs::new(host_fs(&tree), support::tmpfs(), 77).expect("set-up");
-    compare(&mut World::on(fs), &dir, &mut random, 5_000, true);
+    compare(&mut World::on(fs), &dir, || call(&mut random), 5_000, true);
 }

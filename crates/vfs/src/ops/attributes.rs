@@ -2,7 +2,7 @@
 
 use identity::Credentials;
 use linux_abi::Errno;
-use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID};
+use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG};
 
 use crate::{Caller, Metadata, MountFlags, Place, Result, SetAttr, SetTime, permission};
 
@@ -27,19 +27,14 @@ pub fn chown(caller: &dyn Caller, place: &Place, uid: Option<u32>, gid: Option<u
     place.mount.check_writable()?;
     let inode = place.inode()?;
     let meta = inode.metadata()?;
-    permission::check_chown(caller.credentials(), &meta, uid, gid)?;
-    let mut attr = SetAttr { uid, gid, ..SetAttr::default() };
-    // Linux clears these for root too.
-    if meta.kind() == S_IFREG && (uid.is_some() || gid.is_some()) {
-        let mut drop = meta.mode & S_ISUID;
-        if meta.mode & 0o010 != 0 {
-            drop |= meta.mode & S_ISGID;
-        }
-        if drop != 0 {
-            attr.mode = Some(meta.mode & 0o7777 & !drop);
-        }
+    let cred = caller.credentials();
+    permission::check_chown(cred, &meta, uid, gid)?;
+    // Linux clears the set-id bits for root too, and even if no id is given.
+    let mode = permission::after_chown(cred, &meta);
+    if mode.is_some() && !permission::is_owner(cred, &meta) {
+        return Err(Errno::EPERM);
     }
-    inode.set_attributes(&attr)
+    inode.set_attributes(&SetAttr { uid, gid, mode, ..SetAttr::default() })
 }
 
 /// utimensat(2); `None` leaves a time.
@@ -77,12 +72,12 @@ pub fn truncate(caller: &dyn Caller, place: &Place, size: u64) -> Result<()> {
     }
     place.mount.check_writable()?;
     permission::check(caller.credentials(), &meta, permission::WRITE)?;
-    set_size(place, &meta, size)
+    set_size(caller.credentials(), place, &meta, size)
 }
 
 /// ftruncate(2), for a file open for writing: no permission is asked again.
-pub fn set_size(place: &Place, meta: &Metadata, size: u64) -> Result<()> {
-    let mode = permission::without_suid(meta);
+pub fn set_size(cred: &Credentials, place: &Place, meta: &Metadata, size: u64) -> Result<()> {
+    let mode = permission::without_suid(cred, meta);
     let mtime = Some(SetTime::Now);
     place.inode()?.set_attributes(&SetAttr { size: Some(size), mode, mtime, ..SetAttr::default() })
 }

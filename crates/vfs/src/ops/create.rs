@@ -11,11 +11,12 @@ use crate::walk::Parent;
 use crate::{Caller, Inode, Metadata, Place, Result, permission};
 
 /// Makes an entry under the directory's lock by `make`; `EEXIST` if the name is taken. Slashes may only
-/// follow the name of a new `directory`.
+/// follow the name of a new `directory`. `before` is asked before permission.
 fn make_entry(
     caller: &dyn Caller,
     parent: &Parent,
     directory: bool,
+    before: impl FnOnce() -> Result<()>,
     make: impl FnOnce(&Arc<dyn Inode>, &Metadata, &[u8]) -> Result<Arc<dyn Inode>>,
 ) -> Result<Place> {
     let name = plain_name(parent, Errno::EEXIST)?;
@@ -29,6 +30,8 @@ fn make_entry(
     if parent.slash && !directory {
         return Err(Errno::ENOENT);
     }
+    parent.dir.mount.check_writable()?;
+    before()?;
     let (inode, meta) = writable_dir(caller.credentials(), &parent.dir)?;
     match make(&inode, &meta, name) {
         Ok(child) => dentry.instantiate(child),
@@ -45,9 +48,13 @@ fn make_entry(
 /// mkdir(2); `mode` with the umask taken off.
 pub fn mkdir(caller: &dyn Caller, parent: &Parent, mode: u32) -> Result<Place> {
     let cred = caller.credentials();
-    make_entry(caller, parent, true, |dir, meta, name| {
-        dir.mkdir(name, &new_node(cred, meta, S_IFDIR | (mode & 0o1777), 0))
-    })
+    make_entry(
+        caller,
+        parent,
+        true,
+        || Ok(()),
+        |dir, meta, name| dir.mkdir(name, &new_node(cred, meta, S_IFDIR | (mode & 0o1777), 0)),
+    )
 }
 
 /// mknod(2); `mode` has type (0 is a regular file) and permissions, umask taken off.
@@ -62,9 +69,13 @@ pub fn mknod(caller: &dyn Caller, parent: &Parent, mode: u32, rdev: u64) -> Resu
         _ => return Err(Errno::EINVAL),
     };
     let cred = caller.credentials();
-    make_entry(caller, parent, false, |dir, meta, name| {
-        dir.create(name, &new_node(cred, meta, kind | (mode & 0o7777), rdev))
-    })
+    make_entry(
+        caller,
+        parent,
+        false,
+        || Ok(()),
+        |dir, meta, name| dir.create(name, &new_node(cred, meta, kind | (mode & 0o7777), rdev)),
+    )
 }
 
 /// symlink(2).
@@ -76,9 +87,13 @@ pub fn symlink(caller: &dyn Caller, parent: &Parent, target: &[u8]) -> Result<Pl
         return Err(Errno::ENAMETOOLONG);
     }
     let cred = caller.credentials();
-    make_entry(caller, parent, false, |dir, meta, name| {
-        dir.symlink(name, target, &new_node(cred, meta, S_IFLNK | 0o777, 0))
-    })
+    make_entry(
+        caller,
+        parent,
+        false,
+        || Ok(()),
+        |dir, meta, name| dir.symlink(name, target, &new_node(cred, meta, S_IFLNK | 0o777, 0)),
+    )
 }
 
 /// link(2): a new name for what is at `old`.
@@ -86,16 +101,19 @@ pub fn link(caller: &dyn Caller, old: &Place, parent: &Parent) -> Result<Place> 
     let inode = old.inode()?;
     let meta = inode.metadata()?;
     let cred = caller.credentials();
-    make_entry(caller, parent, false, |dir, _, name| {
+    let before = || {
         if old.mount.id() != parent.dir.mount.id() {
             return Err(Errno::EXDEV);
         }
         // fs.protected_hardlinks (1): only one's own, or what one may read and write and is no privileged
         // program.
         let plain = meta.kind() == S_IFREG
-            && permission::without_suid(&meta).is_none()
+            && !permission::is_set_id(&meta)
             && permission::check(cred, &meta, permission::READ | permission::WRITE).is_ok();
-        if meta.kind() == S_IFDIR || (!plain && !permission::is_owner(cred, &meta)) {
+        if plain || permission::is_owner(cred, &meta) { Ok(()) } else { Err(Errno::EPERM) }
+    };
+    make_entry(caller, parent, false, before, |dir, _, name| {
+        if meta.kind() == S_IFDIR {
             return Err(Errno::EPERM);
         }
         dir.link(name, &inode)?;

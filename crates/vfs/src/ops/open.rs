@@ -196,7 +196,7 @@ pub fn open_place(caller: &mut dyn Caller, place: Place, flags: OpenFlags, creat
             1 => permission::WRITE,
             _ => permission::READ | permission::WRITE,
         };
-        if truncates {
+        if flags.contains(OpenFlags::TRUNC) {
             want |= permission::WRITE;
         }
         permission::check(caller.credentials(), &meta, want)?;
@@ -211,7 +211,7 @@ pub fn open_place(caller: &mut dyn Caller, place: Place, flags: OpenFlags, creat
         return Ok(Opened::Special { place, inode, kind });
     }
     if truncates {
-        let mode = permission::without_suid(&meta);
+        let mode = permission::without_suid(caller.credentials(), &meta);
         let now = Some(SetTime::Now);
         inode.set_attributes(&SetAttr { size: Some(0), mode, mtime: now, ..SetAttr::default() })?;
     }

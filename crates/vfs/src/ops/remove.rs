@@ -15,14 +15,16 @@ pub fn unlink(caller: &dyn Caller, parent: &Parent) -> Result<()> {
     let _changes = dir.lock_changes();
     let dentry = dir.child_locked(&dir_inode, name)?;
     let inode = dentry.inode().ok_or(Errno::ENOENT)?;
+    parent.dir.mount.check_writable()?;
+    if parent.slash {
+        let directory = inode.metadata()?.kind() == S_IFDIR;
+        return Err(if directory { Errno::EISDIR } else { Errno::ENOTDIR });
+    }
     let (dir_inode, dir_meta) = writable_dir(caller.credentials(), &parent.dir)?;
     let meta = inode.metadata()?;
     permission::check_remove(caller.credentials(), &dir_meta, &meta)?;
     if meta.kind() == S_IFDIR {
         return Err(Errno::EISDIR);
-    }
-    if parent.slash {
-        return Err(Errno::ENOTDIR);
     }
     if dentry.is_mountpoint() {
         return Err(Errno::EBUSY);

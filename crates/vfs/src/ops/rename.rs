@@ -65,9 +65,14 @@ pub fn rename(caller: &dyn Caller, from: &Parent, to: &Parent, flags: RenameFlag
         return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
     }
     let same_file = target_meta.is_some_and(|t| (t.dev, t.ino) == (meta.dev, meta.ino));
+    from.dir.mount.check_writable()?;
+    // Two names of one file: nothing to do, so that nothing is asked.
+    if Arc::ptr_eq(&source, &target) || same_file {
+        return Ok(());
+    }
     let (dir_inode, dir_meta) = writable_dir(cred, &from.dir)?;
-    let (new_inode, new_meta) = writable_dir(cred, &to.dir)?;
     permission::check_remove(cred, &dir_meta, &meta)?;
+    let (new_inode, new_meta) = writable_dir(cred, &to.dir)?;
     if let Some(target_meta) = &target_meta {
         check_target(cred, &new_meta, &meta, target_meta, exchange)?;
     }
@@ -75,8 +80,10 @@ pub fn rename(caller: &dyn Caller, from: &Parent, to: &Parent, flags: RenameFlag
         // Its `..` changes.
         permission::check(cred, &meta, permission::WRITE)?;
     }
-    if Arc::ptr_eq(&source, &target) || (same_file && !exchange) {
-        return Ok(());
+    if let Some(target_meta) = target_meta.filter(|target| exchange && target.kind() == S_IFDIR)
+        && !same_dir
+    {
+        permission::check(cred, &target_meta, permission::WRITE)?;
     }
     if source.is_mountpoint() || target.is_mountpoint() {
         return Err(Errno::EBUSY);
