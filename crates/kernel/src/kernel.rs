@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use executor::{Events, WaitQueue};
 use linux_abi::Errno;
@@ -60,15 +60,30 @@ pub struct Pids {
     threads: Mutex<BTreeMap<i32, Arc<Thread>>>,
     processes: Mutex<BTreeMap<i32, Arc<Process>>>,
     next: AtomicI32,
+    /// Most tasks at once, zombies included; 0 is no limit.
+    limit: AtomicUsize,
 }
 
 impl Pids {
+    /// Allows at most so many tasks, as `pids.max` of a control group.
+    pub fn set_limit(&self, limit: Option<u64>) {
+        let limit = limit.map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX).max(1));
+        self.limit.store(limit, Ordering::Relaxed);
+    }
     /// A fresh id.
     pub fn allocate(&self) -> Result<i32> {
         let threads = self.threads.lock();
         let processes = self.processes.lock();
         if threads.len() >= PID_MAX as usize / 2 {
             return Err(Errno::EAGAIN);
+        }
+        let limit = self.limit.load(Ordering::Relaxed);
+        if limit != 0 {
+            // A task counts until it is reaped.
+            let zombies = processes.keys().filter(|pid| !threads.contains_key(pid)).count();
+            if threads.len() + zombies >= limit {
+                return Err(Errno::EAGAIN);
+            }
         }
         for _ in 0..PID_MAX {
             let raw = self.next.fetch_add(1, Ordering::Relaxed);
