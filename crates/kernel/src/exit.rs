@@ -39,6 +39,7 @@ fn process_exited(process: &Arc<Process>, uid: u32, status: ExitStatus) {
     let kernel = process.kernel();
     *process.timers.lock() = Default::default();
     crate::signal::hang_up_orphans(process);
+    kernel.io.locks.process_ended(process.pid());
     kernel.reparent_children(process);
     let hooks = kernel.exit_hooks();
     for hook in hooks.iter() {

@@ -1,6 +1,9 @@
 //! What files of the whole sandbox share: pipes of FIFOs and the like.
 
+use std::sync::Arc;
+
 use crate::file_systems::FileSystems;
+use crate::locks::Locks;
 use crate::pipe::Fifos;
 
 /// Tables of one kernel, by subject.
@@ -10,6 +13,8 @@ pub struct IoTables {
     pub fifos: Fifos,
     /// File system types for mount(2).
     pub file_systems: FileSystems,
+    /// File locks.
+    pub locks: Arc<Locks>,
     /// The network that guests see.
     pub network: net::Network,
 }

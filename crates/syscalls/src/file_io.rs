@@ -507,7 +507,12 @@ pub async fn fcntl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
             Ok(0)
         }
         GETFL if file.flags().contains(OpenFlags::PATH) => Ok(i64::from(file.flags().bits())),
-        GETFL => Ok(i64::from((file.flags() | OpenFlags::LARGEFILE).bits())),
+        GETFL => {
+            // open(2) sets it; what was never opened by a name has not got it.
+            let opened = !file.inode().as_any().is::<vfs::anonymous::AnonInode>();
+            let large = if opened { OpenFlags::LARGEFILE } else { OpenFlags::empty() };
+            Ok(i64::from((file.flags() | large).bits()))
+        }
         SETFL => {
             file.set_flags(OpenFlags::from_bits_retain(arg as u32));
             Ok(0)

@@ -167,6 +167,7 @@ syscalls! {
     62 kill sync crate::signal::send::kill, 2, Full, "";
     63 uname sync crate::system::uname, 1, Full, "";
     72 fcntl wait crate::file_io::fcntl, 3, Partial, "";
+    73 flock wait crate::fcntl::flock, 2, Full, "";
     74 fsync sync crate::sync::fsync, 1, Full, "";
     75 fdatasync sync crate::sync::fdatasync, 1, Full, "";
     76 truncate sync crate::attr::truncate, 2, Full, "";
@@ -334,6 +335,7 @@ syscalls! {
     315 sched_getattr sync crate::scheduling::sched_getattr, 4, Full, "";
     316 renameat2 sync crate::link::renameat2, 5, Full, "";
     318 getrandom sync crate::system::getrandom, 3, Full, "";
+    319 memfd_create sync crate::fcntl::memfd_create, 2, Partial, "MFD_HUGETLB is missing";
     322 execveat boxed crate::exec::execveat, 5, Full, "";
     327 preadv2 wait crate::file_io::preadv2, 6, Partial, "RWF_ATOMIC is missing";
     328 pwritev2 wait crate::file_io::pwritev2, 6, Partial, "RWF_ATOMIC is missing";

@@ -1,7 +1,8 @@
 //! The open file description (open(2)): offset, status flags and what is behind them.
 
-use std::sync::Arc;
+use std::any::Any;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use linux_abi::fs::OpenFlags;
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ pub struct OpenFile {
     pos: Mutex<u64>,
     owner: AtomicI32,
     owner_signal: AtomicI32,
+    attachment: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl OpenFile {
@@ -46,6 +48,7 @@ impl OpenFile {
             pos: Mutex::new(0),
             owner: AtomicI32::new(0),
             owner_signal: AtomicI32::new(0),
+            attachment: OnceLock::new(),
         })
     }
 
@@ -83,6 +86,10 @@ impl OpenFile {
     /// The position.
     pub fn pos(&self) -> &Mutex<u64> {
         &self.pos
+    }
+    /// Ties something to the life of the open file (its locks); only the first one is kept.
+    pub fn attach(&self, make: impl FnOnce() -> Box<dyn Any + Send + Sync>) {
+        self.attachment.get_or_init(make);
     }
     /// fcntl(F_GETOWN): a pid, a negative process group, or 0.
     pub fn owner(&self) -> i32 {
