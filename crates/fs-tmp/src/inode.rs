@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::{Arc, Weak};
 
 use linux_abi::Errno;
-use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID};
+use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use linux_abi::time::Timespec;
 use parking_lot::{Mutex, RwLock};
 use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr, SetTime};
@@ -109,16 +109,10 @@ impl TmpInode {
         }
     }
 
-    /// Contents changed. Set-id bits go, root's too: who writes is not known here.
+    /// Contents changed. Set-id bits are the caller's matter, who knows who writes.
     pub(crate) fn modified(&self) {
         let time = now();
         let mut attributes = self.attributes.lock();
-        if attributes.mode & (S_ISUID | S_ISGID) != 0 && attributes.mode & S_IFMT == S_IFREG {
-            attributes.mode &= !S_ISUID;
-            if attributes.mode & 0o010 != 0 {
-                attributes.mode &= !S_ISGID;
-            }
-        }
         attributes.mtime = time;
         attributes.ctime = time;
     }

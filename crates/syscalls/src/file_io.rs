@@ -340,6 +340,9 @@ async fn transfer_out(
             break;
         }
     }
+    if done > 0 && file.ops().seekable() {
+        vfs::ops::attributes::written(&cx.credentials, file.inode().as_ref())?;
+    }
     if flags & (RWF_DSYNC | RWF_SYNC) != 0 {
         file.ops().fsync(file, flags & RWF_SYNC == 0)?;
     }

@@ -136,11 +136,7 @@ fn ours(world: &mut World, call: &Call) -> Result<Seen> {
                 Opened::Special { .. } if flags.bits() & 3 == 1 => return Err(Errno::ENXIO),
                 Opened::File(file) if flags.writable() => {
                     file.ops().append(&file, b"hello")?;
-                    let metadata = file.inode().metadata()?;
-                    if let Some(mode) = vfs::permission::without_suid(&world.user.0, &metadata) {
-                        let attr = vfs::SetAttr { mode: Some(mode), ..Default::default() };
-                        file.inode().set_attributes(&attr)?;
-                    }
+                    ops::attributes::written(&world.user.0, file.inode().as_ref())?;
                 }
                 _ => {}
             }

@@ -1,10 +1,10 @@
 //! chmod(2), chown(2), utimensat(2), truncate(2), access(2).
 
-use identity::Credentials;
+use identity::{Capability, Credentials};
 use linux_abi::Errno;
 use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG};
 
-use crate::{Caller, Metadata, MountFlags, Place, Result, SetAttr, SetTime, permission};
+use crate::{Caller, Inode, Metadata, MountFlags, Place, Result, SetAttr, SetTime, permission};
 
 /// chmod(2).
 pub fn chmod(caller: &dyn Caller, place: &Place, mode: u32) -> Result<()> {
@@ -106,4 +106,15 @@ pub fn real_credentials(cred: &Credentials) -> Credentials {
     real.fsgid = cred.gid;
     real.effective = if cred.uid == 0 { cred.permitted } else { identity::CapabilitySet::EMPTY };
     real
+}
+
+/// A file was written by `cred`, which takes its set-id bits; `CAP_FSETID` keeps them.
+pub fn written(cred: &Credentials, inode: &dyn Inode) -> Result<()> {
+    if cred.capable(Capability::FSETID) {
+        return Ok(());
+    }
+    if let Some(mode) = permission::without_suid(cred, &inode.metadata()?) {
+        inode.set_attributes(&SetAttr { mode: Some(mode), ..SetAttr::default() })?;
+    }
+    Ok(())
 }
