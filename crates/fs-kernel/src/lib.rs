@@ -2,4 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod mem_devices;
+pub mod proc;
+mod proc_net;
 pub mod stdio;
+pub mod synthetic;

@@ -70,6 +70,7 @@ impl Maker<'_> {
     pub(crate) fn kernel_fs(&mut self, kind: &MountKind, data: &str) -> Result<Option<Arc<dyn FileSystem>>> {
         Ok(match kind {
             MountKind::Dev => Some(self.tmpfs(if data.is_empty() { "mode=755" } else { data })?),
+            MountKind::Proc => Some(fs_kernel::proc::mount(self.kernel, fresh_device())),
             MountKind::Mqueue => Some(self.tmpfs("mode=1777")?),
             _ => None,
         })

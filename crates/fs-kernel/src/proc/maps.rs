@@ -1,0 +1,145 @@
+//! /proc/PID/maps, smaps: the host's account of the stub process, with guest names and without the shim.
+
+use std::fmt::Write;
+
+use kernel::Thread;
+use linux_abi::Errno;
+
+/// What is the shim's and not shown.
+fn hidden(start: u64) -> bool {
+    use slot_range::{LOW, LOW_END, SHIM, SHIM_END};
+    (SHIM..SHIM_END).contains(&start) || (LOW..LOW_END).contains(&start)
+}
+
+mod slot_range {
+    pub(super) const SHIM: u64 = 0x7e00_0000_0000;
+    pub(super) const SHIM_END: u64 = 0x7e03_0000_0000;
+    pub(super) const LOW: u64 = 0x6_0000;
+    pub(super) const LOW_END: u64 = 0x7_0000;
+}
+
+fn host_text(thread: &Thread, file: &str) -> vfs::Result<String> {
+    let pid = thread.mm().space.host_pid();
+    if pid == 0 {
+        return Err(Errno::ESRCH);
+    }
+    host::proc_fs::read(&format!("{pid}/{file}")).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
+}
+
+/// `start-end` at the head of a line of maps.
+fn range(line: &str) -> Option<(u64, u64)> {
+    let (range, _) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+}
+
+/// The guest's line for a line of the host; none for what is the shim's.
+fn translate(thread: &Thread, line: &str) -> Option<String> {
+    let (start, end) = range(line)?;
+    if hidden(start) {
+        return None;
+    }
+    let mut fields = line.split_ascii_whitespace();
+    let (span, perms, offset, _dev, inode) =
+        (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let host_name = fields.next().unwrap_or_default();
+    let mm = thread.mm();
+    let mut out = String::new();
+    if inode != "0" {
+        let files = mm.files.lock();
+        let mapping = files.iter().rev().find(|m| m.start <= start && start < m.end);
+        if let Some(mapping) = mapping {
+            let meta = mapping.file.inode().metadata().unwrap_or_default();
+            let (major, minor) = (linux_abi::fs::major(meta.dev), linux_abi::fs::minor(meta.dev));
+            let at = mapping.offset + (start - mapping.start);
+            let path = mapping.file.place().path(&thread.fs().root());
+            let head = format!("{span} {perms} {at:08x} {major:02x}:{minor:02x} {} ", meta.ino);
+            let _ = write!(out, "{head:<73}{}", String::from_utf8_lossy(&path));
+            return Some(out);
+        }
+        // Shared anonymous memory of the host.
+        let head = format!("{span} {perms} {offset} 00:01 {inode} ");
+        let _ = write!(out, "{head:<73}/dev/zero (deleted)");
+        return Some(out);
+    }
+    let layout = mm.layout.read().clone();
+    let brk = *mm.brk.lock();
+    let name = if host_name == "[vdso]" || host_name == "[vvar]" || host_name == "[vvar_vclock]" {
+        host_name
+    } else if start <= layout.start_stack && layout.start_stack < end {
+        "[stack]"
+    } else if start < brk.current && end > brk.start && brk.current > brk.start {
+        "[heap]"
+    } else if host_name.starts_with("[anon:") {
+        host_name
+    } else {
+        ""
+    };
+    let head = format!("{span} {perms} 00000000 00:00 0 ");
+    if name.is_empty() {
+        out.push_str(&head);
+    } else {
+        let _ = write!(out, "{head:<73}{name}");
+    }
+    Some(out)
+}
+
+/// /proc/PID/maps.
+pub(super) fn maps(thread: &Thread) -> vfs::Result<Vec<u8>> {
+    let mut out = String::new();
+    for line in host_text(thread, "maps")?.lines() {
+        if let Some(line) = translate(thread, line) {
+            out.push_str(&line);
+            out.push('\n');
+        }
+    }
+    Ok(out.into_bytes())
+}
+
+/// /proc/PID/smaps.
+pub(super) fn smaps(thread: &Thread) -> vfs::Result<Vec<u8>> {
+    let mut out = String::new();
+    let mut show = false;
+    for line in host_text(thread, "smaps")?.lines() {
+        if range(line).is_some() {
+            match translate(thread, line) {
+                Some(line) => {
+                    show = true;
+                    out.push_str(&line);
+                    out.push('\n');
+                }
+                None => show = false,
+            }
+        } else if show {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    Ok(out.into_bytes())
+}
+
+/// /proc/PID/smaps_rollup: sums over what is shown.
+pub(super) fn rollup(thread: &Thread) -> vfs::Result<Vec<u8>> {
+    let text = smaps(thread)?;
+    let text = String::from_utf8_lossy(&text);
+    let mut sums: Vec<(String, u64)> = Vec::new();
+    for line in text.lines() {
+        let Some((name, rest)) = line.split_once(':') else { continue };
+        let Some(kib) = rest.trim().strip_suffix(" kB").and_then(|n| n.trim().parse::<u64>().ok()) else {
+            continue;
+        };
+        if matches!(name, "Size" | "KernelPageSize" | "MMUPageSize") {
+            continue;
+        }
+        match sums.iter_mut().find(|(n, _)| n == name) {
+            Some((_, sum)) => *sum += kib,
+            None => sums.push((name.to_owned(), kib)),
+        }
+    }
+    let mut out =
+        String::from("00400000-7ffffffff000 ---p 00000000 00:00 0                          [rollup]\n");
+    for (name, sum) in sums {
+        let _ = writeln!(out, "{:<16}{sum:>8} kB", name + ":");
+    }
+    Ok(out.into_bytes())
+}

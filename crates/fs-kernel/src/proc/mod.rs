@@ -1,0 +1,87 @@
+//! procfs: proc(5).
+
+mod fd;
+mod maps;
+mod pid;
+mod status;
+mod sysctl;
+mod system;
+
+use std::sync::Arc;
+
+use kernel::Kernel;
+use linux_abi::Errno;
+use linux_abi::fs::DirentType;
+use vfs::FileSystem;
+
+use crate::synthetic::{Directory, Fixed, Kind, Node, Synthetic, ino_of};
+
+const PROC_MAGIC: u64 = 0x9fa0;
+
+/// The root: processes and the system's files.
+struct Root {
+    kernel: Arc<Kernel>,
+    fixed: Fixed,
+}
+
+fn parse_pid(name: &[u8]) -> Option<i32> {
+    // No sign, no leading zero.
+    if name.first().is_none_or(|b| *b == b'0') || !name.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(name).ok()?.parse().ok()
+}
+
+impl Directory for Root {
+    fn lookup(&self, name: &[u8]) -> Option<Arc<Node>> {
+        if let Some(pid) = parse_pid(name) {
+            // A thread's id is found too, though not listed.
+            let process = self
+                .kernel
+                .pids
+                .process(pid)
+                .ok()
+                .or_else(|| self.kernel.pids.thread(pid).ok().map(|t| t.process().clone()))?;
+            let thread = self.kernel.pids.thread(pid).ok();
+            return Some(pid::directory(&self.kernel, process, thread, false));
+        }
+        self.fixed.lookup(name)
+    }
+    fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)> {
+        let mut all = self.fixed.list();
+        for process in self.kernel.pids.processes() {
+            let name = process.pid().to_string().into_bytes();
+            let ino = ino_of(2, &name);
+            all.push((name, DirentType::Dir, ino));
+        }
+        all
+    }
+    fn still(&self, name: &[u8]) -> bool {
+        match parse_pid(name) {
+            // Ids are used again: a new look costs little.
+            Some(_) => false,
+            None => true,
+        }
+    }
+}
+
+/// A procfs of this kernel.
+pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
+    let link = |name: &str, kind: Kind| Node::new(ino_of(3, name.as_bytes()), 0o777, None, kind);
+    let this = Kind::Link(Box::new(|caller| {
+        if caller.pid() == 0 { Err(Errno::ENOENT) } else { Ok(caller.pid().to_string().into_bytes()) }
+    }));
+    let thread = Kind::Link(Box::new(|caller| {
+        let tid = caller.as_any().downcast_ref::<Arc<kernel::Thread>>().map_or(caller.pid(), |t| t.tid());
+        Ok(format!("{}/task/{tid}", caller.pid()).into_bytes())
+    }));
+    let fixed = system::files(kernel, Fixed::default())
+        .with("self", link("self", this))
+        .with("thread-self", link("thread-self", thread))
+        .with("mounts", link("mounts", Kind::Link(Box::new(|_| Ok(b"self/mounts".to_vec())))))
+        .with("net", link("net", Kind::Link(Box::new(|_| Ok(b"self/net".to_vec())))))
+        .with("sys", sysctl::directory(kernel));
+    let root = Root { kernel: kernel.clone(), fixed };
+    let node = Node::new(1, 0o555, None, Kind::Directory(Box::new(root)));
+    Synthetic::new("proc", PROC_MAGIC, device, node)
+}

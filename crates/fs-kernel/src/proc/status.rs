@@ -1,0 +1,254 @@
+//! /proc/PID/stat, statm, status, limits.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kernel::{Kernel, Process, Thread};
+use linux_abi::Errno;
+use linux_abi::signal::{SIG_DFL, SIG_IGN, SigSet, Signo};
+
+/// The name without its padding.
+pub(super) fn comm(thread: &Thread) -> Vec<u8> {
+    thread.comm().split(|b| *b == 0).next().unwrap_or_default().to_vec()
+}
+
+/// Pages: total, resident, shared, text, data.
+fn pages(thread: &Thread) -> [u64; 5] {
+    let pid = thread.mm().space.host_pid();
+    let text = host::proc_fs::read(&format!("{pid}/statm")).unwrap_or_default();
+    let mut fields = text.split_ascii_whitespace().map(|f| f.parse::<u64>().unwrap_or(0));
+    let mut next = || fields.next().unwrap_or(0);
+    let (size, resident, shared, code, _lib, data) = (next(), next(), next(), next(), next(), next());
+    // The shim reserves address space that it does not use.
+    let reserved = (3u64 << 32) / 4096 - 16;
+    [size.saturating_sub(reserved), resident, shared, code, data.saturating_sub(reserved)]
+}
+
+fn ticks(ns: u64) -> u64 {
+    ns / 10_000_000
+}
+
+/// What is left of a process that has ended.
+pub(super) fn of_zombie(kernel: &Arc<Kernel>, process: &Arc<Process>, name: &str) -> vfs::Result<Vec<u8>> {
+    let job = process.job();
+    let start = ticks(process.start_ns.saturating_sub(kernel.boot_ns));
+    match name {
+        "stat" => {
+            let mut out = format!(
+                "{} () Z {} {} {} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start}",
+                process.pid(),
+                process.parent_pid(),
+                job.pgid,
+                job.sid
+            );
+            out.push_str(&" 0".repeat(30));
+            out.push('\n');
+            Ok(out.into_bytes())
+        }
+        "status" => Ok(format!(
+            "Name:\t\nState:\tZ (zombie)\nTgid:\t{0}\nPid:\t{0}\nPPid:\t{1}\nThreads:\t1\n",
+            process.pid(),
+            process.parent_pid()
+        )
+        .into_bytes()),
+        "cmdline" | "environ" | "maps" | "smaps" => Ok(Vec::new()),
+        "statm" => Ok(b"0 0 0 0 0 0 0\n".to_vec()),
+        "cgroup" => Ok(b"0::/\n".to_vec()),
+        _ => Err(Errno::ESRCH),
+    }
+}
+
+/// /proc/PID/stat.
+pub(super) fn stat(
+    kernel: &Arc<Kernel>,
+    process: &Arc<Process>,
+    thread: &Arc<Thread>,
+    task: bool,
+) -> vfs::Result<Vec<u8>> {
+    let job = process.job();
+    let usage =
+        if task { kernel::cpu_time::thread_usage(thread) } else { kernel::cpu_time::process_usage(process) };
+    let waited = process.usage.lock().1;
+    let [size, resident, ..] = pages(thread);
+    let layout = thread.mm().layout.read().clone();
+    let brk = *thread.mm().brk.lock();
+    let threads = process.threads.lock().len();
+    let start = ticks(process.start_ns.saturating_sub(kernel.boot_ns));
+    let letter = if task { if thread.is_sleeping() { 'S' } else { 'R' } } else { process.state_letter() };
+    let (mask, pending) = {
+        let s = thread.signals.lock();
+        (s.mask, s.pending.set())
+    };
+    let (ignored, caught) = dispositions(process);
+    let id = if task { thread.tid() } else { process.pid() };
+    let tty = kernel.terminal_of(process);
+    let mut out = format!("{id} (").into_bytes();
+    out.extend(comm(thread));
+    let _ = write!(
+        &mut Text(&mut out),
+        ") {letter} {} {} {} {} {} 4194304 {} 0 {} 0 {} {} {} {} 20 0 {threads} 0 {start} {} {resident} {} {} {} {} 0 0 {} {} {} {} 0 0 0 {} {} 0 0 0 0 0 {} {} {} {} {} {} {} 0\n",
+        process.parent_pid(),
+        job.pgid,
+        job.sid,
+        tty.0,
+        tty.1,
+        usage.minor_faults,
+        usage.major_faults,
+        ticks(usage.user_ns),
+        ticks(usage.system_ns),
+        ticks(waited.user_ns),
+        ticks(waited.system_ns),
+        size * 4096,
+        u64::MAX,
+        layout.start_code,
+        layout.end_code,
+        layout.start_stack,
+        pending.0 & 0x7fff_ffff,
+        mask.0 & 0x7fff_ffff,
+        ignored.0 & 0x7fff_ffff,
+        caught.0 & 0x7fff_ffff,
+        process.exit_signal.load(Ordering::Relaxed),
+        kernel::cpu_time::last_cpu(thread),
+        layout.start_data,
+        layout.end_data,
+        brk.start,
+        layout.arg_start,
+        layout.arg_end,
+        layout.env_start,
+        layout.env_end,
+    );
+    Ok(out)
+}
+
+/// Lets `write!` append to bytes that need not be UTF-8.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, s: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(s.as_bytes());
+        Ok(())
+    }
+}
+
+/// Ignored and caught signals.
+fn dispositions(process: &Process) -> (SigSet, SigSet) {
+    let actions = process.actions();
+    let (mut ignored, mut caught) = (SigSet::EMPTY, SigSet::EMPTY);
+    for sig in (1..=64).filter_map(Signo::new) {
+        match actions.get(sig).handler {
+            SIG_DFL => {}
+            SIG_IGN => ignored = ignored.with(sig),
+            _ => caught = caught.with(sig),
+        }
+    }
+    (ignored, caught)
+}
+
+/// /proc/PID/statm.
+pub(super) fn statm(thread: &Thread) -> vfs::Result<Vec<u8>> {
+    let [size, resident, shared, code, data] = pages(thread);
+    Ok(format!("{size} {resident} {shared} {code} 0 {data} 0\n").into_bytes())
+}
+
+/// /proc/PID/status.
+pub(super) fn status(process: &Arc<Process>, thread: &Arc<Thread>) -> vfs::Result<Vec<u8>> {
+    let c = thread.credentials();
+    let letter = process.state_letter();
+    let word = match letter {
+        'R' => "running",
+        'T' => "stopped",
+        'Z' => "zombie",
+        _ => "sleeping",
+    };
+    let job = process.job();
+    let [size, resident, shared, code, data] = pages(thread);
+    let (mask, pending) = {
+        let s = thread.signals.lock();
+        (s.mask, s.pending.set())
+    };
+    let shared_pending = process.shared_pending.lock().set();
+    let queued = process.shared_pending.lock().len();
+    let (ignored, caught) = dispositions(process);
+    let groups: String = c.groups.iter().map(|g| format!("{g} ")).collect();
+    let name = String::from_utf8_lossy(&comm(thread)).into_owned();
+    let limit = process.limit(kernel::limits::resource::SIGPENDING);
+    let cpus = process.kernel().config.cpus.clamp(1, 64);
+    let mask_cpus = if cpus == 64 { u64::MAX } else { (1u64 << cpus) - 1 };
+    let list = if cpus == 1 { "0".to_owned() } else { format!("0-{}", cpus - 1) };
+    let threads = process.threads.lock().len();
+    let (pid, tid) = (process.pid(), thread.tid());
+    let out = format!(
+        "Name:\t{name}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t0\n\
+Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{}\nGroups:\t{groups}\nNStgid:\t{pid}\nNSpid:\t{tid}\nNSpgid:\t{}\nNSsid:\t{}\nKthread:\t0\n\
+VmPeak:\t{:8} kB\nVmSize:\t{:8} kB\nVmLck:\t       0 kB\nVmPin:\t       0 kB\nVmHWM:\t{:8} kB\nVmRSS:\t{:8} kB\n\
+RssAnon:\t{:8} kB\nRssFile:\t{:8} kB\nRssShmem:\t       0 kB\nVmData:\t{:8} kB\nVmStk:\t     132 kB\nVmExe:\t{:8} kB\nVmLib:\t       0 kB\nVmPTE:\t      64 kB\nVmSwap:\t       0 kB\n\
+HugetlbPages:\t       0 kB\nCoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\nThreads:\t{threads}\nSigQ:\t{queued}/{limit}\n\
+SigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n\
+CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\n\
+NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tnot vulnerable\nSpeculationIndirectBranch:\talways enabled\n\
+Cpus_allowed:\t{mask_cpus:x}\nCpus_allowed_list:\t{list}\nMems_allowed:\t1\nMems_allowed_list:\t0\nvoluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
+        thread.fs().umask(),
+        process.parent_pid(),
+        c.uid,
+        c.euid,
+        c.suid,
+        c.fsuid,
+        c.gid,
+        c.egid,
+        c.sgid,
+        c.fsgid,
+        thread.files().capacity(),
+        job.pgid,
+        job.sid,
+        size * 4,
+        size * 4,
+        resident * 4,
+        resident * 4,
+        resident.saturating_sub(shared) * 4,
+        shared * 4,
+        data * 4,
+        code * 4,
+        pending.0,
+        shared_pending.0,
+        mask.0,
+        ignored.0,
+        caught.0,
+        c.inheritable.0,
+        c.permitted.0,
+        c.effective.0,
+        c.bounding.0,
+        c.ambient.0,
+        u8::from(c.no_new_privs),
+    );
+    Ok(out.into_bytes())
+}
+
+/// /proc/PID/limits.
+pub(super) fn limits(process: &Process) -> vfs::Result<Vec<u8>> {
+    const ROWS: [(&str, &str); 16] = [
+        ("Max cpu time", "seconds"),
+        ("Max file size", "bytes"),
+        ("Max data size", "bytes"),
+        ("Max stack size", "bytes"),
+        ("Max core file size", "bytes"),
+        ("Max resident set", "bytes"),
+        ("Max processes", "processes"),
+        ("Max open files", "files"),
+        ("Max locked memory", "bytes"),
+        ("Max address space", "bytes"),
+        ("Max file locks", "locks"),
+        ("Max pending signals", "signals"),
+        ("Max msgqueue size", "bytes"),
+        ("Max nice priority", ""),
+        ("Max realtime priority", ""),
+        ("Max realtime timeout", "us"),
+    ];
+    let shown = |v: u64| if v == u64::MAX { "unlimited".to_owned() } else { v.to_string() };
+    let mut out = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    let limits = *process.limits.read();
+    for ((name, unit), limit) in ROWS.iter().zip(limits.0) {
+        let _ = writeln!(out, "{name:<25} {:<20} {:<20} {unit:<10}", shown(limit.cur), shown(limit.max));
+    }
+    Ok(out.into_bytes())
+}

@@ -1,0 +1,333 @@
+//! Files whose contents are made when they are read: the templates of proc and sys.
+
+use std::any::Any;
+use std::sync::{Arc, Weak};
+
+use kernel::Process;
+use linux_abi::Errno;
+use linux_abi::fs::{DirentType, OpenFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use linux_abi::time::Timespec;
+use parking_lot::Mutex;
+use vfs::{Caller, DirEntry, FileOps, FileSystem, Inode, Metadata, OpenFile, Place, Result, SetAttr, StatFs};
+
+/// A file system of synthetic files.
+pub struct Synthetic {
+    this: Weak<Synthetic>,
+    name: &'static str,
+    magic: u64,
+    device: u64,
+    root: Arc<Node>,
+    born: Timespec,
+}
+
+/// The contents of a directory.
+pub trait Directory: Send + Sync {
+    /// A child; `None` if there is none (now).
+    fn lookup(&self, name: &[u8]) -> Option<Arc<Node>>;
+    /// The names of the children, with their types and inode numbers.
+    fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)>;
+    /// Whether a child found earlier is still the one of this name.
+    fn still(&self, _name: &[u8]) -> bool {
+        true
+    }
+}
+
+/// Makes text.
+pub type Text = Box<dyn Fn(&mut dyn Caller) -> Result<Vec<u8>> + Send + Sync>;
+/// Takes what was written.
+pub type Take = Box<dyn Fn(&mut dyn Caller, &[u8]) -> Result<()> + Send + Sync>;
+/// Finds where a magic link leads.
+pub type Lead = Box<dyn Fn() -> Result<Place> + Send + Sync>;
+
+/// What a node is.
+pub enum Kind {
+    /// A directory.
+    Directory(Box<dyn Directory>),
+    /// A file with generated text, perhaps writable.
+    File(Text, Option<Take>),
+    /// A file with operations of its own.
+    Special(Arc<dyn FileOps>),
+    /// A symbolic link.
+    Link(Text),
+    /// A link that leads to a place without a walk; its text is for readlink(2).
+    Magic(Text, Lead),
+}
+
+/// One synthetic file.
+pub struct Node {
+    ino: u64,
+    mode: u32,
+    /// Whose process it tells of: its owner is the process's user.
+    process: Option<Arc<Process>>,
+    kind: Kind,
+}
+
+impl Node {
+    /// A node with permission bits.
+    pub fn new(ino: u64, permissions: u32, process: Option<Arc<Process>>, kind: Kind) -> Arc<Node> {
+        let type_bits = match &kind {
+            Kind::Directory(_) => S_IFDIR,
+            Kind::File(..) | Kind::Special(_) => S_IFREG,
+            Kind::Link(_) | Kind::Magic(..) => S_IFLNK,
+        };
+        Arc::new(Node { ino, mode: type_bits | permissions, process, kind })
+    }
+    /// A read-only file.
+    pub fn text(
+        name: &str,
+        make: impl Fn(&mut dyn Caller) -> Result<Vec<u8>> + Send + Sync + 'static,
+    ) -> Arc<Node> {
+        Node::new(ino_of(0, name.as_bytes()), 0o444, None, Kind::File(Box::new(make), None))
+    }
+    /// The type for directory entries.
+    pub fn dirent_type(&self) -> DirentType {
+        DirentType::from_mode(self.mode)
+    }
+    /// The inode number.
+    pub fn ino(&self) -> u64 {
+        self.ino
+    }
+}
+
+/// A steady inode number from a parent's key and a name.
+pub fn ino_of(key: u64, name: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64 ^ key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for byte in name {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    }
+    hash >> 16
+}
+
+/// A directory with fixed children.
+#[derive(Default)]
+pub struct Fixed(Vec<(Vec<u8>, Arc<Node>)>);
+
+impl Fixed {
+    /// With a child added.
+    pub fn with(mut self, name: &str, node: Arc<Node>) -> Fixed {
+        self.0.push((name.as_bytes().to_vec(), node));
+        self
+    }
+    /// With a read-only text file of fixed contents added.
+    pub fn with_text(self, name: &str, text: impl Into<Vec<u8>>) -> Fixed {
+        let text = text.into();
+        let node = Node::text(name, move |_| Ok(text.clone()));
+        self.with(name, node)
+    }
+    /// With a file of generated text added.
+    pub fn with_made(self, name: &str, make: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Fixed {
+        let node = Node::text(name, move |_| Ok(make()));
+        self.with(name, node)
+    }
+    /// With a directory added.
+    pub fn with_dir(self, name: &str, dir: Fixed) -> Fixed {
+        let node = dir.node(name);
+        self.with(name, node)
+    }
+    /// As a node.
+    pub fn node(self, name: &str) -> Arc<Node> {
+        Node::new(ino_of(1, name.as_bytes()), 0o555, None, Kind::Directory(Box::new(self)))
+    }
+}
+
+impl Directory for Fixed {
+    fn lookup(&self, name: &[u8]) -> Option<Arc<Node>> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, node)| node.clone())
+    }
+    fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)> {
+        self.0.iter().map(|(n, node)| (n.clone(), node.dirent_type(), node.ino)).collect()
+    }
+}
+
+impl Synthetic {
+    /// A file system with this root.
+    pub fn new(name: &'static str, magic: u64, device: u64, root: Arc<Node>) -> Arc<Synthetic> {
+        let now = executor::realtime_ns();
+        Arc::new_cyclic(|this| Synthetic {
+            this: this.clone(),
+            name,
+            magic,
+            device,
+            root,
+            born: Timespec::from_nanos(now),
+        })
+    }
+}
+
+impl FileSystem for Synthetic {
+    fn type_name(&self) -> &'static str {
+        self.name
+    }
+    fn root(&self) -> Result<Arc<dyn Inode>> {
+        let fs = self.this.upgrade().ok_or(Errno::ENODEV)?;
+        Ok(Arc::new(SyntheticInode { fs, node: self.root.clone() }))
+    }
+    fn statfs(&self) -> Result<StatFs> {
+        Ok(StatFs { magic: self.magic, block_size: 4096, name_max: 255, ..StatFs::default() })
+    }
+}
+
+/// A node in its file system.
+struct SyntheticInode {
+    fs: Arc<Synthetic>,
+    node: Arc<Node>,
+}
+
+impl Inode for SyntheticInode {
+    fn metadata(&self) -> Result<Metadata> {
+        let (uid, gid) = self.node.process.as_ref().and_then(|p| p.any_thread()).map_or((0, 0), |t| {
+            let c = t.credentials();
+            (c.euid, c.egid)
+        });
+        let directory = self.node.mode & S_IFMT == S_IFDIR;
+        Ok(Metadata {
+            dev: self.fs.device,
+            ino: self.node.ino,
+            nlink: if directory { 2 } else { 1 },
+            mode: self.node.mode,
+            uid,
+            gid,
+            block_size: 1024,
+            atime: self.fs.born,
+            mtime: self.fs.born,
+            ctime: self.fs.born,
+            ..Metadata::default()
+        })
+    }
+    fn set_attributes(&self, attr: &SetAttr) -> Result<()> {
+        // Truncation by O_TRUNC is nothing to a generated file.
+        if attr.size == Some(0) && attr.mode.is_none() && attr.uid.is_none() && attr.gid.is_none() {
+            Ok(())
+        } else {
+            Err(Errno::EPERM)
+        }
+    }
+    fn file_system(&self) -> Arc<dyn FileSystem> {
+        self.fs.clone()
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn open(self: Arc<Self>, _flags: OpenFlags, _caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {
+        match &self.node.kind {
+            Kind::Special(ops) => Ok(ops.clone()),
+            Kind::Directory(_) | Kind::File(..) => Ok(Arc::new(SyntheticFile {
+                node: self.node.clone(),
+                text: Mutex::new(None),
+                written: Mutex::default(),
+            })),
+            Kind::Link(_) | Kind::Magic(..) => Err(Errno::ELOOP),
+        }
+    }
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let Kind::Directory(dir) = &self.node.kind else { return Err(Errno::ENOTDIR) };
+        let node = dir.lookup(name).ok_or(Errno::ENOENT)?;
+        Ok(Arc::new(SyntheticInode { fs: self.fs.clone(), node }))
+    }
+    fn readlink(&self, caller: &mut dyn Caller) -> Result<Vec<u8>> {
+        match &self.node.kind {
+            Kind::Link(text) | Kind::Magic(text, _) => text(caller),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+    fn follow(&self, _caller: &mut dyn Caller) -> Option<Result<Place>> {
+        match &self.node.kind {
+            Kind::Magic(_, lead) => Some(lead()),
+            _ => None,
+        }
+    }
+    fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
+        match &self.node.kind {
+            Kind::Directory(dir) => child.is_some() && dir.still(name),
+            _ => false,
+        }
+    }
+}
+
+/// An open synthetic file or directory.
+struct SyntheticFile {
+    node: Arc<Node>,
+    /// The text as made when reading began.
+    text: Mutex<Option<Vec<u8>>>,
+    written: Mutex<Option<Vec<u8>>>,
+}
+
+/// Generates the text as the reader's own thread would; reads have no caller of their own.
+struct Nobody(identity::Credentials);
+
+impl Caller for Nobody {
+    fn credentials(&self) -> &identity::Credentials {
+        &self.0
+    }
+    fn pid(&self) -> i32 {
+        0
+    }
+    fn read_memory(&mut self, _addr: u64, _buf: &mut [u8]) -> Result<()> {
+        Err(Errno::EFAULT)
+    }
+    fn write_memory(&mut self, _addr: u64, _buf: &[u8]) -> Result<()> {
+        Err(Errno::EFAULT)
+    }
+    fn as_any(&self) -> &dyn Any {
+        &self.0
+    }
+}
+
+impl FileOps for SyntheticFile {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn seekable(&self) -> bool {
+        true
+    }
+    fn seek(&self, _file: &OpenFile, offset: i64, whence: vfs::Whence) -> Result<u64> {
+        match whence {
+            // Generated files have no end to seek from, but for 0.
+            vfs::Whence::End if offset == 0 => Ok(self.text.lock().as_ref().map_or(0, |t| t.len() as u64)),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+    fn read(&self, _file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        let Kind::File(make, _) = &self.node.kind else { return Err(Errno::EISDIR) };
+        let mut text = self.text.lock();
+        if pos == 0 || text.is_none() {
+            *text = Some(make(&mut Nobody(identity::Credentials::root()))?);
+        }
+        let all = text.as_deref().unwrap_or_default();
+        let rest = usize::try_from(pos).ok().and_then(|p| all.get(p..)).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        for (to, from) in buf.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        Ok(n)
+    }
+    fn write(&self, _file: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
+        let Kind::File(_, Some(take)) = &self.node.kind else { return Err(Errno::EACCES) };
+        take(&mut Nobody(identity::Credentials::root()), buf)?;
+        *self.written.lock() = None;
+        *self.text.lock() = None;
+        Ok(buf.len())
+    }
+    fn readdir(&self, file: &OpenFile, pos: u64, sink: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<u64> {
+        let Kind::Directory(dir) = &self.node.kind else { return Err(Errno::ENOTDIR) };
+        let mut at = pos;
+        let dots: [&[u8]; 2] = [b".", b".."];
+        let parent =
+            file.place().parent().inode().and_then(|i| i.metadata()).map_or(self.node.ino, |m| m.ino);
+        while let Some(name) = usize::try_from(at).ok().and_then(|i| dots.get(i)) {
+            let ino = if at == 0 { self.node.ino } else { parent };
+            if !sink(DirEntry { ino, next: at + 1, kind: DirentType::Dir, name }) {
+                return Ok(at);
+            }
+            at += 1;
+        }
+        let list = dir.list();
+        while let Some((name, kind, ino)) = usize::try_from(at - 2).ok().and_then(|i| list.get(i)) {
+            if !sink(DirEntry { ino: *ino, next: at + 1, kind: *kind, name }) {
+                break;
+            }
+            at += 1;
+        }
+        Ok(at)
+    }
+}
