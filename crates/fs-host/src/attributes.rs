@@ -76,14 +76,20 @@ fn metadata(statx: &Statx) -> Metadata {
 }
 
 impl HostInode {
-    /// The attributes, asked from the host, with the device number to show.
+    /// The attributes, with the device number to show.
     pub(crate) fn stat(&self) -> Result<Metadata> {
-        let mut metadata = Known::of(&*self.fd()?)?.metadata;
+        let mut metadata = self.known_metadata()?;
         metadata.dev = self.fs().shown_device(metadata.dev);
         Ok(metadata)
     }
 
     pub(crate) fn change(&self, attr: &SetAttr) -> Result<()> {
+        let changed = self.change_host(attr);
+        self.changed();
+        changed
+    }
+
+    fn change_host(&self, attr: &SetAttr) -> Result<()> {
         if let Some(size) = attr.size {
             self.truncate(size)?;
         }

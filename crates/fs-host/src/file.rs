@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use linux_abi::Errno;
@@ -24,6 +25,7 @@ pub(crate) struct OpenRegular {
     fd: Arc<OwnedFd>,
     /// Read-only twin for mappings that do not write.
     mapped: OnceLock<Arc<OwnedFd>>,
+    was_read: AtomicBool,
 }
 
 impl OpenRegular {
@@ -34,7 +36,7 @@ impl OpenRegular {
             _ => OFlags::RDONLY,
         };
         let fd = inode.handle(access)?;
-        Ok(OpenRegular { inode, fd, mapped: OnceLock::new() })
+        Ok(OpenRegular { inode, fd, mapped: OnceLock::new(), was_read: AtomicBool::new(false) })
     }
 
     /// Handles are shared, so that synchronous writing is asked for with each write.
@@ -59,20 +61,29 @@ impl FileOps for OpenRegular {
         true
     }
     fn read(&self, _file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
-        rustix::io::pread(&self.fd, buf, pos).map_err(errno)
+        let count = rustix::io::pread(&self.fd, buf, pos).map_err(errno)?;
+        if !self.was_read.swap(true, Ordering::Relaxed) {
+            // There is no event of the new access time.
+            self.inode.attributes.accessed();
+        }
+        Ok(count)
     }
     fn write(&self, file: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
         let flags = OpenRegular::write_flags(file);
-        if flags.is_empty() {
-            return rustix::io::pwrite(&self.fd, buf, pos).map_err(errno);
-        }
-        rustix::io::pwritev2(&self.fd, &[IoSlice::new(buf)], pos, flags).map_err(errno)
+        let written = if flags.is_empty() {
+            rustix::io::pwrite(&self.fd, buf, pos)
+        } else {
+            rustix::io::pwritev2(&self.fd, &[IoSlice::new(buf)], pos, flags)
+        };
+        self.inode.changed();
+        written.map_err(errno)
     }
     fn append(&self, file: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
         let flags = OpenRegular::write_flags(file) | ReadWriteFlags::APPEND;
         let guard = self.inode.appending.lock();
         let count = rustix::io::pwritev2(&self.fd, &[IoSlice::new(buf)], 0, flags).map_err(errno)?;
         let end = Known::of(&*self.fd)?.metadata.size;
+        self.inode.changed();
         drop(guard);
         Ok((count, end))
     }
@@ -94,7 +105,9 @@ impl FileOps for OpenRegular {
     }
     fn fallocate(&self, _file: &OpenFile, mode: u32, offset: u64, len: u64) -> Result<()> {
         let mode = FallocateFlags::from_bits_retain(mode);
-        rustix::fs::fallocate(&self.fd, mode, offset, len).map_err(errno)
+        let done = rustix::fs::fallocate(&self.fd, mode, offset, len);
+        self.inode.changed();
+        done.map_err(errno)
     }
     fn mmap(&self, file: &OpenFile, request: &MapRequest) -> Result<MapSource> {
         let flags = file.flags();
@@ -114,6 +127,10 @@ impl FileOps for OpenRegular {
         };
         if request.shared && request.prot & PROT_WRITE != 0 && !flags.writable() {
             return Err(Errno::EACCES);
+        }
+        if request.shared && flags.writable() {
+            // What is written through it changes the times without any event.
+            self.inode.attributes.give_up();
         }
         Ok(MapSource::Host { fd, offset: request.offset })
     }

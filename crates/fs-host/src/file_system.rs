@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use vfs::{FileSystem, Inode, Result, StatFs};
 
 use crate::attributes::{Identity, Known};
 use crate::descriptors::Reopener;
 use crate::errno;
 use crate::inode::{HostInode, Link};
+
+/// All instances: the same host file may be in several (two bind mounts of one folder).
+static INSTANCES: RwLock<Vec<Weak<HostFs>>> = RwLock::new(Vec::new());
 
 /// How a host directory is shown.
 #[derive(Default)]
@@ -51,7 +54,7 @@ impl HostFs {
         if known.metadata.kind() == linux_abi::fs::S_IFLNK {
             return Err(linux_abi::Errno::ELOOP);
         }
-        Ok(Arc::new_cyclic(|this| HostFs {
+        let fs = Arc::new_cyclic(|this| HostFs {
             this: this.clone(),
             root: Arc::new(root),
             root_device: known.identity.dev,
@@ -59,7 +62,12 @@ impl HostFs {
             device: options.device,
             reopener: Reopener::new(options.proc_self_fd),
             inodes: Mutex::default(),
-        }))
+        });
+        let mut instances = INSTANCES.write();
+        instances.retain(|instance| instance.strong_count() > 0);
+        instances.push(Arc::downgrade(&fs));
+        drop(instances);
+        Ok(fs)
     }
 
     pub(crate) fn shared(&self) -> Arc<HostFs> {
@@ -97,6 +105,31 @@ impl HostFs {
     pub(crate) fn living(&self, identity: &Identity) -> Option<Arc<HostInode>> {
         let inode = self.inodes.lock().get(&(identity.dev, identity.ino)).and_then(Weak::upgrade)?;
         inode.identity().same(identity).then_some(inode)
+    }
+
+    /// The living inode with this device and inode number, if any.
+    pub(crate) fn living_by_key(&self, key: (u64, u64)) -> Option<Arc<HostInode>> {
+        self.inodes.lock().get(&key).and_then(Weak::upgrade)
+    }
+
+    /// Calls for the living inodes of the same host file in other instances.
+    pub(crate) fn for_peers(&self, key: (u64, u64), call: impl Fn(&HostInode)) {
+        let instances = INSTANCES.read();
+        if instances.len() < 2 {
+            return;
+        }
+        let twins: Vec<_> = instances
+            .iter()
+            .filter(|instance| !std::ptr::eq(instance.as_ptr(), self))
+            .filter_map(Weak::upgrade)
+            .filter(|instance| instance.root_device == self.root_device)
+            .filter_map(|instance| instance.living_by_key(key))
+            .collect();
+        // Dropping one may be the end of an instance.
+        drop(instances);
+        for twin in twins {
+            call(&twin);
+        }
     }
 
     /// Forgets an inode that is being dropped, unless another took its place.

@@ -11,11 +11,12 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr};
 
 use crate::attributes::{Identity, Known};
+use crate::cache::{Attributes, Names};
 use crate::descriptors::Slot;
 use crate::directory::OpenDirectory;
 use crate::file::OpenRegular;
 use crate::file_system::HostFs;
-use crate::{errno, xattr};
+use crate::{errno, watch, xattr};
 
 /// One component, within the tree, links not followed.
 pub(crate) const RESOLVE: ResolveFlags =
@@ -38,9 +39,12 @@ pub(crate) struct HostInode {
     fs: Arc<HostFs>,
     identity: Identity,
     slot: Arc<Slot>,
-    link: Mutex<Link>,
+    pub(crate) link: Mutex<Link>,
     /// Open handles by access mode, shared by all who open the file so.
     handles: Mutex<[Weak<OwnedFd>; 3]>,
+    pub(crate) attributes: Attributes,
+    /// Of a directory.
+    pub(crate) names: Option<Box<Names>>,
     /// Held over a write at the end and the question where it went.
     pub(crate) appending: Mutex<()>,
 }
@@ -59,6 +63,8 @@ impl HostInode {
             slot,
             link: Mutex::new(link),
             handles: Mutex::default(),
+            attributes: Attributes::default(),
+            names: (known.identity.kind == S_IFDIR).then(Box::default),
             appending: Mutex::new(()),
         })
     }
@@ -81,6 +87,10 @@ impl HostInode {
 
     pub(crate) fn is_root(&self) -> bool {
         matches!(*self.link.lock(), Link::Root)
+    }
+
+    pub(crate) fn weak(&self) -> Weak<HostInode> {
+        self.this.clone()
     }
 
     pub(crate) fn shared(&self) -> Arc<HostInode> {
@@ -202,6 +212,11 @@ impl HostInode {
 impl Drop for HostInode {
     fn drop(&mut self) {
         self.fs.forget(&self.identity);
+        if let Some(names) = &self.names
+            && names.generation().is_some()
+        {
+            watch::forget(names.watch());
+        }
         // A loop, since the guest decides how deep a tree is and the stack has an end.
         let mut next = std::mem::replace(self.link.get_mut(), Link::None);
         while let Link::Name(parent, _) = next {

@@ -5,12 +5,15 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod cache;
 mod descriptors;
 mod directory;
 mod file;
 mod file_system;
 mod inode;
 mod names;
+mod watch;
+mod watched;
 mod xattr;
 
 #[cfg(test)]
@@ -19,6 +22,12 @@ mod tests;
 pub use file_system::{HostFs, Options};
 
 use linux_abi::Errno;
+
+/// Makes sure that changes by others on the host until now are seen by whoever asks from now on.
+/// Without it they are seen a few milliseconds later.
+pub fn catch_up() {
+    watch::catch_up();
+}
 
 /// Host error numbers are the guest's.
 fn errno(error: rustix::io::Errno) -> Errno {

@@ -44,21 +44,17 @@ impl HostInode {
 
     pub(crate) fn find(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         check(name)?;
-        let fd = open_beneath(&*self.directory()?, name, OFlags::PATH | OFlags::NOFOLLOW)?;
-        let known = Known::of(&fd)?;
-        Ok(self.fs().inode_of(Arc::new(fd), known, self.named(name)))
-    }
-
-    /// Whether the name still leads to the same file (or none).
-    pub(crate) fn still_holds(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
-        let Ok(directory) = self.fd() else { return false };
-        match (Known::at(&*directory, name), child) {
-            (Ok(known), Some(child)) => {
-                child.as_any().downcast_ref::<HostInode>().is_some_and(|c| c.identity().same(&known.identity))
+        let directory = self.directory()?;
+        let events = self.before_question();
+        let fd = open_beneath(&directory, name, OFlags::PATH | OFlags::NOFOLLOW).inspect_err(|&error| {
+            if error == Errno::ENOENT {
+                self.found(name, None, events);
             }
-            (Err(Errno::ENOENT), None) => true,
-            _ => false,
-        }
+        })?;
+        let known = Known::of(&fd)?;
+        let inode = self.fs().inode_of(Arc::new(fd), known, self.named(name));
+        self.found(name, Some((&inode, &known)), events);
+        Ok(inode)
     }
 
     pub(crate) fn make_node(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
@@ -82,6 +78,7 @@ impl HostInode {
         let known = Known::of(&*fd)?;
         let inode = self.fs().inode_of(Arc::clone(&fd), known, self.named(name));
         inode.remember_handle(READ_WRITE, &fd);
+        self.name_changed(name);
         self.own(&inode, &known, node).inspect_err(|_| {
             let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
         })?;
@@ -119,6 +116,7 @@ impl HostInode {
         let fd = open_beneath(directory, name, OFlags::PATH | OFlags::NOFOLLOW)?;
         let known = Known::of(&fd)?;
         let inode = self.fs().inode_of(Arc::new(fd), known, self.named(name));
+        self.name_changed(name);
         self.own(&inode, &known, node).inspect_err(|_| {
             let flags = if known.metadata.kind() == S_IFDIR { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             let _ = rustix::fs::unlinkat(directory, name, flags);
@@ -133,6 +131,7 @@ impl HostInode {
         if chown {
             inode.chown((uid != node.uid).then_some(node.uid), (gid != node.gid).then_some(node.gid))?;
         }
+        inode.changed();
         let wanted = node.mode & 0o7777;
         let lost_set_id = chown && wanted & 0o6000 != 0;
         if known.metadata.kind() != linux_abi::fs::S_IFLNK
@@ -160,6 +159,8 @@ impl HostInode {
         }
         .map_err(errno)?;
         target.set_link(self.named(name));
+        target.changed();
+        self.name_changed(name);
         Ok(())
     }
 
@@ -167,16 +168,18 @@ impl HostInode {
         check(name)?;
         let directory = self.directory()?;
         let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        let victim = self.keep(&directory, name)?;
+        let victim = self.pin_named(&directory, name)?;
         rustix::fs::unlinkat(&*directory, name, flags).map_err(errno)?;
+        self.name_changed(name);
         if let Some(victim) = victim {
             victim.set_link(Link::None);
+            victim.changed();
         }
         Ok(())
     }
 
     /// Pins the file that is about to lose this name, if anybody has it.
-    fn keep(&self, directory: &OwnedFd, name: &[u8]) -> Result<Option<Arc<HostInode>>> {
+    fn pin_named(&self, directory: &OwnedFd, name: &[u8]) -> Result<Option<Arc<HostInode>>> {
         let known = Known::at(directory, name)?;
         let victim = self.fs().living(&known.identity);
         if let Some(victim) = &victim {
@@ -203,13 +206,18 @@ impl HostInode {
         }
         let (from, to) = (self.directory()?, new_dir.directory()?);
         let moved = self.fs().living(&Known::at(&*from, name)?.identity);
-        let replaced = match new_dir.keep(&to, new_name) {
+        let replaced = match new_dir.pin_named(&to, new_name) {
             Ok(replaced) => replaced,
             Err(Errno::ENOENT) => None,
             Err(error) => return Err(error),
         };
         let host_flags = rustix::fs::RenameFlags::from_bits_truncate(flags.bits());
         rustix::fs::renameat_with(&*from, name, &*to, new_name, host_flags).map_err(errno)?;
+        self.name_changed(name);
+        new_dir.name_changed(new_name);
+        for inode in [&moved, &replaced].into_iter().flatten() {
+            inode.changed();
+        }
         let same = matches!((&moved, &replaced), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
         if same && !flags.contains(RenameFlags::EXCHANGE) {
             // Two names of one file: rename(2) does nothing.

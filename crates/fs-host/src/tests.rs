@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use vfs::{FileSystem, NewNode, RenameFlags, SetAttr};
+use vfs::{FileSystem, Inode, NewNode, RenameFlags, SetAttr};
 
 use crate::{HostFs, Options};
 
@@ -164,4 +164,73 @@ fn dropped_descriptors_are_found_again() {
     crate::inode::host(&file).unwrap().drop_descriptor();
     fs::remove_file(folder.path().join("d/".repeat(20)).join("f")).unwrap();
     assert_eq!(error(file.metadata()), linux_abi::Errno::ESTALE);
+}
+
+/// Uses a directory until it is watched.
+fn watch(directory: &Arc<dyn Inode>) {
+    let own = crate::inode::host(directory).unwrap();
+    for _ in 0..1000 {
+        directory.metadata().unwrap();
+        if own.names.as_ref().unwrap().generation().is_some() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("no watch was set");
+}
+
+#[test]
+fn what_is_remembered_is_never_old() {
+    let folder = Folder::new();
+    let path = folder.path().join("a");
+    let root = folder.mount(with_proc()).root().unwrap();
+    watch(&root);
+    let file = root.create(b"a", &own(0o100644)).unwrap();
+    let remembered = || crate::inode::host(&file).unwrap().is_remembered();
+    crate::catch_up();
+    assert!(root.revalidate(b"a", Some(&file)) && root.revalidate(b"none", None));
+    file.metadata().unwrap();
+    assert!(remembered());
+    fs::write(&path, "12345").unwrap();
+    crate::catch_up();
+    assert!(!remembered());
+    assert_eq!(file.metadata().unwrap().size, 5);
+    fs::write(&path, "123456").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(file.metadata().unwrap().size, 6);
+    // Our own change counts at once, in another tree of the same folder too.
+    let twin = folder.mount(with_proc()).root().unwrap();
+    watch(&twin);
+    let other = twin.lookup(b"a").unwrap();
+    assert!(twin.revalidate(b"a", Some(&other)));
+    other.metadata().unwrap();
+    file.set_attributes(&SetAttr { size: Some(2), ..SetAttr::default() }).unwrap();
+    assert_eq!((file.metadata().unwrap().size, other.metadata().unwrap().size), (2, 2));
+    let before = root.metadata().unwrap().mtime;
+    fs::write(folder.path().join("none"), "").unwrap();
+    fs::rename(folder.path().join("none"), &path).unwrap();
+    crate::catch_up();
+    assert!(!root.revalidate(b"a", Some(&file)));
+    assert!(root.revalidate(b"none", None));
+    assert!(root.metadata().unwrap().mtime > before);
+    root.unlink(b"a").unwrap();
+    assert!(!twin.revalidate(b"a", Some(&other)));
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    let folder = Folder::new();
+    fs::write(folder.path().join("a"), "x").unwrap();
+    let root = folder.mount(with_proc()).root().unwrap();
+    let file = root.lookup(b"a").unwrap();
+    for label in ["unwatched", "watched"] {
+        let start = std::time::Instant::now();
+        for _ in 0..100_000 {
+            assert!(root.revalidate(b"a", Some(&file)));
+            file.metadata().unwrap();
+        }
+        println!("{label}: {:?} each", start.elapsed() / 100_000);
+        watch(&root);
+    }
 }

@@ -42,7 +42,9 @@ pub(crate) fn set(inode: &HostInode, name: &[u8], value: &[u8], flags: u32) -> R
     }
     let fd = inode.handle(OFlags::RDONLY)?;
     let flags = XattrFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
-    rustix::fs::fsetxattr(&fd, name, value, flags).map_err(errno)
+    let done = rustix::fs::fsetxattr(&fd, name, value, flags);
+    inode.changed();
+    done.map_err(errno)
 }
 
 pub(crate) fn list(inode: &HostInode) -> Result<Vec<Vec<u8>>> {
@@ -65,5 +67,7 @@ pub(crate) fn remove(inode: &HostInode, name: &[u8]) -> Result<()> {
         return Err(Errno::ENODATA);
     }
     let fd = inode.handle(OFlags::RDONLY)?;
-    rustix::fs::fremovexattr(&fd, name).map_err(errno)
+    let done = rustix::fs::fremovexattr(&fd, name);
+    inode.changed();
+    done.map_err(errno)
 }

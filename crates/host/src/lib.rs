@@ -2,6 +2,7 @@
 
 pub mod caps;
 pub mod cpu_clock;
+pub mod files;
 pub mod inherited;
 pub mod jail;
 pub mod mount;

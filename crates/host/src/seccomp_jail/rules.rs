@@ -211,6 +211,8 @@ pub const RULES: &[Rule] = &[
     any(libc::SYS_inotify_rm_watch),
     any(libc::SYS_fchdir),
     any(libc::SYS_chdir),
+    // The watching thread has a current directory of its own.
+    checked(libc::SYS_unshare, &[Check::Equals(0, libc::CLONE_FS as u32)]),
     // Extended attributes.
     any(libc::SYS_fgetxattr),
     any(libc::SYS_fsetxattr),
