@@ -34,7 +34,8 @@ pub fn newfstatat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, buf: Ptr, flags: u32) 
     if path.is_empty() && flags & at::EMPTY_PATH != 0 && dirfd != AT_FDCWD {
         return fstat(cx, dirfd, buf);
     }
-    let meta = resolve(cx, dirfd, &path, walk_flags(flags))?.inode()?.metadata()?;
+    let place = resolve(cx, dirfd, &path, walk_flags(flags))?;
+    let meta = place.dentry.inode_ref().ok_or(Errno::ENOENT)?.metadata()?;
     cx.write(buf, &to_stat(&meta))?;
     Ok(0)
 }

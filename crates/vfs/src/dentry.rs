@@ -2,11 +2,11 @@
 //!
 //! Children point up with strong references, parents down with weak ones; what keeps an unused entry
 //! alive is the bounded cache in `dentry_cache`. Lock order: `changes` of a directory (two of them by
-//! address, parents first for rename), then `children`, then `link` and `inode`.
+//! address, parents first for rename), then `children`, then `link`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use linux_abi::Errno;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -22,9 +22,8 @@ struct Link {
 /// A name in a directory with the inode behind it, or none (a negative entry).
 pub struct Dentry {
     link: RwLock<Link>,
-    inode: RwLock<Option<Arc<dyn Inode>>>,
-    /// Type bits of the inode, 0 without one.
-    kind: AtomicU32,
+    /// The inode and its type bits, set once: a removed name keeps them.
+    inode: OnceLock<(Arc<dyn Inode>, u32)>,
     /// Cached children by name.
     children: Mutex<HashMap<Box<[u8]>, Weak<Dentry>>>,
     /// Held over a look-up that missed and over each change of the directory.
@@ -40,11 +39,9 @@ pub struct Dentry {
 
 impl Dentry {
     fn new(parent: Option<Arc<Dentry>>, name: &[u8], inode: Option<Arc<dyn Inode>>) -> Arc<Dentry> {
-        let kind = inode.as_ref().map_or(0, kind_of);
         Arc::new(Dentry {
-            kind: AtomicU32::new(kind),
             link: RwLock::new(Link { parent, name: name.into() }),
-            inode: RwLock::new(inode),
+            inode: inode.map_or_else(OnceLock::new, |inode| OnceLock::from(with_kind(inode))),
             children: Mutex::new(HashMap::new()),
             changes: Mutex::new(()),
             deleted: AtomicBool::new(false),
@@ -73,12 +70,15 @@ impl Dentry {
 
     /// The inode, none for a negative entry.
     pub fn inode(&self) -> Option<Arc<dyn Inode>> {
-        self.inode.read().clone()
+        self.inode_ref().cloned()
+    }
+    /// The same without taking a share.
+    pub fn inode_ref(&self) -> Option<&Arc<dyn Inode>> {
+        self.inode.get().map(|(inode, _)| inode)
     }
     /// The type bits of its inode (`S_IF*`), none for a negative entry.
     pub fn kind(&self) -> Option<u32> {
-        let kind = self.kind.load(Ordering::Acquire);
-        (kind != 0).then_some(kind)
+        self.inode.get().map(|(_, kind)| *kind)
     }
     /// The parent, none for a root.
     pub fn parent(&self) -> Option<Arc<Dentry>> {
@@ -128,12 +128,12 @@ impl Dentry {
 
     /// The entry of a name, negative if there is none. `ENOTDIR`, and what the file system answers.
     pub fn child(self: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {
-        let dir = self.inode().ok_or(Errno::ENOENT)?;
-        if let Some(child) = self.valid_child(&dir, name) {
+        let dir = self.inode_ref().ok_or(Errno::ENOENT)?;
+        if let Some(child) = self.valid_child(dir, name) {
             return Ok(child);
         }
         let _changes = self.changes.lock();
-        self.child_locked(&dir, name)
+        self.child_locked(dir, name)
     }
 
     /// The same, for who holds `lock_changes`.
@@ -159,7 +159,7 @@ impl Dentry {
     fn valid_child(&self, dir: &Arc<dyn Inode>, name: &[u8]) -> Option<Arc<Dentry>> {
         let child = self.cached_child(name)?;
         // What is mounted on stays reachable whatever becomes of the name behind it.
-        if !child.is_mountpoint() && !dir.revalidate(name, child.inode.read().as_ref()) {
+        if !child.is_mountpoint() && !dir.revalidate(name, child.inode_ref()) {
             self.forget(name, &child);
             return None;
         }
@@ -184,9 +184,7 @@ impl Dentry {
 
     /// A negative entry became a file; the directory's changes are locked.
     pub fn instantiate(&self, inode: Arc<dyn Inode>) {
-        let kind = kind_of(&inode);
-        *self.inode.write() = Some(inode);
-        self.kind.store(kind, Ordering::Release);
+        let _ = self.inode.set(with_kind(inode));
     }
 
     /// An entry was removed from this directory, whose changes are locked.
@@ -239,11 +237,12 @@ impl Dentry {
 }
 
 /// What fails to tell its type is no directory and no link: its own calls say why.
-fn kind_of(inode: &Arc<dyn Inode>) -> u32 {
-    match inode.kind() {
+fn with_kind(inode: Arc<dyn Inode>) -> (Arc<dyn Inode>, u32) {
+    let kind = match inode.kind() {
         Ok(kind) if kind != 0 => kind,
         _ => linux_abi::fs::S_IFMT,
-    }
+    };
+    (inode, kind)
 }
 
 impl Drop for Dentry {

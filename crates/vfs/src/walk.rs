@@ -1,11 +1,13 @@
 //! From a path to a place: path_resolution(7), openat2(2).
 
+use std::sync::Arc;
+
 use bitflags::bitflags;
 use identity::Capability;
 use linux_abi::Errno;
 use linux_abi::fs::{NAME_MAX, PATH_MAX, S_IFDIR, S_IFLNK};
 
-use crate::{Caller, MountFlags, Place, Result, permission};
+use crate::{Caller, Dentry, MountFlags, Place, Result, permission};
 
 /// The most symbolic links of one walk.
 const MAX_LINKS: u32 = 40;
@@ -216,7 +218,12 @@ impl<'a> Walker<'a> {
             b".." => return self.step_up(&dir),
             _ => {}
         }
-        let place = self.step_name(&dir, name)?;
+        let dentry = child(&dir, name)?;
+        let kind = dentry.kind().ok_or(Errno::ENOENT)?;
+        if kind != S_IFLNK && !dentry.is_mountpoint() {
+            return Ok(Place { mount: dir.mount, dentry });
+        }
+        let place = self.over(&dir, dentry)?;
         if place.dentry.kind().ok_or(Errno::ENOENT)? != S_IFLNK {
             return Ok(place);
         }
@@ -235,10 +242,11 @@ impl<'a> Walker<'a> {
 
     /// A child, over what is mounted on it; it may be negative.
     pub fn step_name(&self, dir: &Place, name: &[u8]) -> Result<Place> {
-        if name.len() > NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        let dentry = dir.dentry.child(name)?;
+        self.over(dir, child(dir, name)?)
+    }
+
+    /// A child as a place, over what is mounted on it.
+    fn over(&self, dir: &Place, dentry: Arc<Dentry>) -> Result<Place> {
         if !dentry.is_mountpoint() {
             return Ok(Place { mount: dir.mount.clone(), dentry });
         }
@@ -281,7 +289,8 @@ impl<'a> Walker<'a> {
         if cred.capable(Capability::DAC_READ_SEARCH) || cred.capable(Capability::DAC_OVERRIDE) {
             return Ok(());
         }
-        permission::check(cred, &dir.inode()?.metadata()?, permission::EXEC)
+        let inode = dir.dentry.inode_ref().ok_or(Errno::ENOENT)?;
+        permission::check(cred, &inode.metadata()?, permission::EXEC)
     }
 
     fn follow(&mut self, dir: &Place, link: &Place) -> Result<Followed> {
@@ -321,6 +330,13 @@ enum Followed {
     Place(Place),
     /// This text is to be walked from this directory.
     Text(Place, Vec<u8>),
+}
+
+fn child(dir: &Place, name: &[u8]) -> Result<Arc<Dentry>> {
+    if name.len() > NAME_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    dir.dentry.child(name)
 }
 
 fn check_length(path: &[u8]) -> Result<()> {
