@@ -1,0 +1,132 @@
+#!/bin/bash
+# Limits, volumes, networks.
+. "$(dirname "$0")/lib.sh.inc"
+image base && image full || { skip all "no image"; exit 0; }
+
+oom() { docker inspect -f '{{.State.ExitCode}} {{.State.OOMKilled}}' "$1"; }
+eat='x = []
+while True: x.append(bytearray(1 << 20))'
+
+memory_first_process() {
+    local id
+    id=$(dstart --memory 64m --memory-swap 64m $FULL python3 -c "$eat") || exit 1
+    timeout 40 docker wait "$id"
+    equal "137 true" "$(oom "$id")"
+    docker rm -f "$id"
+}
+memory_child() {
+    local id
+    id=$(dstart --memory 64m --memory-swap 64m $FULL sh -c "python3 -c '$eat'; exit \$?") || exit 1
+    timeout 40 docker wait "$id"
+    contains "$(oom "$id")" "137"
+    docker rm -f "$id"
+}
+memory_tmpfs() {
+    local id
+    id=$(dstart --memory 64m --memory-swap 64m --tmpfs /scratch $FULL sh -c 'cat /dev/zero >/scratch/x; exit $?') || exit 1
+    timeout 40 docker wait "$id"
+    contains "$(oom "$id")" "137"
+    docker rm -f "$id"
+}
+memory_enough() { exits 0 drun --memory 128m $FULL python3 -c 'x = bytearray(20 << 20)'; }
+cpus() {
+    local seconds
+    # Two busy loops for 2 s under half a CPU use at most about one CPU second.
+    seconds=$(drun --cpus 0.5 $FULL python3 -c '
+import os, time
+kids = []
+for _ in range(2):
+    pid = os.fork()
+    if pid == 0:
+        end = time.time() + 2
+        while time.time() < end: pass
+        os._exit(0)
+    kids.append(pid)
+for pid in kids: os.waitpid(pid, 0)
+t = os.times()
+print(int((t.children_user + t.children_system) * 10))')
+    [ "$seconds" -le 15 ] || { echo "used $seconds tenths of a CPU second"; exit 1; }
+}
+pids_limit() {
+    local id
+    id=$(dstart --pids-limit 50 $BASE sh -c 'i=0; while [ $i -lt 200 ]; do sleep 30 & i=$((i+1)); done; sleep 30') || exit 1
+    sleep 3
+    docker info >/dev/null
+    [ "$(docker top "$id" | wc -l)" -le 52 ] || { echo "more than 50 processes"; exit 1; }
+    docker rm -f "$id"
+}
+volume_both_ways() {
+    local dir id
+    dir=$(mktemp -d)
+    echo outside >"$dir/a"
+    id=$(dstart -v "$dir:/data" $BASE sleep 60) || exit 1
+    equal outside "$(dexec "$id" cat /data/a)"
+    dexec "$id" sh -c 'echo inside >/data/b'
+    equal inside "$(cat "$dir/b")"
+    echo later >"$dir/a"
+    equal later "$(dexec "$id" cat /data/a)"
+    rm "$dir/a"
+    eventually 2 docker exec "$id" test ! -e /data/a
+    docker rm -f "$id"
+    rm -r "$dir"
+}
+volume_read_only() {
+    local dir
+    dir=$(mktemp -d)
+    exits 0 drun -v "$dir:/data:ro" $BASE sh -c '! touch /data/x 2>/dev/null'
+    rmdir "$dir"
+}
+volume_named() {
+    docker volume create "$PREFIX"
+    drun -v "$PREFIX:/data" $BASE sh -c 'echo kept >/data/x'
+    equal kept "$(drun -v "$PREFIX:/data" $BASE cat /data/x)"
+    docker volume rm "$PREFIX"
+}
+published_port() {
+    local id port
+    id=$(dstart -p 127.0.0.1::8000 $FULL sh -c 'mkdir /w; echo served >/w/index.html; cd /w; exec python3 -m http.server 8000') || exit 1
+    port=$(docker port "$id" 8000 | sed 's/.*://')
+    eventually 10 curl -sf --max-time 2 "http://127.0.0.1:$port/"
+    equal served "$(curl -sf --max-time 5 "http://127.0.0.1:$port/")"
+    docker rm -f "$id"
+}
+names_on_a_network() {
+    local id
+    docker network create "$PREFIX"
+    id=$(dstart --network "$PREFIX" --name "$PREFIX-server" $FULL python3 -m http.server 8000) || exit 1
+    sleep 1
+    contains "$(drun --network "$PREFIX" $FULL curl -s --max-time 10 "http://$PREFIX-server:8000/etc/hostname")" "${id:0:12}"
+    docker rm -f "$id"
+    docker network rm "$PREFIX"
+}
+no_network() { exits 0 drun --network none $BASE sh -c 'test "$(ls /sys/class/net | tr -d "\n")" = lo'; }
+network_of_other() {
+    local id
+    id=$(dstart $FULL python3 -m http.server 8000) || exit 1
+    sleep 1
+    contains "$(drun --network "container:$id" $FULL curl -s --max-time 10 http://127.0.0.1:8000/)" "Directory listing"
+    docker rm -f "$id"
+}
+loopback() {
+    equal pong "$(drun $FULL python3 -c '
+import socket, threading
+s = socket.create_server(("127.0.0.1", 0))
+def serve():
+    c, _ = s.accept()
+    c.sendall(b"pong" if c.recv(10) == b"ping" else b"no")
+    c.close()
+threading.Thread(target=serve).start()
+c = socket.create_connection(s.getsockname())
+c.sendall(b"ping")
+print(c.recv(10).decode())')"
+}
+apt_install() {
+    curl -sf --max-time 5 -o /dev/null http://deb.debian.org/debian/ || { echo "the machine has no network"; exit 1; }
+    exits 0 timeout 200 docker run --rm --runtime "$NAME" --label "sallet-test=$PREFIX" $BASE sh -c \
+        'apt-get update -q && apt-get install -qy --no-install-recommends jq && echo "{}" | jq .'
+}
+
+for t in memory_first_process memory_child memory_tmpfs memory_enough cpus pids_limit volume_both_ways volume_read_only \
+    volume_named published_port names_on_a_network no_network network_of_other loopback apt_install; do
+    run_test $t
+done

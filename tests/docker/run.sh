@@ -1,0 +1,56 @@
+#!/bin/bash
+# docker run: output, exit codes, identity, limits of what is seen.
+. "$(dirname "$0")/lib.sh.inc"
+image base || { skip all "no image"; exit 0; }
+
+hello() { equal "hello" "$(drun $BASE echo hello)"; }
+exit_codes() {
+    exits 0 drun $BASE true
+    exits 1 drun $BASE false
+    exits 42 drun $BASE sh -c 'exit 42'
+    exits 127 drun $BASE /no/such/program
+    exits 126 drun $BASE /etc/passwd
+    exits 137 drun $BASE sh -c 'sh -c "kill -9 \$\$"; exit $?'
+    exits 0 drun $BASE sh -c 'kill -9 $$; true' # the first process of a namespace is spared
+}
+signals_of_a_child() { exits 139 drun $BASE sh -c 'sh -c "kill -SEGV \$\$"; exit $?'; }
+stdin() { equal "3" "$(printf 'a\nb\nc\n' | drun -i $BASE wc -l)"; }
+stderr() { equal "err" "$(drun $BASE sh -c 'echo err >&2' 2>&1 >/dev/null)"; }
+big_output() { equal "10000000" "$(drun $BASE head -c 10000000 /dev/zero | wc -c)"; }
+environment() { equal "x y" "$(drun --env A='x y' $BASE sh -c 'echo "$A"')"; }
+workdir() { equal "/srv/new" "$(drun --workdir /srv/new $BASE pwd)"; }
+user_number() { equal "1000:1001" "$(drun --user 1000:1001 $BASE sh -c 'echo $(id -u):$(id -g)')"; }
+user_name() { equal "33" "$(drun --user www-data $BASE id -u)"; }
+group_add() { contains "$(drun --group-add 4242 $BASE id -G)" 4242; }
+hostname() { equal "somewhere" "$(drun --hostname somewhere $BASE hostname)"; }
+hosts_file() { contains "$(drun --hostname somewhere --add-host a.b:1.2.3.4 $BASE cat /etc/hosts)" "1.2.3.4"; }
+pid_one() { equal "1" "$(drun $BASE sh -c 'echo $$')"; }
+init_reaps() { exits 0 drun --init $BASE sh -c 'test "$(cat /proc/1/comm)" != sh'; }
+read_only() {
+    exits 0 drun --read-only $BASE sh -c '! touch /x 2>/dev/null'
+    exits 0 drun --read-only --tmpfs /run $BASE touch /run/x
+}
+tmpfs() {
+    exits 0 drun --tmpfs /scratch:size=1m $BASE sh -c 'mount | grep -q "tmpfs on /scratch" && touch /scratch/x'
+    exits 0 drun --tmpfs /scratch:size=1m $BASE sh -c '! head -c 2000000 /dev/zero > /scratch/big 2>/dev/null'
+}
+cap_drop() {
+    exits 0 drun --cap-drop ALL $BASE sh -c '! chown 1:1 /etc/hostname 2>/dev/null && ! chown 5:5 /tmp'
+    exits 0 drun $BASE chown 5:5 /tmp
+    equal "0000000000000000" "$(drun --cap-drop ALL $BASE sh -c "grep CapEff /proc/self/status | tr -d '[:space:]' | cut -d: -f2")"
+}
+ulimit_nofile() { equal "77" "$(drun --ulimit nofile=77:99 $BASE sh -c 'ulimit -n')"; }
+devices() { exits 0 drun $BASE sh -c 'echo x >/dev/null; head -c4 /dev/urandom | wc -c | grep -q 4; test -c /dev/zero; test -d /dev/shm'; }
+shm_size() { equal "1024" "$(drun --shm-size 1m $BASE df -k --output=size /dev/shm | tail -1 | tr -d ' ')"; }
+no_new_privileges() { equal "1" "$(drun --security-opt no-new-privileges $BASE sh -c "grep NoNewPrivs /proc/self/status | cut -f2")"; }
+masked_paths() { equal "0" "$(drun $BASE sh -c 'cat /proc/kcore /proc/timer_list 2>/dev/null | wc -c')"; }
+shell_script() {
+    equal "55" "$(drun $BASE sh -c 'i=0; s=0; while [ $i -lt 10 ]; do i=$((i+1)); s=$((s+i)); done; echo $s')"
+}
+apt_works_offline() { contains "$(drun $BASE dpkg -l base-files)" "base-files"; }
+
+for t in hello exit_codes signals_of_a_child stdin stderr big_output environment workdir user_number user_name group_add \
+    hostname hosts_file pid_one init_reaps read_only tmpfs cap_drop ulimit_nofile devices shm_size no_new_privileges \
+    masked_paths shell_script apt_works_offline; do
+    run_test $t
+done
