@@ -35,6 +35,7 @@ pub mod scheduling;
 pub mod select;
 pub mod signal;
 pub mod socket;
+pub mod splice;
 pub mod stack;
 pub mod stat;
 pub mod statfs;

@@ -58,8 +58,7 @@ pub async fn open_fifo(
     inode: Arc<dyn Inode>,
     flags: OpenFlags,
 ) -> SysResult<Arc<OpenFile>> {
-    let meta = inode.metadata()?;
-    let pipe = cx.kernel().io.fifos.get((meta.dev, meta.ino));
+    let pipe = cx.kernel().io.fifos.get(&*inode)?;
     let (read, write) = (flags.readable(), flags.writable());
     let nonblock = flags.contains(OpenFlags::NONBLOCK);
     if write && !read && nonblock && pipe.ends().0 == 0 {

@@ -143,6 +143,7 @@ syscalls! {
     37 alarm sync crate::timers::alarm, 1, Full, "";
     38 setitimer sync crate::timers::setitimer, 3, Full, "";
     39 getpid sync crate::process::getpid, 0, Full, "";
+    40 sendfile boxed crate::splice::sendfile, 4, Full, "";
     41 socket sync crate::socket::socket, 3, Full, "";
     42 connect boxed crate::socket::connect, 3, Full, "";
     43 accept boxed crate::socket::accept, 3, Full, "";
@@ -306,7 +307,10 @@ syscalls! {
     272 unshare sync crate::namespaces::unshare, 1, Partial, "new namespaces are refused";
     273 set_robust_list sync crate::process::set_robust_list, 2, Full, "";
     274 get_robust_list sync crate::process::get_robust_list, 3, Full, "";
+    275 splice boxed crate::splice::splice, 6, Full, "";
+    276 tee boxed crate::splice::tee, 4, Full, "";
     277 sync_file_range sync crate::sync::sync_file_range, 4, Full, "the whole file is written";
+    278 vmsplice boxed crate::splice::vmsplice, 4, Full, "";
     280 utimensat sync crate::attr::utimensat, 4, Full, "";
     281 epoll_pwait wait crate::epoll::epoll_pwait, 6, Full, "";
     282 signalfd sync crate::signal::receive::signalfd, 3, Full, "";
@@ -337,6 +341,7 @@ syscalls! {
     318 getrandom sync crate::system::getrandom, 3, Full, "";
     319 memfd_create sync crate::fcntl::memfd_create, 2, Partial, "MFD_HUGETLB is missing";
     322 execveat boxed crate::exec::execveat, 5, Full, "";
+    326 copy_file_range boxed crate::splice::copy_file_range, 6, Full, "";
     327 preadv2 wait crate::file_io::preadv2, 6, Partial, "RWF_ATOMIC is missing";
     328 pwritev2 wait crate::file_io::pwritev2, 6, Partial, "RWF_ATOMIC is missing";
     332 statx sync crate::stat::statx, 5, Full, "";

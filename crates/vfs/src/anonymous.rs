@@ -54,6 +54,7 @@ pub(crate) fn mount() -> Arc<Mount> {
 /// The inode of an anonymous file: attributes and a number, no contents.
 pub struct AnonInode {
     attributes: Mutex<Metadata>,
+    behind: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl AnonInode {
@@ -74,7 +75,18 @@ impl AnonInode {
                 ctime: now,
                 ..Metadata::default()
             }),
+            behind: OnceLock::new(),
         })
+    }
+
+    /// Notes what a file opened anew through /proc/PID/fd shares with this one, such as the pipe. Once.
+    pub fn set_behind(&self, what: Arc<dyn Any + Send + Sync>) {
+        // A second one is a mistake of no consequence.
+        let _ = self.behind.set(what);
+    }
+    /// What was noted.
+    pub fn behind(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.behind.get().cloned()
     }
 
     /// Its number, as in `pipe:[7]`.

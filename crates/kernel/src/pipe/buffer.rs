@@ -109,6 +109,21 @@ impl Buffer {
         done
     }
 
+    /// Puts stream bytes back to the front: what a reader took and could not pass on. May exceed the capacity.
+    pub fn unpop(&mut self, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        self.bytes.reserve(data.len());
+        for byte in data.iter().rev() {
+            self.bytes.push_front(*byte);
+        }
+        match self.segments.front_mut() {
+            Some(first) if !first.packet => first.len += data.len(),
+            _ => self.segments.push_front(Segment { len: data.len(), packet: false }),
+        }
+    }
+
     /// Copies the first bytes without taking them, across segments (tee(2)).
     pub fn peek(&self, buf: &mut [u8]) -> usize {
         let n = buf.len().min(self.bytes.len());
@@ -155,6 +170,17 @@ mod tests {
         assert_eq!(buffer.pop(&mut out), 904);
         assert_eq!(buffer.pop(&mut out), 6);
         assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first() {
+        let mut buffer = Buffer::new(65_536);
+        buffer.push(b"abcdef");
+        let mut out = [0; 8];
+        assert_eq!(buffer.pop(&mut out[..4]), 4);
+        buffer.unpop(b"cd");
+        assert_eq!(buffer.pop(&mut out), 4);
+        assert_eq!(&out[..4], b"cdef");
     }
 
     #[test]

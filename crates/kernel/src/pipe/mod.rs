@@ -10,7 +10,7 @@ use executor::{Events, WaitQueue};
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFIFO};
 use parking_lot::Mutex;
-use vfs::{Caller, FileOps, OpenFile};
+use vfs::{AnonInode, Caller, FileOps, Inode, OpenFile};
 
 pub use buffer::{Buffer, PIPE_BUF};
 
@@ -155,6 +155,14 @@ impl Pipe {
         Ok(state.buffer.peek(buf))
     }
 
+    /// Puts bytes back that were read and could not be passed on (splice(2)).
+    pub fn unread(&self, data: &[u8]) {
+        if !data.is_empty() {
+            self.state.lock().buffer.unpop(data);
+            self.queue.wake(Events::READABLE);
+        }
+    }
+
     /// Room that a write has now, in bytes; `EPIPE` without readers, `EAGAIN` if full.
     pub fn room(&self) -> Result<usize> {
         let state = self.state.lock();
@@ -269,6 +277,9 @@ pub fn pair(flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
     let writer = pipe.open(false, true);
     let kept = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
     let read = OpenFile::anonymous(b"pipe:", S_IFIFO | 0o600, Arc::new(reader), kept - OpenFlags::DIRECT);
+    if let Some(inode) = read.inode().as_any().downcast_ref::<AnonInode>() {
+        inode.set_behind(pipe);
+    }
     let place = read.place().clone();
     let write = OpenFile::new(place, read.inode().clone(), Arc::new(writer), kept | OpenFlags::WRONLY);
     (read, write)
@@ -279,15 +290,21 @@ pub fn pair(flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
 pub struct Fifos(Mutex<BTreeMap<(u64, u64), Weak<Pipe>>>);
 
 impl Fifos {
-    /// The pipe of a FIFO, a new one if nobody has it open.
-    pub fn get(&self, key: (u64, u64)) -> Arc<Pipe> {
+    /// The pipe of a FIFO, a new one if nobody has it open; of a pipe reached through /proc, its own.
+    pub fn get(&self, inode: &dyn Inode) -> Result<Arc<Pipe>> {
+        let anonymous = inode.as_any().downcast_ref::<AnonInode>().and_then(AnonInode::behind);
+        if let Some(Ok(pipe)) = anonymous.map(Arc::downcast::<Pipe>) {
+            return Ok(pipe);
+        }
+        let meta = inode.metadata()?;
+        let key = (meta.dev, meta.ino);
         let mut fifos = self.0.lock();
         if let Some(pipe) = fifos.get(&key).and_then(Weak::upgrade) {
-            return pipe;
+            return Ok(pipe);
         }
         fifos.retain(|_, pipe| pipe.strong_count() > 0);
         let pipe = Pipe::new();
         fifos.insert(key, Arc::downgrade(&pipe));
-        pipe
+        Ok(pipe)
     }
 }
