@@ -39,10 +39,17 @@ impl Reopener {
     }
 }
 
+/// A cached descriptor: of a file's place, or better one to read its contents.
+#[derive(Clone)]
+enum Held {
+    Place(Arc<OwnedFd>),
+    Reader(Arc<OwnedFd>),
+}
+
 /// A place for one cached descriptor; its owner can open it again.
 #[derive(Default)]
 pub(crate) struct Slot {
-    fd: Mutex<Option<Arc<OwnedFd>>>,
+    fd: Mutex<Option<Held>>,
     used: AtomicBool,
     pinned: AtomicBool,
 }
@@ -50,24 +57,47 @@ pub(crate) struct Slot {
 impl Slot {
     /// The cached descriptor.
     pub(crate) fn get(&self) -> Option<Arc<OwnedFd>> {
-        let fd = self.fd.lock().clone();
-        if fd.is_some() {
-            self.used.store(true, Ordering::Relaxed);
+        let held = self.fd.lock();
+        let (Held::Place(fd) | Held::Reader(fd)) = held.as_ref()?;
+        self.used.store(true, Ordering::Relaxed);
+        Some(Arc::clone(fd))
+    }
+
+    /// The cached descriptor if it is opened with `O_RDONLY`.
+    pub(crate) fn reader(&self) -> Option<Arc<OwnedFd>> {
+        match self.fd.lock().as_ref()? {
+            Held::Reader(fd) => {
+                self.used.store(true, Ordering::Relaxed);
+                Some(Arc::clone(fd))
+            }
+            Held::Place(_) => None,
         }
-        fd
     }
 
     /// Keeps a descriptor if there is none yet, which may drop that of another slot.
     pub(crate) fn put(self: &Arc<Slot>, fd: Arc<OwnedFd>) {
-        {
-            let mut held = self.fd.lock();
-            if held.is_some() {
-                return;
-            }
-            *held = Some(fd);
-        }
+        self.hold(Held::Place(fd));
+    }
+
+    /// Keeps a descriptor opened with `O_RDONLY`, so that opening the file again is no host call.
+    pub(crate) fn put_reader(self: &Arc<Slot>, fd: Arc<OwnedFd>) {
+        self.hold(Held::Reader(fd));
+    }
+
+    fn hold(self: &Arc<Slot>, new: Held) {
+        let mut held = self.fd.lock();
+        let old = match (&*held, &new) {
+            (None, _) | (Some(Held::Place(_)), Held::Reader(_)) => held.replace(new),
+            _ => Some(new),
+        };
+        let first = old.is_none();
+        drop(held);
+        // Closing may take a while.
+        drop(old);
         self.used.store(true, Ordering::Relaxed);
-        Cache::get().insert(self);
+        if first {
+            Cache::get().insert(self);
+        }
     }
 
     /// Drops the descriptor, as the cache does when there are too many.
@@ -155,7 +185,7 @@ fn raise_limit() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cache, Slot};
+    use super::{Cache, Held, Slot};
     use std::collections::VecDeque;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -170,7 +200,7 @@ mod tests {
         let slots: Vec<Arc<Slot>> = (0..17).map(|_| Arc::new(Slot::default())).collect();
         let mut queue = VecDeque::new();
         for slot in &slots {
-            *slot.fd.lock() = Some(descriptor());
+            *slot.fd.lock() = Some(Held::Place(descriptor()));
             cache.count.fetch_add(1, Ordering::Relaxed);
             queue.push_back(Arc::downgrade(slot));
         }

@@ -183,12 +183,19 @@ impl HostInode {
     /// A handle with exactly this access mode, shared with others who have it open so.
     pub(crate) fn handle(&self, access: OFlags) -> Result<Arc<OwnedFd>> {
         let index = (access.bits() & 3) as usize;
+        let reads = access == OFlags::RDONLY && self.identity.kind == S_IFREG;
+        if reads && let Some(fd) = self.slot.reader() {
+            return Ok(fd);
+        }
         let existing = self.handles.lock().get(index).and_then(Weak::upgrade);
         if let Some(fd) = existing {
             return Ok(fd);
         }
         let fd = Arc::new(self.open_handle(access)?);
         self.remember_handle(index, &fd);
+        if reads {
+            self.slot.put_reader(Arc::clone(&fd));
+        }
         Ok(fd)
     }
 
