@@ -271,11 +271,12 @@ impl Kernel {
         }
         let reaper = reaper.or_else(|| self.pids.process(1).ok()).filter(|r| r.pid() != process.pid());
         for (pid, orphan) in orphans {
-            for thread in orphan.threads.lock().values() {
+            let threads: Vec<_> = orphan.threads.lock().values().cloned().collect();
+            for thread in threads {
                 let sig = thread.parent_death_signal.load(Ordering::Relaxed);
                 if let Some(sig) = linux_abi::signal::Signo::new(sig) {
-                    let _ =
-                        orphan.send_signal(linux_abi::signal::SigInfo::from_user(sig, 0, process.pid(), 0));
+                    let info = linux_abi::signal::SigInfo::from_user(sig, 0, process.pid(), 0);
+                    let _ = orphan.send_signal(info);
                 }
             }
             match &reaper {

@@ -2,15 +2,19 @@
 
 use crate::harness::Case;
 
+mod credentials;
 mod directory;
 mod epoll;
 mod eventfd;
 mod exec;
 mod fd;
 mod file;
+mod job;
+mod limits;
 mod memory;
 mod pipe;
 mod poll;
+mod prctl;
 mod process;
 mod signal;
 mod signal_frame;
@@ -22,7 +26,7 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 17] = [
+    let subjects: [&[Case]; 21] = [
         directory::CASES,
         epoll::CASES,
         eventfd::CASES,
@@ -40,6 +44,10 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         time::CASES,
         timer::CASES,
         wait::CASES,
+        job::CASES,
+        prctl::CASES,
+        limits::CASES,
+        credentials::CASES,
     ];
     subjects.into_iter().flatten().copied()
 }
