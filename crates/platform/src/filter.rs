@@ -144,8 +144,8 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
     }
     call(&mut out, nr::madvise, |b| {
         from_shim(b, settings, |b| {
-            // MADV_DONTFORK on freshly mapped slots.
-            b.op(LOAD, low(2)).ret_if(JEQ, 10, ALLOW);
+            // MADV_DONTFORK on freshly mapped slots; until then there is no fork.
+            b.op(LOAD, low(2)).ret_if(JEQ, 10, NOTIFY);
         });
         // MADV_HWPOISON, MADV_SOFT_OFFLINE and what comes later are not the guest's.
         b.op(LOAD, low(2)).ret_if(JGE, 26, TRAP);

@@ -17,7 +17,7 @@ mod thread;
 mod types;
 mod worker;
 
-pub use machine::Platform;
+pub use machine::{Platform, Usage};
 pub use process::AddressSpace;
 pub use start::{Config, Error};
 pub use thread::{GuestThread, ThreadHandle};

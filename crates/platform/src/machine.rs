@@ -30,6 +30,8 @@ pub struct Platform {
     pub(crate) pending: Mutex<HashMap<u32, Arc<Core>>>,
     /// Host processes by id.
     pub(crate) processes: Mutex<HashMap<i32, Arc<ProcessCore>>>,
+    /// Host processes that parents told of and that have not come up, or ended before that.
+    pub(crate) unborn: Mutex<Unborn>,
     zygote: Mutex<Option<GuestThread>>,
     zygote_queue: WaitQueue,
     pub(crate) xstate_size: AtomicU32,
@@ -40,6 +42,54 @@ pub struct Platform {
     high_water: AtomicU32,
     /// Requests answered, for benchmarks.
     pub(crate) answered: AtomicU64,
+}
+
+/// What is in use, to find leaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Guest threads with a slot, the zygote among them.
+    pub threads: usize,
+    /// Host processes but the zygote.
+    pub processes: usize,
+    /// Batches of slots that address spaces hold.
+    pub batches: usize,
+    /// Children that were announced and have not come up.
+    pub pending: usize,
+}
+
+/// Host processes by id: the guest's word, which only decides over its own children.
+#[derive(Default)]
+pub(crate) struct Unborn {
+    told: HashMap<i32, std::sync::Weak<Core>>,
+    ended: VecDeque<i32>,
+}
+
+impl Unborn {
+    /// A parent told the id of its child.
+    pub(crate) fn tell(&mut self, pid: i32, child: &Arc<Core>) {
+        if let Some(at) = self.ended.iter().position(|p| *p == pid) {
+            self.ended.remove(at);
+            child.set_stillborn();
+            return;
+        }
+        if self.told.len() > 256 {
+            self.told.retain(|_, core| core.upgrade().is_some_and(|c| c.process.pid() == 0));
+        }
+        self.told.insert(pid, Arc::downgrade(child));
+    }
+    /// A process that never came up has ended.
+    pub(crate) fn end(&mut self, pid: i32) {
+        match self.told.remove(&pid).and_then(|core| core.upgrade()) {
+            Some(core) if core.process.pid() == 0 => core.set_stillborn(),
+            Some(_) => {}
+            None => {
+                if self.ended.len() > 64 {
+                    self.ended.pop_front();
+                }
+                self.ended.push_back(pid);
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -101,9 +151,22 @@ pub(crate) struct Core {
     /// Its process has no other way to be known than its nonce (a vfork child before its first ring).
     pub owns_process: bool,
     pub interrupted: AtomicBool,
+    /// Kept although its guest thread ended: the host's leader, through which memory is reached.
+    pub parked: AtomicBool,
+    /// The host did not make it.
+    pub stillborn: AtomicBool,
 }
 
 impl Core {
+    /// The host did not make this thread, or it must not come up any more.
+    pub(crate) fn set_stillborn(&self) {
+        self.stillborn.store(true, Ordering::SeqCst);
+        if self.owns_process {
+            self.process.kill();
+            self.process.set_gone();
+        }
+        self.set_gone();
+    }
     pub(crate) fn set_gone(&self) {
         let waker = {
             let mut state = self.state.lock();
@@ -134,6 +197,7 @@ impl Platform {
             batches: Mutex::new(Batches { next: 0, free: VecDeque::new() }),
             pending: Mutex::default(),
             processes: Mutex::default(),
+            unborn: Mutex::default(),
             zygote: Mutex::new(None),
             zygote_queue: WaitQueue::new(),
             xstate_size: AtomicU32::new(0),
@@ -164,6 +228,16 @@ impl Platform {
     /// How often the spinner started.
     pub fn spins(&self) -> u64 {
         self.spinner.starts.load(Ordering::Relaxed)
+    }
+    /// What is in use.
+    pub fn usage(&self) -> Usage {
+        let batches = self.batches.lock();
+        Usage {
+            threads: self.cores.read().iter().flatten().count(),
+            processes: self.processes.lock().len(),
+            batches: (batches.next as usize).saturating_sub(batches.free.len()),
+            pending: self.pending.lock().len(),
+        }
     }
     /// How many words of the bitmap can have bits set.
     pub(crate) fn used_words(&self) -> usize {
@@ -215,15 +289,18 @@ impl Platform {
             self.high_water.fetch_max(core.index / 64 + 1, Ordering::Relaxed);
         }
     }
-    /// Forgets a thread.
+    /// Forgets a thread, once.
     pub(crate) fn remove_core(&self, core: &Arc<Core>) {
-        if let Some(word) = self.active.get(core.index as usize / 64) {
-            word.fetch_and(!(1 << (core.index % 64)), Ordering::SeqCst);
-        }
-        if let Some(slot) = self.cores.write().get_mut(core.index as usize)
-            && slot.as_ref().is_some_and(|c| Arc::ptr_eq(c, core))
         {
+            let mut cores = self.cores.write();
+            let Some(slot) = cores.get_mut(core.index as usize) else { return };
+            if !slot.as_ref().is_some_and(|c| Arc::ptr_eq(c, core)) {
+                return;
+            }
             *slot = None;
+            if let Some(word) = self.active.get(core.index as usize / 64) {
+                word.fetch_and(!(1 << (core.index % 64)), Ordering::SeqCst);
+            }
         }
         core.process.threads.lock().retain(|w| w.upgrade().is_some_and(|c| !Arc::ptr_eq(&c, core)));
         core.process.space.release(core.local);
@@ -253,6 +330,8 @@ impl Platform {
             announced: Mutex::default(),
             owns_process,
             interrupted: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
+            stillborn: AtomicBool::new(false),
         }))
     }
 

@@ -14,6 +14,8 @@ use crate::patch::Sites;
 pub(crate) struct Space {
     platform: std::sync::Weak<Platform>,
     state: Mutex<SpaceState>,
+    /// Addresses of batches that are mapped and not yet kept from forks: a child must not see its parent's slots.
+    pub forkable: Mutex<Vec<u64>>,
     /// System call sites met.
     pub sites: Mutex<Sites>,
 }
@@ -54,6 +56,7 @@ impl Space {
         let space = Arc::new(Space {
             platform: Arc::downgrade(platform),
             state: Mutex::new(state),
+            forkable: Mutex::default(),
             sites: Mutex::default(),
         });
         Ok((space, first + local % BATCH as u32))

@@ -30,8 +30,10 @@ pub struct GuestThread {
     /// Pieces to copy out with the answer, and how much of the slot's data is in use.
     out: Vec<Record>,
     used: usize,
-    /// Whether the slot is to be kept although the thread ended (a leader that others outlive).
-    parked: bool,
+    /// The child of a clone whose result has not come.
+    cloning: Option<Arc<Core>>,
+    /// Its end was arranged.
+    ended: bool,
 }
 
 /// The way to reach a guest thread from elsewhere.
@@ -56,7 +58,10 @@ impl ThreadHandle {
     }
     /// Kills the host process of the thread.
     pub fn kill_process(&self) {
-        self.core.process.kill();
+        // A thread that never was must not take its would-be siblings along.
+        if self.core.owns_process || !self.core.stillborn.load(Ordering::SeqCst) {
+            self.core.process.kill();
+        }
     }
     /// The host's thread id in the kernel process's pid namespace, for /proc (0 while unknown).
     pub fn host_tid(&self) -> i32 {
@@ -94,7 +99,8 @@ impl GuestThread {
             request: None,
             out: Vec::new(),
             used: 0,
-            parked: false,
+            cloning: None,
+            ended: false,
         }
     }
 
@@ -108,6 +114,11 @@ impl GuestThread {
         let request = {
             let mut state = self.core.state.lock();
             if state.gone {
+                drop(state);
+                if let Some(child) = self.cloning.take().filter(|c| c.tid.load(Ordering::SeqCst) == 0) {
+                    // Killed before it could say whether there is a child.
+                    child.set_stillborn();
+                }
                 return Poll::Ready(Exit::Gone(0));
             }
             if state.phase != Phase::Ready {
@@ -119,6 +130,9 @@ impl GuestThread {
         };
         let Some(request) = request else { return Poll::Ready(Exit::Gone(0)) };
         self.platform.answered.fetch_add(1, Ordering::Relaxed);
+        if let Some(child) = self.cloning.take() {
+            self.cloned(&child, &request);
+        }
         self.regs = Regs::from_array(&request.regs);
         self.out.clear();
         self.used = request
@@ -149,6 +163,19 @@ impl GuestThread {
         };
         self.request = Some(request);
         Poll::Ready(exit)
+    }
+
+    /// The host's clone has a result, or the guest says so.
+    fn cloned(&self, child: &Arc<Core>, request: &Request) {
+        let ret = if request.kind == kind::NATIVE_DONE { request.native_ret } else { -1 };
+        match i32::try_from(ret) {
+            Ok(pid) if pid > 0 => {
+                if child.owns_process && child.process.pid() == 0 && !child.process.is_gone() {
+                    self.platform.unborn.lock().tell(pid, child);
+                }
+            }
+            _ => child.set_stillborn(),
+        }
     }
 
     /// Whether an exit was delivered that has not been answered.
@@ -417,6 +444,7 @@ impl GuestThread {
         self.platform.add_core(&core);
         let batch = new_batch.map_or(u64::MAX, u64::from);
         let a = [flags, u64::from(core.local), u64::from(core.process.nonce), tls, set_tid, tid, batch, role];
+        self.cloning = Some(core.clone());
         self.publish(action::CLONE, 0, a, 0, &[]);
         Ok(GuestThread::new(self.platform.clone(), core))
     }
@@ -432,7 +460,8 @@ impl GuestThread {
     ) {
         self.flush();
         let leader = self.core.tid.load(Ordering::Relaxed) == self.core.process.pid();
-        self.parked = leader;
+        self.ended = true;
+        self.core.parked.store(leader, Ordering::SeqCst);
         let head = robust_list.map_or(0, |(head, _)| head);
         let a =
             [clear_child_tid.unwrap_or(0), head, tid as u32 as u64, code as u64, u64::from(leader), 0, 0, 0];
@@ -472,13 +501,15 @@ impl GuestThread {
 
 impl Drop for GuestThread {
     fn drop(&mut self) {
-        self.platform.pending.lock().remove(&self.core.process.nonce);
-        if self.parked {
-            return;
+        let process = &self.core.process;
+        self.platform.pending.lock().remove(&process.nonce);
+        if !self.ended && (self.core.owns_process || self.core.tid.load(Ordering::Relaxed) != 0) {
+            // Nobody would ever answer it again; one that is yet to come up ends then.
+            process.kill();
         }
-        if self.core.owns_process && self.core.process.pid() == 0 && !self.core.process.is_gone() {
-            // A child that never came up.
-            self.core.process.kill();
+        if self.core.parked.load(Ordering::SeqCst) && !process.is_gone() {
+            // The reaper does the rest.
+            return;
         }
         self.platform.remove_core(&self.core);
     }

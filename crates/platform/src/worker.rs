@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use host::notify::{self, Notification};
 use linux_abi::Errno;
 use linux_abi::sysno::nr;
-use slot::layout::{BATCH, NR_DOORBELL, NR_PARK, SLOT_SIZE, SLOTS_FD};
+use slot::layout::{BATCH, NR_DOORBELL, NR_PARK, SLOT_SIZE, SLOT_VA, SLOTS_FD};
 
 use crate::machine::{Core, Platform};
 use crate::process::ProcessCore;
@@ -32,12 +32,28 @@ pub(crate) fn run(platform: &Arc<Platform>) {
     }
 }
 
+const MADV_DONTFORK: u64 = 10;
+const SLOTS_END: u64 = SLOT_VA + slot::layout::MAX_THREADS as u64 * SLOT_SIZE;
+
+/// The shim keeps a batch that it has mapped from its children.
+fn kept_from_forks(platform: &Platform, n: &Notification) -> Result<(), Errno> {
+    let core = caller(platform, n.args[3], n.pid as i32).ok_or(Errno::EPERM)?;
+    if n.args[1] != BATCH as u64 * SLOT_SIZE {
+        return Err(Errno::EPERM);
+    }
+    core.process.space.forkable.lock().retain(|at| *at != n.args[0]);
+    Ok(())
+}
+
 fn handle(platform: &Arc<Platform>, n: &Notification) {
     let listener = platform.listener();
     let verdict = match n.nr as u32 {
         NR_DOORBELL | NR_PARK => return doorbell(platform, n),
         nr::clone => check_clone(platform, n),
         nr::mmap if n.args[3] & 0x20 == 0 => check_file_map(platform, n),
+        nr::madvise if n.args[2] == MADV_DONTFORK && n.args[0] >= SLOT_VA && n.args[0] < SLOTS_END => {
+            kept_from_forks(platform, n)
+        }
         // The filter has checked the range already (`--memory=checked`).
         nr::mmap
         | nr::munmap
@@ -121,6 +137,11 @@ pub(crate) fn bind(platform: &Platform, core: &Arc<Core>, pid: i32) {
 
 fn check_clone(platform: &Platform, n: &Notification) -> Result<(), Errno> {
     let core = caller(platform, n.args[5], n.pid as i32).ok_or(Errno::EPERM)?;
+    const VM: u64 = 0x100;
+    if n.args[0] & VM == 0 && !core.process.space.forkable.lock().is_empty() {
+        // Another thread is about to: the shim tries again.
+        return Err(Errno::EBUSY);
+    }
     let announced = core.announced.lock().clone.take().ok_or(Errno::EPERM)?;
     // flags, stack, parent tid (unused), the tid word; tls is the guest's own affair.
     if announced == (n.args[0], n.args[1], n.args[3]) && n.args[2] == 0 { Ok(()) } else { Err(Errno::EPERM) }
@@ -140,16 +161,17 @@ fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
             {
                 return Err(Errno::EPERM);
             }
+            child.process.space.forkable.lock().push(at);
             bind(platform, &child, n.pid as i32);
             return Ok(());
         }
         let core = caller(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
         let batch = core.announced.lock().batch.take().ok_or(Errno::EPERM)?;
-        return if exact && (addr, offset) == (batch.0, u64::from(batch.1) * SLOT_SIZE) {
-            Ok(())
-        } else {
-            Err(Errno::EPERM)
-        };
+        if !exact || (addr, offset) != (batch.0, u64::from(batch.1) * SLOT_SIZE) {
+            return Err(Errno::EPERM);
+        }
+        core.process.space.forkable.lock().push(addr);
+        return Ok(());
     }
     let core = caller(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
     let map = core.announced.lock().files.pop_front().ok_or(Errno::EPERM)?;
@@ -176,9 +198,17 @@ pub(crate) fn reap(platform: &Arc<Platform>) {
         let process: Option<Arc<ProcessCore>> = platform.processes.lock().remove(&pid);
         if let Some(process) = process {
             process.set_gone();
+            let threads = process.threads.lock().clone();
+            for core in threads.iter().filter_map(std::sync::Weak::upgrade) {
+                if core.parked.load(Ordering::SeqCst) {
+                    platform.remove_core(&core);
+                }
+            }
         } else if let Some(core) = platform.core(0).filter(|c| c.process.pid() == pid) {
             tracing::error!("the zygote has died: no new program can start");
             core.process.set_gone();
+        } else {
+            platform.unborn.lock().end(pid);
         }
         // Peeked at above, so it is there.
         let _ = host::process::reap(pid);

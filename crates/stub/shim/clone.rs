@@ -21,14 +21,16 @@ const THREAD: u64 = 0;
 const FORK: u64 = 1;
 
 /// Maps the slots of one batch of this process.
-pub fn map_slots(first_index: u64, file_index: u64, nonce: u64) -> i64 {
+///
+/// `nonce` or the caller's index says who maps, `index` who does so afterwards.
+pub fn map_slots(first_index: u64, file_index: u64, nonce: u64, index: u64) -> i64 {
     let at = slot_at(first_index) as u64;
     let len = BATCH as u64 * SLOT_SIZE;
     let fd = SLOTS_FD as u64 | nonce << 32;
     let ret = sys::syscall6(nr::MMAP, at, len, 3, 0x11, fd, file_index * SLOT_SIZE);
     if ret > 0 {
         // MADV_DONTFORK: a child must not see its parent's slots.
-        sys::syscall3(nr::MADVISE, at, len, 10);
+        sys::syscall6(nr::MADVISE, at, len, 10, index, 0, 0);
     }
     ret
 }
@@ -46,7 +48,7 @@ pub fn clone(slot: *mut Slot) -> Outcome {
         let batch = BATCH as u64;
         // SAFETY: plain read of our own slot.
         let own = u64::from(unsafe { (*slot).index });
-        if a[6] != u64::MAX && map_slots(a[1] / batch * batch, a[6], own) < 0 {
+        if a[6] != u64::MAX && map_slots(a[1] / batch * batch, a[6], own, own) < 0 {
             return Outcome::Parent(-12);
         }
         return Outcome::Parent(thread(own, a[0], slot_at(a[1]), a[3]));
@@ -57,13 +59,23 @@ pub fn clone(slot: *mut Slot) -> Outcome {
 fn fork(slot: *mut Slot, a: &[u64; 8]) -> Outcome {
     // SAFETY: plain read of our own slot.
     let own = u64::from(unsafe { (*slot).index });
-    let ret = sys::syscall6(nr::CLONE, a[0], 0, 0, 0, 0, own);
+    const EBUSY: i64 = -16;
+    let mut left = 1000;
+    let ret = loop {
+        let ret = sys::syscall6(nr::CLONE, a[0], 0, 0, 0, 0, own);
+        if ret != EBUSY || left == 0 {
+            break ret;
+        }
+        // Another thread maps slots at the moment.
+        sys::syscall3(nr::SCHED_YIELD, 0, 0, 0);
+        left -= 1;
+    };
     if ret != 0 {
         return Outcome::Parent(ret);
     }
     // The child: no slot is mapped here until this call.
     let batch = BATCH as u64;
-    if map_slots(a[1] / batch * batch, a[6], a[2]) < 0 {
+    if map_slots(a[1] / batch * batch, a[6], a[2], a[6] + a[1] % batch) < 0 {
         sys::exit_process();
     }
     set_child_tid(a[4], a[5]);

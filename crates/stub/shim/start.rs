@@ -27,7 +27,7 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
     // Private, anonymous, fixed, no reserve.
     sys::syscall6(nr::MMAP, STACK_VA, MAX_THREADS as u64 * STACK_SIZE, 3, 0x4032, u64::MAX, 0);
     reserve_gaps();
-    clone::map_slots(0, 0, 0);
+    clone::map_slots(0, 0, 0, 0);
     let slot = slot_at(0);
     signal::install(slot);
     // SAFETY: the slot is mapped; the kernel process has filled in its head and the filter.
