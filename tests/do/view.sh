@@ -1,0 +1,72 @@
+#!/bin/bash
+# What `sallet do` shows and hides. There is no yardstick: a host hides nothing.
+. "$(dirname "$0")/../lib.sh"
+[ -n "$SALLET" ] || { skip all "no yardstick"; exit 0; }
+[ "$(id -u)" = 0 ] || { skip all "plants secrets as root"; exit 0; }
+WORK=$(mktemp -d /tmp/sallet-do.XXXXXX)
+SECRET="sallet-secret-$$"
+planted=(/root/$SECRET /etc/$SECRET.key /run/$SECRET /var/tmp/$SECRET)
+for f in "${planted[@]}"; do echo "$SECRET" >"$f"; chmod 644 "$f"; done
+trap 'rm -rf "$WORK" "${planted[@]}"' EXIT
+cd "$WORK" || exit 1
+echo visible >here
+sandbox() { timeout 60 "$SALLET" do -- "$@"; }
+
+secrets_hidden() {
+    local f
+    for f in "${planted[@]}"; do exits 1 sandbox cat "$f"; done
+    exits 1 sandbox cat /etc/shadow
+    exits 1 sandbox sh -c 'ls /root/* /run/docker.sock /run/secrets'
+    equal "" "$(sandbox sh -c "grep -rs $SECRET /root /etc /run /var /tmp /home 2>/dev/null")"
+}
+secrets_through_proc() {
+    local f
+    for f in "${planted[@]}"; do
+        exits 1 sandbox sh -c "cat /proc/self/root$f || cat /proc/1/root$f || cat /proc/1/cwd/../../..$f"
+    done
+}
+current_folder_seen() { equal visible "$(sandbox cat here)"; equal "$WORK" "$(sandbox pwd)"; }
+writes_stay_private() {
+    sandbox sh -c 'echo changed >here; echo new >there; rm here; echo x >/tmp/x; mkdir -p /usr/local/bin; echo y >/usr/local/bin/y'
+    equal visible "$(cat here)"
+    [ ! -e there ] && [ ! -e /usr/local/bin/y ] || { echo "a write came through"; exit 1; }
+}
+writes_seen_inside() { equal "changed" "$(sandbox sh -c 'echo changed >here; cat here')"; }
+writable_path() {
+    exits 0 timeout 60 "$SALLET" do --rw "$WORK" -- sh -c 'echo out >made'
+    equal out "$(cat made)"
+}
+passwd_is_there() { contains "$(sandbox cat /etc/passwd)" root; equal "root" "$(sandbox id -un)"; }
+only_loopback() {
+    exits 1 sandbox python3 -c 'import socket; s = socket.create_connection(("1.1.1.1", 53), 3)'
+}
+devices() { equal "0" "$(sandbox sh -c 'ls /dev | grep -cE "^(sd|vd|nvme|kvm|mem|kmem|loop)"')"; }
+kernel_name() { contains "$(sandbox uname -a)" Linux; }
+host_processes_hidden() { [ "$(sandbox sh -c 'ls /proc | grep -c "^[0-9]"')" -le 4 ] || { echo "sees others"; exit 1; }; }
+nothing_remains() {
+    local before after
+    sandbox sh -c 'sleep 100 & sleep 100 & exit 0'
+    sleep 0.3
+    equal "" "$(pgrep -f 'sleep 100' -P 1 2>/dev/null)"
+    before=$(wc -l </proc/self/mountinfo)
+    sandbox true
+    after=$(wc -l </proc/self/mountinfo)
+    equal "$before" "$after"
+}
+killed_runtime_leaves_nothing() {
+    local i pid
+    for i in $(seq 20); do
+        "$SALLET" do -- sh -c "exec -a $SECRET-guest sleep 50" >/dev/null 2>&1 &
+        pid=$!
+        sleep "0.0$((i % 10))"
+        kill -9 "$pid"
+        wait "$pid" 2>/dev/null
+    done
+    sleep 1
+    equal "" "$(pgrep -a -f "$SECRET-guest")"
+}
+
+for t in secrets_hidden secrets_through_proc current_folder_seen writes_stay_private writes_seen_inside writable_path \
+    passwd_is_there only_loopback devices kernel_name host_processes_hidden nothing_remains killed_runtime_leaves_nothing; do
+    run_test $t
+done
