@@ -7,6 +7,7 @@ use kernel::FdFlags;
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
 use linux_abi::signal::Signo;
+use vfs::notify::Happening;
 use vfs::{OpenFile, Whence};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -222,6 +223,9 @@ async fn transfer_in(
             break;
         }
     }
+    if done > 0 {
+        vfs::notify::used(file, Happening::ACCESS);
+    }
     Ok(done as i64)
 }
 
@@ -342,6 +346,9 @@ async fn transfer_out(
     }
     if done > 0 && file.ops().seekable() {
         vfs::ops::attributes::written(&cx.credentials, file.inode().as_ref())?;
+    }
+    if done > 0 {
+        vfs::notify::used(file, Happening::MODIFY);
     }
     if flags & (RWF_DSYNC | RWF_SYNC) != 0 {
         file.ops().fsync(file, flags & RWF_SYNC == 0)?;

@@ -18,6 +18,7 @@ pub mod exec;
 pub mod exit;
 pub mod fcntl;
 pub mod file_io;
+pub mod inotify;
 pub mod limits;
 pub mod link;
 pub mod mm;

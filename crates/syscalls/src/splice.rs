@@ -8,6 +8,7 @@ use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFREG};
 use linux_abi::signal::Signo;
 use vfs::OpenFile;
+use vfs::notify::Happening;
 
 use crate::args::Ptr;
 use crate::{Cx, SysError, SysResult};
@@ -158,6 +159,7 @@ async fn copy(
         if cx.thread.interrupted() {
             break;
         }
+        vfs::notify::used(to, Happening::MODIFY);
         // Files are always ready: others have their turn between chunks.
         executor::yield_now().await;
     }

@@ -289,6 +289,9 @@ syscalls! {
     247 waitid wait crate::wait::waitid, 5, Full, "";
     251 ioprio_set sync crate::scheduling::ioprio_set, 3, Partial, "the host's I/O scheduler is not told";
     252 ioprio_get sync crate::scheduling::ioprio_get, 2, Full, "";
+    253 inotify_init sync crate::inotify::inotify_init, 0, Full, "";
+    254 inotify_add_watch sync crate::inotify::inotify_add_watch, 3, Partial, "changes by another hard link are not seen";
+    255 inotify_rm_watch sync crate::inotify::inotify_rm_watch, 2, Full, "";
     257 openat wait crate::open::openat, 4, Full, "";
     258 mkdirat sync crate::dir::mkdirat, 3, Full, "";
     259 mknodat sync crate::link::mknodat, 4, Full, "";
@@ -325,6 +328,7 @@ syscalls! {
     291 epoll_create1 sync crate::epoll::epoll_create1, 1, Full, "";
     292 dup3 sync crate::file_io::dup3, 3, Full, "";
     293 pipe2 sync crate::pipe::pipe2, 2, Partial, "O_NOTIFICATION_PIPE is missing";
+    294 inotify_init1 sync crate::inotify::inotify_init1, 1, Full, "";
     295 preadv wait crate::file_io::preadv, 5, Full, "";
     296 pwritev wait crate::file_io::pwritev, 5, Full, "";
     297 rt_tgsigqueueinfo sync crate::signal::send::rt_tgsigqueueinfo, 4, Full, "";

@@ -31,6 +31,8 @@ pub struct Dentry {
     deleted: AtomicBool,
     /// How many mounts are on it, in any namespace.
     mounts: AtomicU32,
+    /// Who watches it, once somebody did.
+    pub(crate) watchers: OnceLock<Box<crate::notify::Watchers>>,
     /// Used since the cache last looked at it.
     pub(crate) used: AtomicBool,
     /// Its position in the cache plus one, 0 if it is not there; changes under the cache's lock.
@@ -46,6 +48,7 @@ impl Dentry {
             changes: Mutex::new(()),
             deleted: AtomicBool::new(false),
             mounts: AtomicU32::new(0),
+            watchers: OnceLock::new(),
             used: AtomicBool::new(true),
             slot: AtomicU32::new(0),
         })

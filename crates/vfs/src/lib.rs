@@ -14,6 +14,8 @@ pub mod inode;
 pub mod mount;
 pub mod mount_namespace;
 pub mod mountinfo;
+#[expect(missing_docs, reason = "what happens is named in inotify(7)")]
+pub mod notify;
 pub mod open_file;
 pub mod ops;
 pub mod permission;

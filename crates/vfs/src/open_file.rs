@@ -25,6 +25,12 @@ pub struct OpenFile {
     attachment: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        crate::notify::closed(self);
+    }
+}
+
 impl OpenFile {
     /// An open file at a place of the name space (or an anonymous one).
     pub fn new(

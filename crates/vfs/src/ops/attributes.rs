@@ -4,6 +4,7 @@ use identity::{Capability, Credentials};
 use linux_abi::Errno;
 use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG};
 
+use crate::notify::{self, Happening};
 use crate::{Caller, Inode, Metadata, MountFlags, Place, Result, SetAttr, SetTime, permission};
 
 /// chmod(2).
@@ -19,7 +20,9 @@ pub fn chmod(caller: &dyn Caller, place: &Place, mode: u32) -> Result<()> {
         return Err(Errno::EPERM);
     }
     let mode = permission::chmod_mode(cred, &meta, mode);
-    inode.set_attributes(&SetAttr { mode: Some(mode), ..SetAttr::default() })
+    inode.set_attributes(&SetAttr { mode: Some(mode), ..SetAttr::default() })?;
+    notify::file(&place.dentry, Happening::ATTRIB);
+    Ok(())
 }
 
 /// chown(2); `None` leaves an id.
@@ -34,7 +37,9 @@ pub fn chown(caller: &dyn Caller, place: &Place, uid: Option<u32>, gid: Option<u
     if mode.is_some() && !permission::is_owner(cred, &meta) {
         return Err(Errno::EPERM);
     }
-    inode.set_attributes(&SetAttr { uid, gid, mode, ..SetAttr::default() })
+    inode.set_attributes(&SetAttr { uid, gid, mode, ..SetAttr::default() })?;
+    notify::file(&place.dentry, Happening::ATTRIB);
+    Ok(())
 }
 
 /// utimensat(2); `None` leaves a time.
@@ -58,7 +63,9 @@ pub fn utimens(
         }
         permission::check(cred, &meta, permission::WRITE)?;
     }
-    inode.set_attributes(&SetAttr { atime, mtime, ..SetAttr::default() })
+    inode.set_attributes(&SetAttr { atime, mtime, ..SetAttr::default() })?;
+    notify::file(&place.dentry, Happening::ATTRIB);
+    Ok(())
 }
 
 /// truncate(2).
@@ -79,7 +86,9 @@ pub fn truncate(caller: &dyn Caller, place: &Place, size: u64) -> Result<()> {
 pub fn set_size(cred: &Credentials, place: &Place, meta: &Metadata, size: u64) -> Result<()> {
     let mode = permission::without_suid(cred, meta);
     let mtime = Some(SetTime::Now);
-    place.inode()?.set_attributes(&SetAttr { size: Some(size), mode, mtime, ..SetAttr::default() })
+    place.inode()?.set_attributes(&SetAttr { size: Some(size), mode, mtime, ..SetAttr::default() })?;
+    notify::file(&place.dentry, Happening::MODIFY);
+    Ok(())
 }
 
 /// access(2) as `cred` (for access the real ids, see `real_credentials`); `want` of `permission`'s bits,

@@ -8,7 +8,7 @@ use linux_abi::fs::{PATH_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFM
 
 use crate::ops::{new_node, plain_name, writable_dir};
 use crate::walk::Parent;
-use crate::{Caller, Inode, Metadata, Place, Result, permission};
+use crate::{Caller, Inode, Metadata, Place, Result, notify, permission};
 
 /// Makes an entry under the directory's lock by `make`; `EEXIST` if the name is taken. Slashes may only
 /// follow the name of a new `directory`. `before` is asked before permission.
@@ -42,6 +42,7 @@ fn make_entry(
             return Err(err);
         }
     }
+    notify::created(&dentry);
     Ok(Place { mount: parent.dir.mount.clone(), dentry })
 }
 

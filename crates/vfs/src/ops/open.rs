@@ -6,6 +6,7 @@ use std::sync::Arc;
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 
+use crate::notify::{self, Happening};
 use crate::ops::{new_node, plain_name, writable_dir};
 use crate::walk::{Last, Parent};
 use crate::{
@@ -152,6 +153,7 @@ fn create_new(
         }
         dentry
     };
+    notify::created(&dentry);
     let place = Place { mount: parent.dir.mount.clone(), dentry };
     open_place(caller, place, flags, true).map(Some)
 }
@@ -214,7 +216,9 @@ pub fn open_place(caller: &mut dyn Caller, place: Place, flags: OpenFlags, creat
         let mode = permission::without_suid(caller.credentials(), &meta);
         let now = Some(SetTime::Now);
         inode.set_attributes(&SetAttr { size: Some(0), mode, mtime: now, ..SetAttr::default() })?;
+        notify::file(&place.dentry, Happening::MODIFY);
     }
     let ops = inode.clone().open(flags, caller)?;
+    notify::file(&place.dentry, Happening::OPEN);
     Ok(Opened::File(OpenFile::new(place, inode, ops, flags)))
 }

@@ -5,7 +5,7 @@ use linux_abi::fs::S_IFDIR;
 
 use crate::ops::{plain_name, writable_dir};
 use crate::walk::{Last, Parent};
-use crate::{Caller, Result, permission};
+use crate::{Caller, Result, notify, permission};
 
 /// unlink(2).
 pub fn unlink(caller: &dyn Caller, parent: &Parent) -> Result<()> {
@@ -31,6 +31,7 @@ pub fn unlink(caller: &dyn Caller, parent: &Parent) -> Result<()> {
     }
     dir_inode.unlink(name)?;
     dir.removed(&dentry);
+    notify::removed(dir, &dentry, name, meta.nlink <= 1);
     Ok(())
 }
 
@@ -61,5 +62,6 @@ pub fn rmdir(caller: &dyn Caller, parent: &Parent) -> Result<()> {
     let _inner = dentry.lock_changes();
     dir_inode.rmdir(name)?;
     dir.removed(&dentry);
+    notify::removed(dir, &dentry, name, true);
     Ok(())
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::ops::{plain_name, writable_dir};
 use crate::walk::Parent;
-use crate::{Caller, Dentry, Metadata, RenameFlags, Result, permission};
+use crate::{Caller, Dentry, Metadata, RenameFlags, Result, notify, permission};
 
 /// One rename between directories at a time: otherwise two could tie a knot.
 static ACROSS: Mutex<()> = Mutex::new(());
@@ -90,6 +90,11 @@ pub fn rename(caller: &dyn Caller, from: &Parent, to: &Parent, flags: RenameFlag
     }
     dir_inode.rename(name, &new_inode, new_name, flags)?;
     finish(dir, new_dir, &source, &target, new_name, exchange);
+    let over = (!exchange && target_meta.is_some()).then_some(&*target);
+    notify::moved((dir, name), (new_dir, new_name), &source, over);
+    if exchange {
+        notify::moved((new_dir, new_name), (dir, name), &target, None);
+    }
     Ok(())
 }
 

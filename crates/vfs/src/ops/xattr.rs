@@ -4,6 +4,7 @@ use identity::{Capability, Credentials};
 use linux_abi::Errno;
 use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG, S_ISVTX};
 
+use crate::notify::{self, Happening};
 use crate::{Caller, Metadata, Place, Result, permission};
 
 /// The longest name (`XATTR_NAME_MAX`).
@@ -69,7 +70,9 @@ pub fn set(caller: &dyn Caller, place: &Place, name: &[u8], value: &[u8], flags:
     let inode = place.inode()?;
     place.mount.check_writable()?;
     check(caller.credentials(), &inode.metadata()?, name, true)?;
-    inode.set_xattr(name, value, flags)
+    inode.set_xattr(name, value, flags)?;
+    notify::file(&place.dentry, Happening::ATTRIB);
+    Ok(())
 }
 
 /// listxattr(2): names with their NULs; those of `trusted.` only for who may read them.
@@ -90,5 +93,7 @@ pub fn remove(caller: &dyn Caller, place: &Place, name: &[u8]) -> Result<()> {
     let inode = place.inode()?;
     place.mount.check_writable()?;
     check(caller.credentials(), &inode.metadata()?, name, true)?;
-    inode.remove_xattr(name)
+    inode.remove_xattr(name)?;
+    notify::file(&place.dentry, Happening::ATTRIB);
+    Ok(())
 }
