@@ -1,7 +1,6 @@
 //! Open host directories: getdents(2) with the host's own positions.
 
 use std::any::Any;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -19,13 +18,19 @@ const BUFFER: usize = 32 * 1024;
 /// An open directory with its own host descriptor, as the host keeps the position in it.
 pub(crate) struct OpenDirectory {
     inode: Arc<HostInode>,
-    fd: Mutex<OwnedFd>,
+    host: Mutex<HostDirectory>,
+}
+
+struct HostDirectory {
+    fd: OwnedFd,
+    /// Where the host stands.
+    position: u64,
 }
 
 impl OpenDirectory {
     pub(crate) fn new(inode: Arc<HostInode>) -> Result<OpenDirectory> {
         let fd = inode.open_handle(OFlags::RDONLY | OFlags::DIRECTORY)?;
-        Ok(OpenDirectory { inode, fd: Mutex::new(fd) })
+        Ok(OpenDirectory { inode, host: Mutex::new(HostDirectory { fd, position: 0 }) })
     }
 }
 
@@ -40,28 +45,35 @@ impl FileOps for OpenDirectory {
         Err(linux_abi::Errno::EISDIR)
     }
     fn seek(&self, _file: &OpenFile, offset: i64, whence: Whence) -> Result<u64> {
-        let fd = self.fd.lock();
         let to = match whence {
             Whence::End => SeekFrom::End(offset),
             _ => return Err(linux_abi::Errno::EINVAL),
         };
-        rustix::fs::seek(&*fd, to).map_err(errno)
+        let mut host = self.host.lock();
+        host.position = rustix::fs::seek(&host.fd, to).map_err(errno)?;
+        Ok(host.position)
     }
     fn readdir(&self, _file: &OpenFile, pos: u64, sink: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<u64> {
-        let fd = self.fd.lock();
-        rustix::fs::seek(&*fd, SeekFrom::Start(pos)).map_err(errno)?;
+        let mut host = self.host.lock();
+        let HostDirectory { fd, position: stands } = &mut *host;
+        // To the start it is a rewinddir(3), which sees what is new.
+        if pos != *stands || pos == 0 {
+            *stands = rustix::fs::seek(&*fd, SeekFrom::Start(pos)).map_err(errno)?;
+        }
         let is_root = self.inode.is_root();
         let mut position = pos;
         let mut buffer = Vec::with_capacity(BUFFER);
-        buffer.resize(BUFFER, MaybeUninit::uninit());
-        let mut entries = RawDir::new(&*fd, &mut buffer);
+        let mut entries = RawDir::new(&*fd, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(errno)?;
             let name = entry.file_name().to_bytes();
             let next = entry.next_entry_cookie();
+            // Right once all that the host gave at once is used up.
+            *stands = next;
             // What lies above the root is not the guest's to know.
             let ino = if is_root && name == b".." { self.inode.identity().ino } else { entry.ino() };
             if !sink(DirEntry { ino, next, kind: kind(entry.file_type()), name }) {
+                *stands = u64::MAX;
                 break;
             }
             position = next;
@@ -69,7 +81,7 @@ impl FileOps for OpenDirectory {
         Ok(position)
     }
     fn fsync(&self, _file: &OpenFile, _data_only: bool) -> Result<()> {
-        rustix::fs::fsync(&*self.fd.lock()).map_err(errno)
+        rustix::fs::fsync(&self.host.lock().fd).map_err(errno)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The file system instance: its root descriptor, options and table of live inodes.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
@@ -112,6 +111,11 @@ impl HostFs {
         self.inodes.lock().get(&key).and_then(Weak::upgrade)
     }
 
+    pub(crate) fn root_inode(&self) -> Result<Arc<HostInode>> {
+        let known = Known::of(&*self.root)?;
+        Ok(self.inode_of(Arc::clone(&self.root), known, Link::Root))
+    }
+
     /// Calls for the living inodes of the same host file in other instances.
     pub(crate) fn for_peers(&self, key: (u64, u64), call: impl Fn(&HostInode)) {
         let instances = INSTANCES.read();
@@ -149,8 +153,7 @@ impl FileSystem for HostFs {
     }
 
     fn root(&self) -> Result<Arc<dyn Inode>> {
-        let known = Known::of(&*self.root)?;
-        Ok(self.inode_of(Arc::clone(&self.root), known, Link::Root))
+        Ok(self.root_inode()?)
     }
 
     fn statfs(&self) -> Result<StatFs> {
@@ -171,9 +174,7 @@ impl FileSystem for HostFs {
 
     fn sync(&self) -> Result<()> {
         // syncfs refuses O_PATH descriptors.
-        let root = self.root()?;
-        let Some(root) = (&*root as &dyn Any).downcast_ref::<HostInode>() else { return Ok(()) };
-        let fd = root.open_handle(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY)?;
+        let fd = self.root_inode()?.open_handle(rustix::fs::OFlags::RDONLY)?;
         rustix::fs::syncfs(fd).map_err(errno)
     }
 }

@@ -234,3 +234,44 @@ fn speed() {
         watch(&root);
     }
 }
+
+#[test]
+fn directories_are_read_from_any_position() {
+    let folder = Folder::new();
+    for i in 0..2000 {
+        fs::write(folder.path().join(format!("file-with-a-long-name-{i}")), "").unwrap();
+    }
+    let fs = folder.mount(with_proc());
+    let inode = fs.root().unwrap();
+    let own: Arc<crate::inode::HostInode> = fs.root_inode().unwrap();
+    let ops: Arc<dyn vfs::FileOps> = Arc::new(crate::directory::OpenDirectory::new(own).unwrap());
+    let dentry = vfs::Dentry::root(inode.clone());
+    let mount = vfs::Mount::detached(fs.clone(), dentry.clone());
+    let file =
+        vfs::OpenFile::new(vfs::Place { mount, dentry }, inode, ops, linux_abi::fs::OpenFlags::empty());
+    let read = |mut pos: u64, at_once: usize| {
+        let mut seen = Vec::new();
+        loop {
+            let mut count = 0;
+            let mut sink = |entry: vfs::DirEntry<'_>| {
+                count += 1;
+                if count > at_once {
+                    return false;
+                }
+                seen.push((entry.name.to_vec(), entry.next));
+                true
+            };
+            let next = file.ops().readdir(&file, pos, &mut sink).unwrap();
+            if next == pos {
+                return seen;
+            }
+            pos = next;
+        }
+    };
+    let all = read(0, usize::MAX);
+    assert_eq!(all.len(), 2002);
+    assert_eq!(read(0, 7), all);
+    assert_eq!(read(all[499].1, 1000), all[500..]);
+    fs::remove_file(folder.path().join("file-with-a-long-name-5")).unwrap();
+    assert_eq!(read(0, usize::MAX).len(), 2001);
+}
