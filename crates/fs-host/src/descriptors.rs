@@ -34,7 +34,7 @@ impl Reopener {
     /// Opens `fd`'s file with access flags; none without procfs.
     pub(crate) fn reopen(&self, fd: &OwnedFd, flags: OFlags) -> Option<rustix::io::Result<OwnedFd>> {
         self.through_proc(fd, |directory, number| {
-            rustix::fs::openat(directory, number, flags | OFlags::CLOEXEC, Mode::empty())
+            with_room(|| rustix::fs::openat(directory, number, flags | OFlags::CLOEXEC, Mode::empty()))
         })
     }
 }
@@ -144,15 +144,14 @@ impl Cache {
         let mut slots = self.slots.lock();
         slots.push_back(Arc::downgrade(slot));
         if count > self.bound {
-            self.evict(&mut slots);
+            self.evict(&mut slots, self.bound - self.bound / 8);
         } else if slots.len() > 2 * self.bound {
             slots.retain(|slot| slot.strong_count() > 0);
         }
     }
 
-    /// Drops descriptors until an eighth of the bound is free, or each slot had its turns.
-    fn evict(&self, slots: &mut VecDeque<Weak<Slot>>) {
-        let goal = self.bound - self.bound / 8;
+    /// Drops descriptors until there are so many, or each slot had its turns.
+    fn evict(&self, slots: &mut VecDeque<Weak<Slot>>, goal: usize) {
         for _ in 0..2 * slots.len() {
             if self.count.load(Ordering::Relaxed) <= goal {
                 return;
@@ -167,6 +166,19 @@ impl Cache {
                 self.count.fetch_sub(1, Ordering::Relaxed);
             }
         }
+    }
+}
+
+/// Opens something, with fewer cached descriptors if there were too many.
+pub(crate) fn with_room(open: impl Fn() -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<OwnedFd> {
+    match open() {
+        Err(rustix::io::Errno::MFILE) => {
+            let cache = Cache::get();
+            let goal = cache.count.load(Ordering::Relaxed) / 2;
+            cache.evict(&mut cache.slots.lock(), goal);
+            open()
+        }
+        result => result,
     }
 }
 
@@ -195,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn eviction_spares_the_pinned_and_frees_an_eighth() {
+    fn eviction_spares_the_pinned() {
         let cache = Cache { slots: Default::default(), count: AtomicUsize::new(0), bound: 16 };
         let slots: Vec<Arc<Slot>> = (0..17).map(|_| Arc::new(Slot::default())).collect();
         let mut queue = VecDeque::new();
@@ -205,7 +217,7 @@ mod tests {
             queue.push_back(Arc::downgrade(slot));
         }
         slots[0].pin();
-        cache.evict(&mut queue);
+        cache.evict(&mut queue, 14);
         assert_eq!(cache.count.load(Ordering::Relaxed), 14);
         assert!(slots[0].get().is_some());
         assert!(slots[1].get().is_none());

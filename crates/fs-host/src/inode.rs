@@ -12,7 +12,7 @@ use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Re
 
 use crate::attributes::{Identity, Known};
 use crate::cache::{Attributes, Names};
-use crate::descriptors::Slot;
+use crate::descriptors::{Slot, with_room};
 use crate::directory::OpenDirectory;
 use crate::file::OpenRegular;
 use crate::file_system::HostFs;
@@ -126,6 +126,10 @@ impl HostInode {
         if let Some(fd) = self.slot.get() {
             return Ok(fd);
         }
+        // Who has it open has a descriptor, whatever became of the name.
+        if let Some(fd) = self.handles.lock().iter().find_map(Weak::upgrade) {
+            return Ok(fd);
+        }
         // From the nearest directory that is open downwards: not by recursion, as trees may be deep.
         let mut path: Vec<(Arc<HostInode>, Box<[u8]>)> = Vec::new();
         let mut fd = loop {
@@ -237,7 +241,8 @@ impl Drop for HostInode {
 
 /// openat2(2) of one component.
 pub(crate) fn open_beneath(directory: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd> {
-    rustix::fs::openat2(directory, name, flags | OFlags::CLOEXEC, Mode::empty(), RESOLVE).map_err(errno)
+    let flags = flags | OFlags::CLOEXEC;
+    with_room(|| rustix::fs::openat2(directory, name, flags, Mode::empty(), RESOLVE)).map_err(errno)
 }
 
 /// An inode of this crate, else `EXDEV`.

@@ -29,7 +29,10 @@ pub fn catch_up() {
     watch::catch_up();
 }
 
-/// Host error numbers are the guest's.
+/// Host error numbers are the guest's, but that our descriptors are not its own.
 fn errno(error: rustix::io::Errno) -> Errno {
+    if error == rustix::io::Errno::MFILE {
+        return Errno::ENFILE;
+    }
     Errno::from_raw(error.raw_os_error())
 }

@@ -18,7 +18,9 @@ use rustix::fs::{CWD, Mode, OFlags};
 use crate::inode::HostInode;
 
 /// Most directories watched; the host's own limit (`fs.inotify.max_user_watches`) may come first.
-const MOST: usize = 8192;
+const MOST: usize = 32 << 10;
+/// With fewer than this it is not worth the trouble.
+const FEWEST: usize = 64;
 /// Pause between readings of events.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Bytes of events read at once.
@@ -51,8 +53,8 @@ struct Watched {
     directories: HashMap<i32, Vec<Weak<HostInode>>>,
     /// In the order they were set, for a second-chance clock.
     order: VecDeque<i32>,
-    /// The host refused more; nothing is asked again.
-    full: bool,
+    /// How many the host allows, once it refused one.
+    bound: Option<usize>,
 }
 
 fn watcher() -> Option<&'static Watcher> {
@@ -127,8 +129,12 @@ impl Watcher {
     fn watch(&self, directory: &Arc<HostInode>) {
         let Ok(fd) = directory.fd() else { return };
         let mut watched = self.watched.lock();
-        if watched.full || rustix::process::fchdir(&*fd).is_err() {
+        let bound = watched.bound.unwrap_or(MOST);
+        if bound < FEWEST || rustix::process::fchdir(&*fd).is_err() {
             return;
+        }
+        if watched.directories.len() >= bound {
+            self.evict(&mut watched, bound);
         }
         match inotify::add_watch(&self.inotify, ".", MASK) {
             Ok(wd) => {
@@ -141,19 +147,19 @@ impl Watcher {
                 }
                 directory.watch_began(wd);
             }
-            Err(_) => watched.full = true,
+            // Other programs of the same user may have taken all of them.
+            Err(rustix::io::Errno::NOSPC) => watched.bound = Some(watched.directories.len()),
+            Err(_) => directory.watch_ended(),
         }
-        if watched.directories.len() > MOST {
-            self.evict(&mut watched);
-        } else if watched.order.len() > 2 * MOST {
+        if watched.order.len() > 2 * MOST {
             let Watched { directories, order, .. } = &mut *watched;
             order.retain(|wd| directories.contains_key(wd));
         }
     }
 
     /// Gives up some watches that nobody used lately.
-    fn evict(&self, watched: &mut Watched) {
-        let mut surplus = watched.directories.len().saturating_sub(MOST - MOST / 8);
+    fn evict(&self, watched: &mut Watched, bound: usize) {
+        let mut surplus = watched.directories.len().saturating_sub(bound - bound / 8);
         for _ in 0..2 * watched.order.len() {
             if surplus == 0 {
                 return;
