@@ -189,8 +189,17 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
         });
         b.op(RETURN, TRAP);
     });
-    for number in [nr::rt_sigreturn, nr::exit, nr::exit_group, nr::sigaltstack, nr::rt_sigprocmask, nr::close]
-    {
+    let of_shim = [
+        nr::rt_sigreturn,
+        nr::exit,
+        nr::exit_group,
+        nr::sigaltstack,
+        nr::rt_sigprocmask,
+        nr::close,
+        nr::set_tid_address,
+        nr::set_robust_list,
+    ];
+    for number in of_shim {
         call(&mut out, number, |b| {
             from_shim(b, settings, |b| {
                 b.op(RETURN, ALLOW);
@@ -310,7 +319,7 @@ mod tests {
     #[test]
     fn only_the_shim_may_use_its_calls() {
         let f = filter();
-        for number in [nr::rt_sigreturn, nr::exit, nr::close, nr::sigaltstack] {
+        for number in [nr::rt_sigreturn, nr::exit, nr::close, nr::sigaltstack, nr::set_tid_address] {
             assert_eq!(run(&f, number, GUEST, [0; 6]), TRAP, "{number}");
             assert_eq!(run(&f, number, TEXT + 2, [0; 6]), ALLOW, "{number}");
         }

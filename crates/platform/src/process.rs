@@ -82,12 +82,7 @@ impl Space {
             };
             let index = first + (local % BATCH) as u32;
             // A thread that ended a moment ago may still run on this stack.
-            if new_batch.is_none()
-                && platform
-                    .slots
-                    .slot(index as usize)
-                    .is_some_and(|s| s.host_tid().load(Ordering::Acquire) != 0)
-            {
+            if new_batch.is_none() && platform.slots.slot(index as usize).is_some_and(|s| s.live_tid() != 0) {
                 continue;
             }
             if let Some(slot) = state.used.get_mut(local) {

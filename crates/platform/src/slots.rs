@@ -57,6 +57,13 @@ impl SlotRef {
         // SAFETY: as above.
         unsafe { &(*self.at).host_tid }
     }
+    /// The host's thread id while the thread lives, 0 before and after.
+    pub(crate) fn live_tid(&self) -> u32 {
+        match self.host_tid().load(Ordering::Acquire) {
+            ended if ended & slot::OWNER_DIED != 0 => 0,
+            tid => tid & 0x3fff_ffff,
+        }
+    }
     /// The interrupt flag; also the zygote's "ready" mark.
     pub(crate) fn intr(&self) -> &AtomicU32 {
         // SAFETY: as above.

@@ -73,7 +73,7 @@ impl ThreadHandle {
 /// `tgkill` then reaches another thread of the same process, or none.
 fn host_tid(core: &Core) -> i32 {
     match core.tid.load(Ordering::Relaxed) {
-        0 => i32::try_from(core.slot.host_tid().load(Ordering::Relaxed)).unwrap_or(0),
+        0 => core.slot.live_tid() as i32,
         tid => tid,
     }
 }

@@ -124,6 +124,9 @@ pub mod reg {
     pub const COUNT: usize = 18;
 }
 
+/// `FUTEX_OWNER_DIED`.
+pub const OWNER_DIED: u32 = 0x4000_0000;
+
 /// Indexes of [`Slot::identity`].
 pub mod identity {
     /// getpid(2)
@@ -182,7 +185,8 @@ pub struct Slot {
     pub state: AtomicU32,
     /// Set by the shim's signal handler when the interrupt came while the shim ran.
     pub intr: AtomicU32,
-    /// The host's thread id: set and cleared by the host (CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID).
+    /// The host's thread id: set by the host (CLONE_CHILD_SETTID); cleared by it (CLONE_CHILD_CLEARTID) or marked
+    /// with [`OWNER_DIED`] when the thread ends.
     pub host_tid: AtomicU32,
     /// Index of the slot in the sandbox.
     pub index: u32,

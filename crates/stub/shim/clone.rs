@@ -153,16 +153,37 @@ pub fn exit(slot: *mut Slot) -> ! {
     if a[1] != 0 {
         robust_list(a[1], a[2] as u32);
     }
-    if a[0] != 0 {
-        set_zero_and_wake(a[0]);
-    }
     if a[4] != 0 {
+        if a[0] != 0 {
+            set_zero_and_wake(a[0]);
+        }
         // The host's leader stays: the memory of its threads is reached through it. Never answered.
         crate::request(slot);
+    } else if a[0] != 0 {
+        leave_word_to_host(slot, a[0]);
     }
     loop {
         sys::syscall3(nr::EXIT, a[3], 0, 0);
     }
+}
+
+/// Has the host clear the guest's tid word once no user code of the thread runs: who waits for the word frees
+/// the thread's memory, which the host still writes to until then (rseq(2)). Our own word, which the host would
+/// have cleared instead, becomes the only entry of a robust list: the host marks its owner as dead.
+fn leave_word_to_host(slot: *mut Slot, word: u64) {
+    // SAFETY: plain writes to our own slot, whose answer has been read; the host reads the list at the exit.
+    unsafe {
+        let list = &raw mut (*slot).a;
+        let head = list as u64;
+        let entry = head + 32;
+        // struct robust_list_head, and the entry's link back to it.
+        (*slot).a[0] = entry;
+        (*slot).a[1] = ((&raw const (*slot).host_tid) as u64).wrapping_sub(entry);
+        (*slot).a[2] = 0;
+        (*slot).a[4] = head;
+        sys::syscall3(nr::SET_ROBUST_LIST, head, 24, 0);
+    }
+    sys::syscall3(nr::SET_TID_ADDRESS, word, 0, 0);
 }
 
 fn set_zero_and_wake(at: u64) {

@@ -15,6 +15,8 @@ pub mod nr {
     pub const CLOSE: u64 = 3;
     pub const CLONE: u64 = 56;
     pub const EXIT: u64 = 60;
+    pub const SET_TID_ADDRESS: u64 = 218;
+    pub const SET_ROBUST_LIST: u64 = 273;
     pub const EXIT_GROUP: u64 = 231;
     pub const SIGALTSTACK: u64 = 131;
     pub const PRCTL: u64 = 157;
