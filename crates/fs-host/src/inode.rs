@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFLNK, S_IFREG};
@@ -43,6 +43,8 @@ pub(crate) struct HostInode {
     /// Open handles by access mode, shared by all who open the file so.
     handles: Mutex<[Weak<OwnedFd>; 3]>,
     pub(crate) attributes: Attributes,
+    /// Of a symbolic link, once it was read.
+    target: OnceLock<Box<[u8]>>,
     /// Of a directory.
     pub(crate) names: Option<Box<Names>>,
     /// Held over a write at the end and the question where it went.
@@ -64,6 +66,7 @@ impl HostInode {
             link: Mutex::new(link),
             handles: Mutex::default(),
             attributes: Attributes::default(),
+            target: OnceLock::new(),
             names: (known.identity.kind == S_IFDIR).then(Box::default),
             appending: Mutex::new(()),
         })
@@ -324,8 +327,13 @@ impl Inode for HostInode {
         if self.identity.kind != S_IFLNK {
             return Err(Errno::EINVAL);
         }
-        let target = rustix::fs::readlinkat(&*self.fd()?, "", Vec::new()).map_err(errno)?;
-        Ok(target.into_bytes())
+        // It never changes: another link is another inode.
+        if let Some(target) = self.target.get() {
+            return Ok(target.to_vec());
+        }
+        let target = rustix::fs::readlinkat(&*self.fd()?, "", Vec::new()).map_err(errno)?.into_bytes();
+        let _ = self.target.set(target.as_slice().into());
+        Ok(target)
     }
     fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
         self.still_holds(name, child)
