@@ -9,7 +9,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp
 
 # sandbox COMMAND...
 sandbox() {
-    if [ -n "$SALLET" ]; then timeout 60 "$SALLET" do -- "$@"; else timeout 60 "$@"; fi
+    if [ -n "$SALLET" ]; then timeout -k 1 15 "$SALLET" do -- "$@"; else timeout 15 "$@"; fi
 }
 
 true_and_false() { exits 0 sandbox true; exits 1 sandbox false; exits 7 sandbox sh -c 'exit 7'; }

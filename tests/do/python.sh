@@ -6,7 +6,7 @@ trap 'rm -rf "$WORK"' EXIT
 cd "$WORK" || exit 1
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp
 sandbox() {
-    if [ -n "$SALLET" ]; then timeout 60 "$SALLET" do -- "$@"; else timeout 60 "$@"; fi
+    if [ -n "$SALLET" ]; then timeout -k 1 15 "$SALLET" do -- "$@"; else timeout 15 "$@"; fi
 }
 python() { sandbox python3 -c "$1"; }
 

@@ -16,7 +16,7 @@ secrets_hidden() {
     local f
     for f in "${planted[@]}"; do exits 1 sandbox cat "$f"; done
     exits 1 sandbox cat /etc/shadow
-    exits 1 sandbox sh -c 'ls /root/* /run/docker.sock /run/secrets'
+    equal "" "$(sandbox sh -c "ls /root/* /run/docker.sock /run/secrets 2>/dev/null")"
     equal "" "$(sandbox sh -c "grep -rs $SECRET /root /etc /run /var /tmp /home 2>/dev/null")"
 }
 secrets_through_proc() {

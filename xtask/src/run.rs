@@ -1,6 +1,6 @@
 //! Runs programs with a limit on their time.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -130,7 +130,9 @@ impl fmt::Display for Counts {
 }
 
 /// Reads a ratchet of known failures: a name and its reason per line.
-pub(crate) fn known_failures(file: &str) -> Result<BTreeSet<String>> {
+///
+/// A reason that begins with `sometimes` lets the test pass too.
+pub(crate) fn known_failures(file: &str) -> Result<BTreeMap<String, String>> {
     let path = workspace().join(file);
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let lines = text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
@@ -138,7 +140,7 @@ pub(crate) fn known_failures(file: &str) -> Result<BTreeSet<String>> {
         .map(|line| {
             let (name, reason) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
             ensure!(!reason.trim().is_empty(), "{}: {name} has no reason", path.display());
-            Ok(name.to_owned())
+            Ok((name.to_owned(), reason.trim().to_owned()))
         })
         .collect()
 }

@@ -9,6 +9,7 @@ mod eventfd;
 mod exec;
 mod fd;
 mod file;
+mod inet;
 mod job;
 mod limits;
 mod memory;
@@ -22,20 +23,26 @@ mod signal_wait;
 mod thread;
 mod time;
 mod timer;
+mod unix_socket;
 mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 21] = [
+    let subjects: [&[Case]; 23] = [
+        credentials::CASES,
         directory::CASES,
         epoll::CASES,
         eventfd::CASES,
         exec::CASES,
         fd::CASES,
         file::CASES,
+        inet::CASES,
+        job::CASES,
+        limits::CASES,
         memory::CASES,
         pipe::CASES,
         poll::CASES,
+        prctl::CASES,
         process::CASES,
         signal::CASES,
         signal_frame::CASES,
@@ -43,11 +50,8 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         thread::CASES,
         time::CASES,
         timer::CASES,
+        unix_socket::CASES,
         wait::CASES,
-        job::CASES,
-        prctl::CASES,
-        limits::CASES,
-        credentials::CASES,
     ];
     subjects.into_iter().flatten().copied()
 }
