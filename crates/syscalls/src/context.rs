@@ -10,7 +10,7 @@ use identity::{Capability, Credentials};
 use kernel::{FdFlags, FdTable, FsContext, Kernel, Mm, Process, Thread};
 use linux_abi::Errno;
 use linux_abi::signal::SigSet;
-use platform::{Exit, GuestThread, NativeOp};
+use platform::{Exit, GuestThread, Identity, NativeOp};
 use vfs::{Caller, OpenFile};
 
 use crate::{Restart, SysError, SysResult};
@@ -38,6 +38,8 @@ pub struct ThreadLocal {
     pub alt_stack: AltStack,
     /// The present exit is an interrupt of guest code, perhaps within a native wait.
     pub in_guest_code: bool,
+    /// The shim knows the thread's ids and answers for them.
+    pub identity_told: bool,
     /// A sigreturn is under way: the extended state to go back with is at this address.
     pub return_fpstate: Option<u64>,
     /// The last fault, as signal frames tell it.
@@ -114,6 +116,26 @@ impl Cx<'_> {
     /// `EPERM` without this capability.
     pub fn require(&self, cap: Capability) -> SysResult<()> {
         if self.credentials.capable(cap) { Ok(()) } else { Err(Errno::EPERM.into()) }
+    }
+
+    /// Tells the shim the ids of the thread, so that the next such call need not come here. The parent's id is
+    /// not among them: it changes from outside.
+    pub fn tell_identity(&mut self) {
+        if self.kernel().config.strace {
+            return;
+        }
+        let creds = &self.credentials;
+        let identity = Identity {
+            pid: u32::try_from(self.process().pid()).ok(),
+            tid: u32::try_from(self.thread.tid()).ok(),
+            ppid: None,
+            uid: Some(creds.uid),
+            euid: Some(creds.euid),
+            gid: Some(creds.gid),
+            egid: Some(creds.egid),
+        };
+        self.guest.set_identity(&identity);
+        self.local.identity_told = true;
     }
 
     /// Has the shim do one native operation; its result, an errno if negative.

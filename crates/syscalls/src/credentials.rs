@@ -25,6 +25,9 @@ pub fn commit(cx: &mut Cx<'_>, new: Credentials) {
     let new = Arc::new(new);
     cx.thread.set_credentials(new.clone());
     cx.credentials = new;
+    if cx.local.identity_told {
+        cx.tell_identity();
+    }
 }
 
 fn change(cx: &mut Cx<'_>, new: Result<Credentials, Errno>) -> SysResult {
@@ -34,18 +37,22 @@ fn change(cx: &mut Cx<'_>, new: Result<Credentials, Errno>) -> SysResult {
 
 /// getuid(2).
 pub fn getuid(cx: &mut Cx<'_>) -> SysResult {
+    cx.tell_identity();
     Ok(i64::from(cx.credentials.uid))
 }
 /// geteuid(2).
 pub fn geteuid(cx: &mut Cx<'_>) -> SysResult {
+    cx.tell_identity();
     Ok(i64::from(cx.credentials.euid))
 }
 /// getgid(2).
 pub fn getgid(cx: &mut Cx<'_>) -> SysResult {
+    cx.tell_identity();
     Ok(i64::from(cx.credentials.gid))
 }
 /// getegid(2).
 pub fn getegid(cx: &mut Cx<'_>) -> SysResult {
+    cx.tell_identity();
     Ok(i64::from(cx.credentials.egid))
 }
 

@@ -102,6 +102,7 @@ fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
     cx.thread.set_credentials(credentials);
     cx.thread.set_comm(&comm);
     cx.local.restart_deadline = None;
+    cx.local.identity_told = false;
     cx.local.alt_stack = Default::default();
     cx.local.clear_child_tid = 0;
     cx.local.robust_list = (0, 0);

@@ -10,6 +10,7 @@ use crate::{Cx, SysResult};
 
 /// getpid(2).
 pub fn getpid(cx: &mut Cx<'_>) -> SysResult {
+    cx.tell_identity();
     Ok(i64::from(cx.process().pid()))
 }
 
@@ -20,6 +21,7 @@ pub fn getppid(cx: &mut Cx<'_>) -> SysResult {
 
 /// gettid(2).
 pub fn gettid(cx: &mut Cx<'_>) -> SysResult {
+    cx.tell_identity();
     Ok(i64::from(cx.thread.tid()))
 }
 
