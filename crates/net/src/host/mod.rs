@@ -4,12 +4,15 @@ mod netlink;
 mod options;
 mod socket;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use identity::Capability;
 use linux_abi::Errno;
 use linux_abi::socket::{AF_INET, AF_INET6, AF_NETLINK, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
+use vfs::Caller;
+
 use rustix::process::{Resource, getrlimit};
 
 pub use socket::HostSocket;
@@ -68,6 +71,15 @@ impl Default for HostProvider {
 }
 
 impl Provider for HostProvider {
+    fn interface_ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
+        // Only what is about interfaces: the rest would be about the socket made here.
+        if cmd != socket::SIOCGIFCONF && host::socket::ioctl_size(cmd) != Some(host::socket::IFREQ) {
+            return Err(Errno::ENOTTY);
+        }
+        let _place = self.room.take()?;
+        let fd = host::socket::open(AF_INET, SOCK_DGRAM, 0)?;
+        socket::ask(fd.as_fd(), caller, cmd, arg)
+    }
     fn socket(
         &self,
         caller: &SocketCaller<'_>,

@@ -18,7 +18,7 @@ use crate::{Address, Result};
 
 /// The most bytes of control messages from the host at once.
 const MAX_CONTROL: usize = 4096;
-const SIOCGIFCONF: u32 = 0x8912;
+pub(super) const SIOCGIFCONF: u32 = 0x8912;
 /// Ports below are for `CAP_NET_BIND_SERVICE`.
 const FIRST_FREE_PORT: u16 = 1024;
 
@@ -228,35 +228,38 @@ impl Socket for HostSocket {
         self.source.queue().clone()
     }
     fn ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
-        if cmd == SIOCGIFCONF {
-            return self.interfaces(caller, arg);
-        }
-        let size = host::socket::ioctl_size(cmd).ok_or(Errno::ENOTTY)?;
-        let mut data = vec![0; size];
-        // Requests about an interface carry its name or number; the others only answer.
-        if size == host::socket::IFREQ {
-            caller.read_memory(arg, &mut data)?;
-        }
-        host::socket::ioctl(self.fd(), cmd, &mut data)?;
-        caller.write_memory(arg, &data)?;
-        Ok(0)
+        ask(self.fd(), caller, cmd, arg)
     }
 }
 
-impl HostSocket {
-    /// SIOCGIFCONF: `struct ifconf` is a length and, at 8, an address (null asks for the length alone).
-    fn interfaces(&self, caller: &mut dyn Caller, arg: u64) -> Result<i64> {
-        const MAX: usize = 64 << 10;
-        let mut conf = [0; 16];
-        caller.read_memory(arg, &mut conf)?;
-        let room = word(&conf, 0).map_or(0, u32::cast_signed);
-        let at = conf.last_chunk::<8>().map_or(0, |b| u64::from_ne_bytes(*b));
-        let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?.min(MAX);
-        let list = host::socket::interfaces(self.fd(), if at == 0 { MAX } else { room })?;
-        if at != 0 {
-            caller.write_memory(at, &list)?;
-        }
-        caller.write_memory(arg, &i32::try_from(list.len()).unwrap_or(0).to_ne_bytes())?;
-        Ok(0)
+/// The ioctls of the list that `host` keeps, on any socket; `ENOTTY`.
+pub(super) fn ask(fd: BorrowedFd<'_>, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
+    if cmd == SIOCGIFCONF {
+        return interfaces(fd, caller, arg);
     }
+    let size = host::socket::ioctl_size(cmd).ok_or(Errno::ENOTTY)?;
+    let mut data = vec![0; size];
+    // Requests about an interface carry its name or number; the others only answer.
+    if size == host::socket::IFREQ {
+        caller.read_memory(arg, &mut data)?;
+    }
+    host::socket::ioctl(fd, cmd, &mut data)?;
+    caller.write_memory(arg, &data)?;
+    Ok(0)
+}
+
+/// SIOCGIFCONF: `struct ifconf` is a length and, at 8, an address (null asks for the length alone).
+fn interfaces(fd: BorrowedFd<'_>, caller: &mut dyn Caller, arg: u64) -> Result<i64> {
+    const MAX: usize = 64 << 10;
+    let mut conf = [0; 16];
+    caller.read_memory(arg, &mut conf)?;
+    let room = word(&conf, 0).map_or(0, u32::cast_signed);
+    let at = conf.last_chunk::<8>().map_or(0, |b| u64::from_ne_bytes(*b));
+    let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?.min(MAX);
+    let list = host::socket::interfaces(fd, if at == 0 { MAX } else { room })?;
+    if at != 0 {
+        caller.write_memory(at, &list)?;
+    }
+    caller.write_memory(arg, &i32::try_from(list.len()).unwrap_or(0).to_ne_bytes())?;
+    Ok(0)
 }

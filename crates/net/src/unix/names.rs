@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use vfs::Inode;
 
 use super::Endpoint;
+use crate::provider::Providers;
 use crate::{Address, Result};
 
 /// What a name stands for.
@@ -26,6 +27,7 @@ pub(super) enum Key {
 pub struct Names {
     bound: Mutex<BTreeMap<Key, Weak<Endpoint>>>,
     next_auto: AtomicU32,
+    providers: Arc<Providers>,
 }
 
 /// The path in an address, up to its first NUL; none if abstract or unnamed.
@@ -55,6 +57,13 @@ fn node_key(node: &Arc<dyn Inode>) -> Result<Key> {
 }
 
 impl Names {
+    pub(crate) fn new(providers: Arc<Providers>) -> Names {
+        Names { providers, ..Names::default() }
+    }
+    /// Who knows the network interfaces.
+    pub(super) fn providers(&self) -> &Providers {
+        &self.providers
+    }
     /// Whose name it is; `ECONNREFUSED`.
     pub(super) fn find(&self, key: &Key) -> Result<Arc<Endpoint>> {
         self.bound.lock().get(key).and_then(Weak::upgrade).ok_or(Errno::ECONNREFUSED)

@@ -260,7 +260,7 @@ impl UnixSocket {
                 let peer = self.0.state.lock().peer.clone();
                 peer.map_or(0, |p| p.state.lock().inbox.bytes())
             }
-            _ => return Err(Errno::ENOTTY),
+            _ => return self.0.names.providers().interface_ioctl(caller, cmd, arg),
         };
         caller.write_memory(arg, &i32::try_from(n).unwrap_or(i32::MAX).to_ne_bytes())?;
         Ok(0)
