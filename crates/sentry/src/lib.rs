@@ -4,6 +4,7 @@
 pub mod boot;
 mod debug_log;
 mod descriptors;
+mod guest_mounts;
 mod home;
 mod jail;
 mod jail_probe;

@@ -14,7 +14,7 @@ use crate::rootfs::{self, Maker};
 /// Minor numbers of file systems without a device (major 0).
 static NEXT_DEVICE: AtomicU64 = AtomicU64::new(64);
 
-fn fresh_device() -> u64 {
+pub(crate) fn fresh_device() -> u64 {
     makedev(0, u32::try_from(NEXT_DEVICE.fetch_add(1, Ordering::Relaxed)).unwrap_or(u32::MAX))
 }
 
@@ -24,7 +24,7 @@ fn errno(what: &'static str) -> impl Fn(Errno) -> anyhow::Error {
 
 /// Bytes of memory of the machine: what Linux sizes a tmpfs by. The container's own limit is the
 /// cgroup's business, which ends who goes over it.
-fn host_memory() -> u64 {
+pub(crate) fn host_memory() -> u64 {
     let info = rustix::system::sysinfo();
     info.totalram.saturating_mul(u64::from(info.mem_unit).max(1))
 }

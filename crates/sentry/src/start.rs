@@ -45,6 +45,7 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     host::proc_fs::set_root(proc);
     let platform = Platform::start(Config::default()).context("start guest processes")?;
     let kernel = Kernel::new(platform, config(&spec), syscalls::spawn);
+    crate::guest_mounts::register(&kernel);
     kernel.pids.set_limit(spec.cgroup.pids_limit);
     fs_kernel::mem_devices::register(&kernel);
     kernel.io.network.add_provider(Arc::new(net::host::HostProvider::new()));
