@@ -6,3 +6,4 @@ pub mod proc;
 mod proc_net;
 pub mod stdio;
 pub mod synthetic;
+pub mod tty;

@@ -4,51 +4,38 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use control::{ConsoleSize, ErrorKind, ExitStatus, ProcessInfo, ProcessSpec, Stats};
+use fs_kernel::tty::Terminals;
 use kernel::process::ExitStatus as GuestStatus;
 use kernel::{Kernel, Process};
 use linux_abi::signal::{SigInfo, Signo, si};
 use parking_lot::Mutex;
-use vfs::{OpenFile, Place};
+use vfs::Place;
 
 use crate::launch::{self, Ready};
 use crate::sandbox::{ExitNotify, Sandbox, SandboxError, Stdio, Target};
+use crate::streams::Streams;
 
 /// A kernel with its prepared first process.
 pub(crate) struct KernelSandbox {
     kernel: Arc<Kernel>,
     root: Place,
+    terminals: Arc<Terminals>,
     init: Mutex<Option<Ready>>,
 }
 
 impl KernelSandbox {
-    pub(crate) fn new(kernel: Arc<Kernel>, root: Place, init: Ready) -> Arc<KernelSandbox> {
-        Arc::new(KernelSandbox { kernel, root, init: Mutex::new(Some(init)) })
+    pub(crate) fn new(
+        kernel: Arc<Kernel>,
+        root: Place,
+        terminals: Arc<Terminals>,
+        init: Ready,
+    ) -> Arc<KernelSandbox> {
+        Arc::new(KernelSandbox { kernel, root, terminals, init: Mutex::new(Some(init)) })
     }
 
     fn process(&self, pid: i32) -> Result<Arc<Process>, SandboxError> {
         self.kernel.pids.process(pid).map_err(|_| SandboxError::no_such_process())
     }
-}
-
-/// The open files of a process from outside: standard streams, then preserved descriptors.
-pub(crate) fn open_stdio(stdio: Stdio, preserved: Vec<OwnedFd>) -> Result<Vec<Arc<OpenFile>>, SandboxError> {
-    let failed = |e: linux_abi::Errno| SandboxError::new(ErrorKind::Other, format!("standard streams: {e}"));
-    let mut files = Vec::new();
-    match stdio {
-        Stdio::Terminal(fd) => {
-            let file = fs_kernel::stdio::open(fd).map_err(failed)?;
-            files.extend([file.clone(), file.clone(), file]);
-        }
-        Stdio::Files(fds) => {
-            for fd in fds {
-                files.push(fs_kernel::stdio::open(fd).map_err(failed)?);
-            }
-        }
-    }
-    for fd in preserved {
-        files.push(fs_kernel::stdio::open(fd).map_err(failed)?);
-    }
-    Ok(files)
 }
 
 fn status(status: GuestStatus) -> ExitStatus {
@@ -67,8 +54,8 @@ impl Sandbox for KernelSandbox {
     }
 
     fn exec(&self, process: ProcessSpec, stdio: Stdio, preserved: Vec<OwnedFd>) -> Result<i32, SandboxError> {
-        let files = open_stdio(stdio, preserved)?;
-        let ready = launch::prepare(&self.kernel, &self.root, &process, files)?;
+        let streams = Streams::open(stdio, preserved, &self.terminals, &self.root)?;
+        let ready = launch::prepare(&self.kernel, &self.root, &process, streams)?;
         Ok(ready.start())
     }
 
@@ -116,8 +103,14 @@ impl Sandbox for KernelSandbox {
         Ok(())
     }
 
-    fn window_size(&self, _target: Target, _size: ConsoleSize) -> Result<(), SandboxError> {
-        Err(SandboxError::new(ErrorKind::Other, "the process has no terminal"))
+    fn window_size(&self, target: Target, _size: ConsoleSize) -> Result<(), SandboxError> {
+        let session = match target {
+            Target::Init | Target::All => 1,
+            Target::Process(pid) => pid,
+        };
+        let terminal = self.terminals.controlling(session);
+        // The host's terminal has the new size already.
+        terminal.map(|terminal| terminal.size_changed()).ok_or_else(SandboxError::no_such_process)
     }
 
     fn processes(&self) -> Vec<ProcessInfo> {

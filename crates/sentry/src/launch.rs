@@ -16,9 +16,10 @@ use linux_abi::process::Rlimit;
 use linux_abi::signal::SigSet;
 use platform::GuestThread;
 use vfs::ops::open::{Opened, open};
-use vfs::{Caller, OpenFile, Place, WalkFlags, Walker};
+use vfs::{Caller, Place, WalkFlags, Walker};
 
 use crate::sandbox::SandboxError;
+use crate::streams::Streams;
 
 /// Acts for a process that does not run yet.
 pub(crate) struct Booter {
@@ -72,7 +73,7 @@ pub(crate) fn prepare(
     kernel: &Arc<Kernel>,
     root: &Place,
     spec: &ProcessSpec,
-    files: Vec<Arc<OpenFile>>,
+    streams: Streams,
 ) -> Result<Ready, SandboxError> {
     let program = spec.args.first().cloned().unwrap_or_default();
     let internal = |errno: Errno| SandboxError::exec_failed(&program, &errno.to_string());
@@ -81,7 +82,7 @@ pub(crate) fn prepare(
         .map_err(|e| SandboxError::exec_failed(&program, &format!("chdir to cwd ({:?}): {e}", spec.cwd)))?;
     let fs = FsContext::new(root.clone(), cwd, spec.umask.unwrap_or(0o022));
     let table = FdTable::new();
-    for file in files {
+    for file in streams.files {
         table.insert(file, FdFlags::default(), 0, u64::MAX).map_err(internal)?;
     }
     let pid = kernel.pids.allocate().map_err(internal)?;
@@ -104,6 +105,9 @@ pub(crate) fn prepare(
     })?;
 
     let job = Job { pgid: pid, sid: pid };
+    if let Some(terminal) = &streams.terminal {
+        terminal.control(pid, pid).map_err(internal)?;
+    }
     let process = Process::new(pid, kernel.clone(), None, job, limits(spec), Arc::new(Actions::default()));
     if let Some(adj) = spec.oom_score_adj {
         process.oom_score_adj.store(adj, std::sync::atomic::Ordering::Relaxed);

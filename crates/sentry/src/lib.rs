@@ -19,5 +19,6 @@ pub mod sandbox;
 mod server;
 mod start;
 mod start_hooks;
+mod streams;
 
 pub use descriptors::Descriptors;

@@ -71,6 +71,9 @@ impl Maker<'_> {
         Ok(match kind {
             MountKind::Dev => Some(self.tmpfs(if data.is_empty() { "mode=755" } else { data })?),
             MountKind::Proc => Some(fs_kernel::proc::mount(self.kernel, fresh_device())),
+            MountKind::Devpts => {
+                Some(fs_kernel::tty::Devpts::new(self.terminals.clone(), fresh_device(), data))
+            }
             MountKind::Mqueue => Some(self.tmpfs("mode=1777")?),
             _ => None,
         })
@@ -78,13 +81,14 @@ impl Maker<'_> {
 
     /// The default nodes and links of `/dev`.
     pub(crate) fn fill_dev(&mut self, dev: &Place) -> Result<()> {
-        let nodes: [(&[u8], u32, u32); 6] = [
+        let nodes: [(&[u8], u32, u32); 7] = [
             (b"/null", 1, 3),
             (b"/zero", 1, 5),
             (b"/full", 1, 7),
             (b"/random", 1, 8),
             (b"/urandom", 1, 9),
             (b"/tty", 5, 0),
+            (b"/console", 5, 1),
         ];
         for (path, major, minor) in nodes {
             rootfs::make_node(dev, path, S_IFCHR | 0o666, makedev(major, minor))

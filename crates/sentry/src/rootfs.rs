@@ -17,6 +17,7 @@ use crate::launch::Booter;
 /// What the file systems of a sandbox are made with.
 pub(crate) struct Maker<'a> {
     pub(crate) kernel: &'a Arc<Kernel>,
+    pub(crate) terminals: &'a Arc<fs_kernel::tty::Terminals>,
     pub(crate) descriptors: &'a mut Descriptors,
     /// `/proc/self/fd` of the kernel process.
     pub(crate) proc_self_fd: Option<Arc<OwnedFd>>,

@@ -9,10 +9,11 @@ use kernel::{Kernel, KernelConfig};
 use platform::{Config, Platform};
 
 use crate::descriptors::Descriptors;
-use crate::kernel_sandbox::{KernelSandbox, open_stdio};
+use crate::kernel_sandbox::KernelSandbox;
 use crate::launch;
 use crate::rootfs::{self, Maker};
 use crate::sandbox::{Sandbox, Stdio};
+use crate::streams::Streams;
 
 /// What a kernel is made from, once the process is jailed.
 #[derive(Debug)]
@@ -49,15 +50,20 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     kernel.pids.set_limit(spec.cgroup.pids_limit);
     fs_kernel::mem_devices::register(&kernel);
     kernel.io.network.add_provider(Arc::new(net::host::HostProvider::new()));
-    let mut maker = Maker { kernel: &kernel, descriptors: &mut descriptors, proc_self_fd };
+    let terminals = fs_kernel::tty::Terminals::register(&kernel);
+    let mut maker =
+        Maker { kernel: &kernel, terminals: &terminals, descriptors: &mut descriptors, proc_self_fd };
     let (_namespace, root) = rootfs::build(&spec, &mut maker)?;
     let preserved = std::mem::take(&mut spec.preserved)
         .into_iter()
         .map(|fd| descriptors.take(fd))
         .collect::<Result<Vec<_>>>()?;
-    let files = open_stdio(stdio, preserved)?;
-    let init = launch::prepare(&kernel, &root, &spec.process, files)?;
-    Ok(KernelSandbox::new(kernel, root, init))
+    let streams = Streams::open(stdio, preserved, &terminals, &root)?;
+    if let Some(terminal) = &streams.terminal {
+        terminals.set_console(terminal);
+    }
+    let init = launch::prepare(&kernel, &root, &spec.process, streams)?;
+    Ok(KernelSandbox::new(kernel, root, terminals, init))
 }
 
 fn config(spec: &BootSpec) -> KernelConfig {

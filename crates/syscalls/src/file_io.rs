@@ -238,6 +238,7 @@ fn read_once(
     at: At,
     done: u64,
 ) -> SysResult<usize> {
+    file.ops().check_caller(file, cx, false)?;
     let n = match at {
         At::Offset(offset) => {
             let pos = offset.checked_add(done).ok_or(Errno::EINVAL)?;
@@ -315,7 +316,8 @@ async fn transfer_out(
                     scratch.resize(size, 0);
                 }
                 let buf = scratch.get_mut(..size).unwrap_or_default();
-                let result = gather(cx, vectors, done, buf)
+                let result = (file.ops().check_caller(file, cx, true).map_err(SysError::from))
+                    .and_then(|()| gather(cx, vectors, done, buf))
                     .and_then(|()| write_once(file, buf, at, done, append, fsize));
                 if scratch.len() <= CHUNK {
                     cx.local.scratch = scratch;

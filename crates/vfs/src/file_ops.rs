@@ -72,6 +72,10 @@ pub trait FileOps: Any + Send + Sync {
     fn seekable(&self) -> bool {
         false
     }
+    /// Whether the caller may read, or write, now: job control of terminals. `EAGAIN` makes it wait.
+    fn check_caller(&self, file: &OpenFile, caller: &mut dyn Caller, writes: bool) -> Result<()> {
+        Ok(())
+    }
     /// Reads at a position (streams ignore it). 0 is end of file; `EAGAIN`: not yet.
     fn read(&self, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         Err(Errno::EINVAL)
