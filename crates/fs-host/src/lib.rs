@@ -17,6 +17,8 @@ mod watched;
 mod xattr;
 
 #[cfg(test)]
+mod race_tests;
+#[cfg(test)]
 mod tests;
 
 pub use file_system::{HostFs, Options};
