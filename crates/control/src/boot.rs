@@ -66,6 +66,10 @@ pub struct BootSpec {
     /// User and group id, in its own user namespace, that the kernel process
     /// takes; absent where the one mapped id must do (rootless).
     pub own_id: Option<u32>,
+    /// Signals without a handler end the first process too, unlike the init of a pid namespace: a program that
+    /// somebody started by hand is to end by Ctrl-C.
+    #[serde(default)]
+    pub ordinary_init: bool,
 }
 
 /// Standard streams of a process.

@@ -25,6 +25,8 @@ pub struct KernelConfig {
     pub domainname: String,
     /// CPUs that the guest may use.
     pub cpus: usize,
+    /// Signals without a handler end the first process too.
+    pub ordinary_init: bool,
     /// Memory limit in bytes, if any.
     pub memory_limit: Option<u64>,
     /// Log every system call to standard error or this file.
@@ -36,6 +38,7 @@ impl Default for KernelConfig {
         KernelConfig {
             hostname: "sallet".into(),
             domainname: "(none)".into(),
+            ordinary_init: false,
             cpus: 1,
             memory_limit: None,
             strace: false,

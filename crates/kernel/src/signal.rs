@@ -197,6 +197,7 @@ impl Process {
     /// Init of a pid namespace is spared signals that it has no handler for, when they come from inside.
     pub fn is_init_immune(&self, sig: Signo) -> bool {
         self.pid() == 1
+            && !self.kernel().config.ordinary_init
             && !SigSet::UNBLOCKABLE.contains(sig)
             && matches!(
                 default_action(sig),

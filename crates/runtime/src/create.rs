@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) pid_file: Option<PathBuf>,
     /// Whether the container ends when the caller does.
     pub(crate) attached: bool,
+    /// Whether signals end the first process as any other: nobody's init.
+    pub(crate) ordinary_init: bool,
 }
 
 /// Who holds the other end of the first process's terminal.
@@ -84,6 +86,7 @@ impl Plan {
             terminal: Terminal::None,
             pid_file: None,
             attached: false,
+            ordinary_init: false,
         })
     }
 }
@@ -232,6 +235,7 @@ fn fill(
         tracing,
         jail: globals.jail.unwrap_or(JailMode::On),
         own_id: ids.own_id(),
+        ordinary_init: plan.ordinary_init,
     };
     report_ignored(&plan.config);
     kernel.boot(&spec, fds)?;

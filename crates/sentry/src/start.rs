@@ -75,6 +75,7 @@ fn config(spec: &BootSpec) -> KernelConfig {
         config.domainname.clone_from(name);
     }
     config.cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    config.ordinary_init = spec.ordinary_init;
     config.memory_limit = spec.cgroup.memory_limit;
     config.strace = spec.tracing.strace.is_some();
     config

@@ -78,6 +78,7 @@ impl Do {
             terminal: if with_terminal { Terminal::Ours } else { Terminal::None },
             pid_file: None,
             attached: true,
+            ordinary_init: true,
         };
         let result = create::create_with(globals, plan, |fds| view.open(fds))
             .and_then(|created| wait_for(created, false));
