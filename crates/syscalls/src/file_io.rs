@@ -333,7 +333,10 @@ async fn transfer_out(
                 return Err(Errno::EPIPE.into());
             }
             Err(SysError::Errno(Errno::EFBIG)) => {
-                crate::run_loop::raise(cx, Signo::SIGXFSZ);
+                // The file system's own limit brings no signal.
+                if fsize != linux_abi::process::RLIM_INFINITY {
+                    crate::run_loop::raise(cx, Signo::SIGXFSZ);
+                }
                 return Err(Errno::EFBIG.into());
             }
             Err(err) => return Err(err),
