@@ -54,6 +54,8 @@ impl Sandbox for KernelSandbox {
     }
 
     fn exec(&self, process: ProcessSpec, stdio: Stdio, preserved: Vec<OwnedFd>) -> Result<i32, SandboxError> {
+        // What an engine copied in before must be there for the new process.
+        fs_host::catch_up();
         let streams = Streams::open(stdio, preserved, &self.terminals, &self.root)?;
         let ready = launch::prepare(&self.kernel, &self.root, &process, streams)?;
         Ok(ready.start())
