@@ -3,7 +3,7 @@
 use kernel::mm::FileMapping;
 use linux_abi::Errno;
 use platform::NativeOp;
-use vfs::{MapRequest, MapSource};
+use vfs::{MapRequest, MapSource, MountFlags};
 
 use crate::context::Resume;
 use crate::{Cx, SysError, SysResult};
@@ -63,6 +63,9 @@ pub async fn mmap(
     let access = file.flags();
     if !access.readable() || (shared && prot & flag::PROT_WRITE != 0 && !access.writable()) {
         return Err(Errno::EACCES.into());
+    }
+    if prot & flag::PROT_EXEC != 0 && file.place().mount.has(MountFlags::NOEXEC) {
+        return Err(Errno::EPERM.into());
     }
     let request = MapRequest { offset, length, prot, shared };
     let (flags, source) = match file.ops().mmap(&file, &request)? {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use linux_abi::Errno;
-use linux_abi::fs::{AT_FDCWD, OpenFlags, S_IFLNK, S_IFREG};
+use linux_abi::fs::{AT_FDCWD, OpenFlags};
 use vfs::walk::Parent;
-use vfs::{MountFlags, OpenFile, Place, WalkFlags, Walker, permission};
+use vfs::{OpenFile, Place, WalkFlags, Walker};
 
 use crate::args::Ptr;
 use crate::{Cx, SysResult};
@@ -87,24 +87,4 @@ pub fn real_file(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
         return Err(Errno::EBADF.into());
     }
     Ok(file)
-}
-
-/// Opens a program or interpreter to run it: execute permission is asked, read permission is not.
-/// `EACCES` for what is no regular file or lies on a noexec mount, `ELOOP` for a link not to be followed.
-pub fn open_for_exec(cx: &mut Cx<'_>, dirfd: i32, path: &[u8], at_flags: u32) -> SysResult<Arc<OpenFile>> {
-    check_flags(at_flags, at::SYMLINK_NOFOLLOW | at::EMPTY_PATH)?;
-    let place = resolve(cx, dirfd, path, walk_flags(at_flags))?;
-    let inode = place.inode()?;
-    let meta = inode.metadata()?;
-    match meta.kind() {
-        S_IFREG => {}
-        S_IFLNK => return Err(Errno::ELOOP.into()),
-        _ => return Err(Errno::EACCES.into()),
-    }
-    if place.mount.has(MountFlags::NOEXEC) {
-        return Err(Errno::EACCES.into());
-    }
-    permission::check(&cx.credentials, &meta, permission::EXEC)?;
-    let ops = inode.clone().open(OpenFlags::empty(), cx)?;
-    Ok(OpenFile::new(place, inode, ops, OpenFlags::empty()))
 }

@@ -132,22 +132,19 @@ impl MountNamespace {
 
     /// Mounts below a place, parents first.
     fn tree_below(&self, from: &Place) -> Vec<Arc<Mount>> {
-        let table = self.table.read();
-        let mut found: Vec<Arc<Mount>> = Vec::new();
-        let mut ids = vec![from.mount.id()];
-        let mut next = 0;
-        while let Some(id) = ids.get(next).copied() {
-            next += 1;
-            for mount in table.mounts.values() {
-                let Some(at) = mount.at() else { continue };
-                let inside = at.mount.id() == id
-                    && (id != from.mount.id() || at.dentry.is_within(&from.dentry))
-                    && !ids.contains(&mount.id());
-                if inside {
-                    ids.push(mount.id());
-                    found.push(mount.clone());
-                }
+        let mut children: HashMap<u64, Vec<(Arc<Mount>, Place)>> = HashMap::new();
+        for mount in self.mounts() {
+            if let Some(at) = mount.at() {
+                children.entry(at.mount.id()).or_default().push((mount, at));
             }
+        }
+        let mut found: Vec<Arc<Mount>> = Vec::new();
+        let direct = children.remove(&from.mount.id()).unwrap_or_default();
+        found.extend(direct.into_iter().filter(|(_, at)| at.dentry.is_within(&from.dentry)).map(|(m, _)| m));
+        let mut next = 0;
+        while let Some(id) = found.get(next).map(|mount| mount.id()) {
+            next += 1;
+            found.extend(children.remove(&id).unwrap_or_default().into_iter().map(|(m, _)| m));
         }
         found
     }
