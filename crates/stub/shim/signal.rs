@@ -85,7 +85,12 @@ unsafe fn finish(slot: *mut Slot, frame: *mut UContext, mut todo: Todo) {
                     if (*slot).kind == kind::SYSCALL || (*slot).kind == kind::NATIVE_DONE {
                         (*frame).gregs[G_RAX] = ret as u64;
                     }
-                    return;
+                    if !interrupt_waits(slot) {
+                        return;
+                    }
+                    save(slot, frame);
+                    todo = serve(slot, kind::INTERRUPTED, via::SIGNAL);
+                    continue;
                 }
                 Todo::Frame => {}
             }
@@ -114,9 +119,19 @@ unsafe fn finish(slot: *mut Slot, frame: *mut UContext, mut todo: Todo) {
                 _ => {}
             }
             load(slot, frame);
-            return;
+            if !interrupt_waits(slot) {
+                return;
+            }
+            todo = serve(slot, kind::INTERRUPTED, via::SIGNAL);
         }
     }
+}
+
+/// Whether an interrupt came while the shim ran outside of a handler (within, it is blocked).
+unsafe fn interrupt_waits(slot: *mut Slot) -> bool {
+    // SAFETY: the slot is ours.
+    let intr = unsafe { &(*slot).intr };
+    intr.load(Ordering::Relaxed) != 0 && intr.swap(0, Ordering::Relaxed) != 0
 }
 
 /// SIGSEGV with SI_KERNEL and no address.

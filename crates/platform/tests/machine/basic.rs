@@ -114,6 +114,24 @@ fn running_code_is_interrupted_and_goes_on() {
 }
 
 #[test]
+fn an_interrupt_at_the_start_is_not_lost() {
+    run(async {
+        for pause in [0, 0, 0, 5, 10, 20, 40, 80, 100, 200] {
+            let mut guest = guest(&[0xeb, 0xfe]).await; // jmp .
+            guest.resume_regs();
+            let until = std::time::Instant::now() + std::time::Duration::from_micros(pause);
+            while std::time::Instant::now() < until {
+                std::hint::spin_loop();
+            }
+            guest.handle().interrupt();
+            assert!(matches!(guest.next_exit().await, Exit::Interrupted));
+            assert_eq!(guest.regs().rip, CODE);
+            guest.handle().kill_process();
+        }
+    });
+}
+
+#[test]
 fn faults_come_with_their_address() {
     run(async {
         // mov rax, [0x1000]

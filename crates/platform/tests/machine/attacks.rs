@@ -1,0 +1,380 @@
+//! Guests that attack the platform: other guests and the machine go on.
+
+use std::time::{Duration, Instant};
+
+use platform::{Exit, GuestThread};
+use slot::layout::{BATCH, NR_DOORBELL, SHIM_VA, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA};
+
+use crate::common::{CODE, Kind, call, clone_request, expect_call, guest, machine, run};
+
+/// mov rax, rdi, rsi, rdx, r10, r8, r9
+fn load(values: [u64; 7]) -> Vec<u8> {
+    let opcodes =
+        [[0x48, 0xb8], [0x48, 0xbf], [0x48, 0xbe], [0x48, 0xba], [0x49, 0xba], [0x49, 0xb8], [0x49, 0xb9]];
+    let mut code = Vec::new();
+    for (opcode, value) in opcodes.iter().zip(values) {
+        code.extend(opcode);
+        code.extend(value.to_le_bytes());
+    }
+    code
+}
+
+/// A call by an own instruction; `calls` ends with exit.
+fn direct(nr: u64, args: [u64; 6]) -> Vec<u8> {
+    let [a, b, c, d, e, f] = args;
+    let mut code = load([nr, a, b, c, d, e, f]);
+    code.extend([0x0f, 0x05]);
+    code
+}
+
+/// Address of a system call instruction of the shim.
+fn shim_syscall() -> u64 {
+    let image = stub::IMAGE;
+    let word = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().expect("eight"));
+    let header = word(32) as usize;
+    let (offset, address, size) = (word(header + 8), word(header + 16), word(header + 32));
+    let text = &image[offset as usize..(offset + size) as usize];
+    let at = text.windows(2).position(|w| w == [0x0f, 0x05]).expect("one at least");
+    address + at as u64
+}
+
+/// A call by the shim's instruction: mov rcx, address; jmp rcx. What follows there is the shim's.
+fn by_shim(nr: u64, args: [u64; 6]) -> Vec<u8> {
+    let [a, b, c, d, e, f] = args;
+    let mut code = load([nr, a, b, c, d, e, f]);
+    code.extend([0x48, 0xb9]);
+    code.extend(shim_syscall().to_le_bytes());
+    code.extend([0xff, 0xe1]);
+    code
+}
+
+/// The next exit within half a second, if there is one.
+async fn soon(guest: &mut GuestThread) -> Option<Exit> {
+    let deadline = Instant::now() + Duration::from_millis(500);
+    std::future::poll_fn(|cx| match guest.poll_exit(cx) {
+        std::task::Poll::Ready(exit) => std::task::Poll::Ready(Some(exit)),
+        std::task::Poll::Pending if Instant::now() > deadline => std::task::Poll::Ready(None),
+        std::task::Poll::Pending => {
+            std::thread::sleep(Duration::from_millis(1));
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Another guest makes calls and gets its own answers.
+async fn witness() {
+    let mut code = call(39);
+    code.extend([0x89, 0xc7]);
+    code.extend(call(60));
+    let mut guest = guest(&code).await;
+    guest.resume_regs();
+    expect_call(&mut guest, 39).await;
+    guest.resume_syscall(4321);
+    expect_call(&mut guest, 60).await;
+    assert_eq!(guest.regs().rdi, 4321);
+    guest.handle().kill_process();
+}
+
+fn maps(guest: &GuestThread) -> String {
+    std::fs::read_to_string(format!("/proc/{}/maps", guest.address_space().host_pid())).unwrap_or_default()
+}
+
+fn children() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("procfs");
+    tasks
+        .map(|t| std::fs::read_to_string(t.expect("a task").path().join("children")).unwrap_or_default())
+        .map(|c| c.split_whitespace().count())
+        .sum()
+}
+
+#[test]
+fn foreign_slots_cannot_be_rung_for() {
+    run(async {
+        let mut victim = guest(&call(39)).await;
+        victim.resume_regs();
+        expect_call(&mut victim, 39).await;
+        // for ebx in 0..40000 { r = doorbell(ebx, nonce ebx + 2^31); if r == 0, r12 += 1 }
+        let mut code = vec![0x45, 0x31, 0xe4, 0x31, 0xdb];
+        let start = code.len();
+        code.extend([0x89, 0xdf, 0x8d, 0xb3, 0, 0, 0, 0x80, 0x31, 0xd2]);
+        code.extend(call(NR_DOORBELL));
+        code.extend([0x85, 0xc0, 0x75, 0x03, 0x49, 0xff, 0xc4]); // test eax, eax; jnz +3; inc r12
+        code.extend([0xff, 0xc3, 0x81, 0xfb, 0x40, 0x9c, 0, 0, 0x75]);
+        code.push((start as i64 - code.len() as i64 - 1) as u8);
+        code.extend(call(60));
+        let mut evil = guest(&code).await;
+        evil.resume_regs();
+        loop {
+            match evil.next_exit().await {
+                Exit::Syscall if evil.regs().rax == 60 => break,
+                // Its own slot held some request.
+                Exit::Gone(code) => panic!("gone: {code}"),
+                _ => evil.resume_regs(),
+            }
+        }
+        // At most its own.
+        assert!(evil.regs().r12 <= 1, "{}", evil.regs().r12);
+        evil.handle().kill_process();
+        victim.resume_syscall(0);
+        victim.handle().kill_process();
+        witness().await;
+    });
+}
+
+#[test]
+fn the_shims_instructions_are_of_no_use() {
+    run(async {
+        let before = children();
+        let slots = BATCH as u64 * SLOT_SIZE;
+        let attacks = [
+            // fork, vfork and a thread by hand
+            (56, [0x11, 0, 0, 0, 0, 0]),
+            (56, [0x8011, 0, 0, 0, 0, 1]),
+            (56, [0x4111, CODE + 0x7000, 0, 0, 0, 1]),
+            (56, [0x5_0f00, CODE + 0x7000, 0, 0, 0, 1]),
+            // slots of others, the control file writable, and elsewhere
+            (9, [0x1000_0000, slots, 3, 0x11, 3, 0]),
+            (9, [0x1000_0000, slots, 3, 0x11, 3 | 1 << 32, 0]),
+            (9, [0x1000_0000, 0x1000, 3, 0x11, 4, 0]),
+            (9, [SLOT_VA, slots, 3, 0x11, 3, slots * 3]),
+            (9, [0x1000_0000, 0x1000, 7, 0x12, 200, 0]),
+            // over the shim
+            (9, [SHIM_VA + 0x1000, 0x1000, 7, 0x32, u64::MAX, 0]),
+            (11, [SLOT_VA, slots, 0, 0, 0, 0]),
+            (10, [SHIM_VA + 0x1000, 0x1000, 7, 0, 0, 0]),
+            (25, [SLOT_VA, slots, slots, 3, 0x1000_0000, 0]),
+            (25, [CODE, 0x1000, 0x1000, 3, SLOT_VA, 0]),
+            (28, [SLOT_VA, slots, 11, 0, 0, 0]),
+            // the host's own calls
+            (2, [CODE, 0, 0, 0, 0, 0]),
+            (59, [CODE, 0, 0, 0, 0, 0]),
+            (62, [1, 9, 0, 0, 0, 0]),
+            (101, [16, 1, 0, 0, 0, 0]),
+            (317, [1, 0, 0, 0, 0, 0]),
+        ];
+        for (nr, args) in attacks {
+            let mut evil = guest(&by_shim(nr, args)).await;
+            let clean = maps(&evil);
+            assert!(clean.contains("sallet-slots"), "{clean}");
+            evil.resume_regs();
+            // Whatever the shim makes of coming back there.
+            soon(&mut evil).await;
+            let after = maps(&evil);
+            let ours = |maps: &str| {
+                maps.lines()
+                    .filter(|l| l.contains("sallet-") || l.starts_with("7e"))
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            };
+            if !after.is_empty() {
+                assert_eq!(ours(&clean), ours(&after), "call {nr} {args:x?}");
+            }
+            evil.handle().kill_process();
+            drop(evil);
+        }
+        for _ in 0..1000 {
+            if children() <= before {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(children() <= before + 3, "{before} {}", children());
+        witness().await;
+    });
+}
+
+#[test]
+fn memory_calls_on_the_shim_trap() {
+    run(async {
+        let calls = [
+            (10, [SHIM_VA, 0x2000, 7, 0, 0, 0]),
+            (11, [0x7dff_ffff_f000, 0x2000, 0, 0, 0, 0]),
+            (25, [SLOT_VA, 0x1000, 0x1000, 3, 0x1000_0000, 0]),
+            (25, [CODE, 0x1000, 0x1000, 3, STACK_VA, 0]),
+            (9, [SLOT_VA, 0x1000, 3, 0x32, u64::MAX, 0]),
+            (28, [SLOT_VA, 0x1000, 4, 0, 0, 0]),
+            (9, [0x6_0000, 0x1000, 3, 0x32, u64::MAX, 0]),
+            (216, [SLOT_VA, 0x1000, 0, 1, 0, 0]),
+        ];
+        for (nr, args) in calls {
+            let mut evil = guest(&direct(nr, args)).await;
+            evil.resume_regs();
+            expect_call(&mut evil, nr).await;
+            evil.handle().kill_process();
+        }
+    });
+}
+
+#[test]
+fn other_ways_into_the_host_end_the_process() {
+    run(async {
+        // int 0x80 (exit), and an x32 number
+        for code in [vec![0xb8, 1, 0, 0, 0, 0xcd, 0x80], call(0x4000_0027)] {
+            let mut evil = guest(&code).await;
+            evil.resume_regs();
+            assert!(matches!(evil.next_exit().await, Exit::Gone(_)));
+        }
+        // mov rax, vsyscall page; call rax
+        let mut code = vec![0x48, 0xb8];
+        code.extend(0xffff_ffff_ff60_0000u64.to_le_bytes());
+        code.extend([0xff, 0xd0]);
+        code.extend(call(60));
+        let mut evil = guest(&code).await;
+        evil.resume_regs();
+        assert!(matches!(evil.next_exit().await, Exit::Syscall | Exit::Fault(_) | Exit::Gone(_)));
+        evil.handle().kill_process();
+        // SIGSYS blocked by the shim's instruction, and no signal stack: at the next trap the host ends it.
+        for (nr, args) in [(14, [0, CODE + 0x200, 0, 8, 0, 0]), (131, [CODE + 0x300, 0, 0, 0, 0, 0])] {
+            let mut code = by_shim(nr, args);
+            code.resize(0x200, 0x90);
+            code.extend([0xff; 8]);
+            code.resize(0x300, 0);
+            code.extend([0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            let mut evil = guest(&code).await;
+            evil.resume_regs();
+            soon(&mut evil).await;
+            evil.handle().kill_process();
+            while !matches!(evil.next_exit().await, Exit::Gone(_)) {}
+        }
+        witness().await;
+    });
+}
+
+/// One thread makes calls, the other writes over `at` without end: its bytes change each time.
+fn scribbler(at: u64, len: u32) -> Vec<u8> {
+    // clone; test; jz scribble; calls: getppid in a loop; scribble: mov rdi; mov ecx; inc eax; rep stosb; jmp
+    let mut code = call(56);
+    code.extend([0x85, 0xc0, 0x74, 0x09]);
+    code.extend(call(110));
+    code.extend([0xeb, 0xf7]);
+    code.extend([0x48, 0xbf]);
+    code.extend(at.to_le_bytes());
+    code.push(0xb9);
+    code.extend(len.to_le_bytes());
+    code.extend([0x80, 0xc3, 0x01, 0x88, 0xd8, 0xf3, 0xaa, 0xeb, 0xe8]);
+    code
+}
+
+#[test]
+fn forged_slots_and_stacks_harm_their_owner_alone() {
+    run(async {
+        let targets = [
+            (SLOT_VA, 64),
+            (SLOT_VA + 4, 0x800),
+            (SLOT_VA, 0x1000),
+            (SLOT_VA + SLOT_SIZE, 0x1000),
+            (STACK_VA + STACK_SIZE - 0x2000, 0x2000),
+            (STACK_VA, 2 * STACK_SIZE as u32),
+        ];
+        for (at, len) in targets {
+            for _ in 0..3 {
+                let mut evil = guest(&scribbler(at, len)).await;
+                evil.resume_regs();
+                expect_call(&mut evil, 56).await;
+                let regs = *evil.regs();
+                let second = evil.begin_clone(clone_request(Kind::Thread, regs)).expect("a thread");
+                // The child may have spoilt that already.
+                if let Some(Exit::NativeDone(_)) = soon(&mut evil).await {
+                    evil.resume_syscall(1);
+                }
+                // Serve it as a kernel would: with whatever it says, copies included.
+                let deadline = Instant::now() + Duration::from_millis(60);
+                while Instant::now() < deadline {
+                    match soon(&mut evil).await {
+                        Some(Exit::Gone(_)) | None => break,
+                        Some(_) => {
+                            let mut buf = [0; 256];
+                            let rdi = evil.regs().rdi;
+                            let _ = evil.copy_in(rdi, &mut buf);
+                            let _ = evil.copy_in_travelled(rdi, 1 << 20);
+                            let _ = evil.copy_out(rdi, &buf);
+                            evil.resume_syscall(5);
+                        }
+                    }
+                }
+                evil.handle().kill_process();
+                drop(second);
+            }
+            witness().await;
+        }
+    });
+}
+
+#[test]
+fn a_flood_of_bells_keeps_nobody_out() {
+    run(async {
+        // clone; test; jnz loop of clone; child: doorbell on slot 1 in a loop
+        let mut code = call(56);
+        code.extend([0x85, 0xc0, 0x75]);
+        code.push((-(code.len() as i64) - 1) as u8);
+        let start = code.len();
+        code.extend([0xbf, 1, 0, 0, 0]);
+        code.extend(call(NR_DOORBELL));
+        code.push(0xeb);
+        code.push((start as i64 - code.len() as i64 - 1) as u8);
+        let mut evil = guest(&code).await;
+        evil.resume_regs();
+        let mut ringers = Vec::new();
+        for _ in 0..8 {
+            expect_call(&mut evil, 56).await;
+            let regs = *evil.regs();
+            ringers.push(evil.begin_clone(clone_request(Kind::Thread, regs)).expect("a thread"));
+            assert!(matches!(evil.next_exit().await, Exit::NativeDone(_)));
+            evil.resume_syscall(1);
+        }
+        let start = Instant::now();
+        for _ in 0..20 {
+            witness().await;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20));
+        evil.handle().kill_process();
+    });
+}
+
+#[test]
+fn a_guest_without_its_files_cannot_fork() {
+    run(async {
+        // mov eax, 3; edi = 3 by the shim's close, which comes back into the shim: the thread is lost, but another
+        // goes on: clone; jz close; fork
+        let mut code = call(56);
+        code.extend([0x85, 0xc0, 0x74, 0x10]);
+        code.extend(call(39));
+        code.extend(call(57));
+        code.extend([0xeb, 0xfe]);
+        let close = by_shim(3, [3, 0, 0, 0, 0, 0]);
+        code.extend(close);
+        let mut evil = guest(&code).await;
+        evil.resume_regs();
+        expect_call(&mut evil, 56).await;
+        let regs = *evil.regs();
+        let closer = evil.begin_clone(clone_request(Kind::Thread, regs)).expect("a thread");
+        assert!(matches!(evil.next_exit().await, Exit::NativeDone(_)));
+        evil.resume_syscall(1);
+        expect_call(&mut evil, 39).await;
+        let pid = evil.address_space().host_pid();
+        for _ in 0..1000 {
+            if std::fs::metadata(format!("/proc/{pid}/fd/3")).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(std::fs::metadata(format!("/proc/{pid}/fd/3")).is_err(), "the file is closed");
+        evil.resume_syscall(0);
+        match soon(&mut evil).await {
+            Some(Exit::Syscall) => {
+                let regs = *evil.regs();
+                let mut child = evil.begin_clone(clone_request(Kind::Fork, regs)).expect("announced");
+                assert!(matches!(evil.next_exit().await, Exit::NativeDone(_)));
+                assert!(matches!(soon(&mut child).await, Some(Exit::Gone(_))));
+            }
+            Some(Exit::Gone(_)) | None => {}
+            other => panic!("{other:?}"),
+        }
+        evil.handle().kill_process();
+        drop(closer);
+        witness().await;
+        assert!(machine().usage().threads >= 1);
+    });
+}
