@@ -305,6 +305,11 @@ async fn transfer_out(
     let nonblock = flags & RWF_NOWAIT != 0 || file.flags().contains(OpenFlags::NONBLOCK);
     let append = flags & RWF_APPEND != 0 || file.flags().contains(OpenFlags::APPEND);
     let total: u64 = vectors.iter().map(|v| v.len).sum::<u64>().min(MAX_RW_COUNT as u64);
+    if let At::Offset(offset) = at
+        && offset.checked_add(total).is_none_or(|end| end > i64::MAX as u64)
+    {
+        return Err(Errno::EINVAL.into());
+    }
     let fsize = cx.process().limit(kernel::limits::resource::FSIZE);
     let mut done = 0u64;
     loop {
@@ -318,7 +323,7 @@ async fn transfer_out(
                 let buf = scratch.get_mut(..size).unwrap_or_default();
                 let result = (file.ops().check_caller(file, cx, true).map_err(SysError::from))
                     .and_then(|()| gather(cx, vectors, done, buf))
-                    .and_then(|()| write_once(file, buf, at, done, append, fsize));
+                    .and_then(|()| write_once(cx, file, buf, at, done, append, fsize));
                 if scratch.len() <= CHUNK {
                     cx.local.scratch = scratch;
                 }
@@ -362,6 +367,7 @@ async fn transfer_out(
 }
 
 fn write_once(
+    cx: &Cx<'_>,
     file: &Arc<OpenFile>,
     buf: &[u8],
     at: At,
@@ -371,6 +377,10 @@ fn write_once(
 ) -> SysResult<usize> {
     let ops = file.ops();
     if !ops.seekable() {
+        // A local socket tells who wrote.
+        if let Ok(socket) = net::file::of(file) {
+            return crate::socket::write(cx, socket.socket(), buf);
+        }
         return Ok(ops.write(file, buf, 0)?);
     }
     let limited = |pos: u64| -> SysResult<&[u8]> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use executor::Events;
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
-use linux_abi::socket::{AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_TYPE_MASK};
+use linux_abi::socket::{AF_UNIX, MsgFlags, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_TYPE_MASK};
 use net::unix::UnixSocket;
 use net::{Halves, Socket, SocketCaller};
 use vfs::OpenFile;
@@ -34,6 +34,11 @@ fn socket_of(cx: &Cx<'_>, fd: i32) -> SysResult<(Arc<OpenFile>, Arc<dyn Socket>)
     }
     let socket = net::file::of(&file)?.socket().clone();
     Ok((file, socket))
+}
+
+/// write(2) on a socket.
+pub(crate) fn write(cx: &Cx<'_>, socket: &Arc<dyn Socket>, data: &[u8]) -> SysResult<usize> {
+    Ok(socket.send(&caller(cx), data, None, &mut Vec::new(), MsgFlags::empty())?)
 }
 
 /// The type without its flags; `EINVAL` for unknown flags.
