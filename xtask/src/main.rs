@@ -2,11 +2,13 @@
 //!
 //! * `test`: installs what the tests need and runs them all.
 //! * `scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]`: the scripts of `tests/FOLDER`.
+//! * `bench [--runs N] [--sallet PATH]`: the host beside Sallet, in one table.
 //! * `tidy`: the rules of the house that the compiler does not check.
 //! * `guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT]
 //!   [--limit SECONDS]`: the guest programs, natively and inside.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod guest_tests;
 mod run;
 mod scripts;
@@ -19,13 +21,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        ["bench", options @ ..] => bench::run(options),
         ["test"] => test::run(),
         ["tidy"] => tidy::run(),
         ["scripts", options @ ..] => scripts::run(options),
         ["guest-tests", options @ ..] => guest_tests::run(options),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
+                "usage: cargo xtask test | bench [--runs N] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
                  | scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]"
             );
             return ExitCode::from(2);
