@@ -30,11 +30,20 @@ pub struct Config {
     pub patching: bool,
     /// A procfs of our pid namespace, for /proc/PID/mem; without it that of `host::proc_fs`.
     pub proc: Option<Arc<OwnedFd>>,
+    /// Does without what only newer hosts have (WAIT_KILLABLE_RECV, SYNC_WAKE_UP), for tests.
+    pub old_host: bool,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { checked_memory: false, allow_spin: true, undumpable: true, patching: true, proc: None }
+        Config {
+            checked_memory: false,
+            allow_spin: true,
+            undumpable: true,
+            patching: true,
+            proc: None,
+            old_host: false,
+        }
     }
 }
 
@@ -75,16 +84,23 @@ impl Platform {
             })
             .collect();
         zygote.write_data(0, &bytes).map_err(host_error("writing the filter"))?;
-        // SECCOMP_FILTER_FLAG_NEW_LISTENER, and WAIT_KILLABLE_RECV since Linux 5.19.
-        let flags = (1 << 3) | (1 << 5);
-        zygote.set_answer(0, 0, [filter.len() as u64, flags, u64::from(config.undumpable), 0, 0, 0, 0, 0], 0);
+        // SECCOMP_FILTER_FLAG_NEW_LISTENER, and WAIT_KILLABLE_RECV since Linux 5.19: interrupts do not make
+        // a thread ring again.
+        let plain = 1 << 3;
+        let flags = if config.old_host { plain } else { plain | 1 << 5 };
+        let undumpable = u64::from(config.undumpable);
+        zygote.set_answer(0, 0, [filter.len() as u64, flags, undumpable, plain, 0, 0, 0, 0], 0);
 
         let fds = [slots.slots.fd(), slots.control.fd()];
         let pid = host::process::spawn_image(image.as_fd(), c"sallet-stub", &fds)
             .map_err(host_error("starting the stub"))?;
         let listener = listener(&slots, pid)?;
         // Linux 6.6; without it answers are a little slower.
-        let _ = host::notify::set_sync_wake_up(listener.as_fd());
+        if !config.old_host
+            && let Err(errno) = host::notify::set_sync_wake_up(listener.as_fd())
+        {
+            tracing::debug!("answers wake their callers by the scheduler's choice: {errno}");
+        }
 
         let [vdso, entry, ..] = slots.slot(0).map_or([0; 6], |s| s.request().fault);
         let patching = config.patching && (text_start..text_end).contains(&entry);

@@ -36,7 +36,7 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
         const PR_SET_NO_NEW_PRIVS: u64 = 38;
         const PR_SET_DUMPABLE: u64 = 4;
         sys::syscall6(nr::PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0);
-        // a: 0 number of filter instructions, 1 flags of seccomp(2), 2 undumpable.
+        // a: 0 number of filter instructions, 2 undumpable.
         let a = (*slot).a;
         let program: [u64; 2] = [a[0], data_of(slot)];
         if a[0] as usize * 8 > DATA_SIZE {
@@ -45,7 +45,12 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
         if a[2] != 0 {
             sys::syscall6(nr::PRCTL, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
         }
-        let listener = sys::syscall3(nr::SECCOMP, 1, a[1], program.as_ptr() as u64);
+        // a: 1 flags of seccomp(2), 3 the same for older hosts.
+        const EINVAL: i64 = -22;
+        let mut listener = sys::syscall3(nr::SECCOMP, 1, a[1], program.as_ptr() as u64);
+        if listener == EINVAL {
+            listener = sys::syscall3(nr::SECCOMP, 1, a[3], program.as_ptr() as u64);
+        }
         (*slot).native_ret = listener;
         (*slot).fault[0] = vdso(stack);
         (*slot).fault[1] = entry::shim_entry as *const () as u64;
