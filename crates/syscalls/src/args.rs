@@ -12,8 +12,6 @@ pub trait FromArg {
 
 macro_rules! int_args {
     ($($t:ty)*) => { $(impl FromArg for $t {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "Linux takes the low bits")]
-        #[expect(clippy::cast_lossless, clippy::unnecessary_cast, reason = "one macro for all widths")]
         fn from_arg(raw: u64) -> $t { raw as $t }
     })* };
 }

@@ -149,13 +149,8 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
     };
     let guest = cx.guest.begin_clone(request)?;
 
-    let mm = if flags.contains(CloneFlags::VM) && is_thread {
-        cx.mm()
-    } else if flags.contains(CloneFlags::VM) {
-        cx.mm()
-    } else {
-        Arc::new(cx.mm().fork(guest.address_space()))
-    };
+    let mm =
+        if flags.contains(CloneFlags::VM) { cx.mm() } else { Arc::new(cx.mm().fork(guest.address_space())) };
     let thread = new_thread(cx, tid, flags, args.exit_signal, mm);
     let local = ThreadLocal {
         alt_stack: if flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK) {

@@ -145,25 +145,21 @@ impl Cx<'_> {
     }
     /// Awaits the result of a native operation already handed over.
     pub async fn native_done(&mut self) -> SysResult {
-        loop {
-            match self.guest.next_exit().await {
-                Exit::NativeDone(ret) if (-4095..0).contains(&ret) => {
-                    return Err(Errno::from_raw(-(ret as i32)).into());
-                }
-                Exit::NativeDone(ret) => return Ok(ret),
-                // The stub died: the run loop ends the thread.
-                Exit::Gone(_) => {
-                    self.thread.set_dying();
-                    return Err(SysError::Interrupted(Restart::Never));
-                }
-                // Forged by the guest or an interrupt that came between: nothing to lose.
-                _ => {
-                    self.thread.process().begin_exit(kernel::process::ExitStatus::Signaled {
-                        signal: linux_abi::signal::Signo::SIGKILL,
-                        core: false,
-                    });
-                    return Err(SysError::Interrupted(Restart::Never));
-                }
+        match self.guest.next_exit().await {
+            Exit::NativeDone(ret) if (-4095..0).contains(&ret) => Err(Errno::from_raw(-(ret as i32)).into()),
+            Exit::NativeDone(ret) => Ok(ret),
+            // The stub died: the run loop ends the thread.
+            Exit::Gone(_) => {
+                self.thread.set_dying();
+                Err(SysError::Interrupted(Restart::Never))
+            }
+            // Forged by the guest or an interrupt that came between: nothing to lose.
+            _ => {
+                self.thread.process().begin_exit(kernel::process::ExitStatus::Signaled {
+                    signal: linux_abi::signal::Signo::SIGKILL,
+                    core: false,
+                });
+                Err(SysError::Interrupted(Restart::Never))
             }
         }
     }

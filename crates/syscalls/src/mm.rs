@@ -45,7 +45,7 @@ pub async fn mmap(
 ) -> SysResult {
     use flag::{MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MAP_SHARED, MAP_SHARED_VALIDATE};
     let file = if flags & MAP_ANONYMOUS == 0 { Some(cx.file(fd)?) } else { None };
-    if len == 0 || offset % PAGE != 0 {
+    if len == 0 || !offset.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL.into());
     }
     let length = len.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;

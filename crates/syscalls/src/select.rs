@@ -5,6 +5,7 @@ use linux_abi::Errno;
 use linux_abi::signal::SigSet;
 use linux_abi::time::Timeval;
 use smallvec::SmallVec;
+use zerocopy::IntoBytes;
 
 use crate::args::Ptr;
 use crate::poll::{Watched, deadline_after, read_timeout, ready, wait_for_files, wait_mask, write_left};
@@ -91,9 +92,7 @@ async fn select_until(
     for (bits, at) in asked.iter_mut().zip(sets) {
         if !at.is_null() {
             bits.resize(words, 0);
-            for (index, word) in bits.iter_mut().enumerate() {
-                *word = cx.read(at.add(index as u64 * 8)?)?;
-            }
+            cx.guest.copy_in(at.0, bits.as_mut_slice().as_mut_bytes())?;
         }
     }
     let mut fds: SmallVec<[usize; 16]> = SmallVec::new();
@@ -135,8 +134,8 @@ async fn select_until(
         n = wait_for_files(cx, &files, deadline, scan).await?;
     }
     for (bits, at) in found.iter().zip(sets) {
-        for (index, word) in bits.iter().enumerate() {
-            cx.write(at.add(index as u64 * 8)?, word)?;
+        if !bits.is_empty() {
+            cx.write_bytes(at, bits.as_slice().as_bytes())?;
         }
     }
     Ok(n as i64)
