@@ -226,7 +226,7 @@ syscalls! {
     130 rt_sigsuspend wait crate::signal::mask::rt_sigsuspend, 2, Full, "";
     131 sigaltstack sync crate::signal::action::sigaltstack, 2, Full, "";
     132 utime sync crate::attr::utime, 2, Full, "";
-    133 mknod sync crate::link::mknod, 3, Full, "";
+    133 mknod sync crate::link::mknod, 3, Partial, "device nodes in host directories: EPERM";
     135 personality sync crate::prctl::personality, 1, Partial, "PER_LINUX only";
     137 statfs sync crate::statfs::statfs, 2, Full, "";
     138 fstatfs sync crate::statfs::fstatfs, 2, Full, "";
@@ -252,9 +252,9 @@ syscalls! {
     171 setdomainname sync crate::namespaces::setdomainname, 2, Full, "";
     186 gettid sync crate::process::gettid, 0, Full, "";
     187 readahead sync crate::sync::readahead, 3, Full, "";
-    188 setxattr sync crate::xattr::setxattr, 5, Full, "";
-    189 lsetxattr sync crate::xattr::lsetxattr, 5, Full, "";
-    190 fsetxattr sync crate::xattr::fsetxattr, 5, Full, "";
+    188 setxattr sync crate::xattr::setxattr, 5, Partial, "in host directories only what the host lets us: user.*";
+    189 lsetxattr sync crate::xattr::lsetxattr, 5, Partial, "in host directories only what the host lets us: user.*";
+    190 fsetxattr sync crate::xattr::fsetxattr, 5, Partial, "in host directories only what the host lets us: user.*";
     191 getxattr sync crate::xattr::getxattr, 4, Full, "";
     192 lgetxattr sync crate::xattr::lgetxattr, 4, Full, "";
     193 fgetxattr sync crate::xattr::fgetxattr, 4, Full, "";
@@ -294,7 +294,7 @@ syscalls! {
     255 inotify_rm_watch sync crate::inotify::inotify_rm_watch, 2, Full, "";
     257 openat wait crate::open::openat, 4, Full, "";
     258 mkdirat sync crate::dir::mkdirat, 3, Full, "";
-    259 mknodat sync crate::link::mknodat, 4, Full, "";
+    259 mknodat sync crate::link::mknodat, 4, Partial, "device nodes in host directories: EPERM";
     260 fchownat sync crate::attr::fchownat, 5, Full, "";
     261 futimesat sync crate::attr::futimesat, 3, Full, "";
     262 newfstatat sync crate::stat::newfstatat, 4, Full, "";
