@@ -49,8 +49,9 @@ impl Clock {
             id::REALTIME_COARSE => Clock::Host(ClockId::RealtimeCoarse),
             id::MONOTONIC_COARSE => Clock::Host(ClockId::MonotonicCoarse),
             id::BOOTTIME => Clock::Host(ClockId::Boottime),
-            id::REALTIME_ALARM => Clock::Host(ClockId::RealtimeAlarm),
-            id::BOOTTIME_ALARM => Clock::Host(ClockId::BoottimeAlarm),
+            // The alarm clocks show the same time; hosts without an RTC lack them.
+            id::REALTIME_ALARM => Clock::Host(ClockId::Realtime),
+            id::BOOTTIME_ALARM => Clock::Host(ClockId::Boottime),
             id::TAI => Clock::Host(ClockId::Tai),
             id::PROCESS_CPUTIME_ID => Clock::Process(Arc::downgrade(thread.process())),
             id::THREAD_CPUTIME_ID => Clock::Thread(Arc::downgrade(thread)),
@@ -84,7 +85,7 @@ impl Clock {
 
     /// Whether it follows changes of the date.
     pub fn is_realtime(&self) -> bool {
-        matches!(self, Clock::Host(ClockId::Realtime | ClockId::RealtimeAlarm | ClockId::Tai))
+        matches!(self, Clock::Host(ClockId::Realtime | ClockId::Tai))
     }
 
     /// Whether something can wait for it: not the coarse and raw ones.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kernel::clock::Clock;
+use identity::Capability;
+use kernel::clock::{Clock, id};
 use kernel::timers::{Notify, Setting, Timer};
 use linux_abi::Errno;
 use linux_abi::signal::Signo;
@@ -65,6 +66,9 @@ impl ItimerVal {
 
 /// timer_create(2).
 pub fn timer_create(cx: &mut Cx<'_>, clock: i32, event: Ptr, id_out: Ptr) -> SysResult {
+    if matches!(clock, id::REALTIME_ALARM | id::BOOTTIME_ALARM) {
+        cx.require(Capability::WAKE_ALARM)?;
+    }
     let clock = Clock::from_id(clock, cx.thread)?;
     if !clock.can_wait() {
         return Err(Errno::EINVAL.into());
