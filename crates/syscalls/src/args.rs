@@ -33,6 +33,7 @@ impl Ptr {
         self.0 == 0
     }
     /// This many bytes further on; `EFAULT` on wrap.
+    #[expect(clippy::should_implement_trait, reason = "it may fail")]
     pub fn add(self, bytes: u64) -> SysResult<Ptr> {
         Ok(Ptr(self.0.checked_add(bytes).ok_or(linux_abi::Errno::EFAULT)?))
     }
