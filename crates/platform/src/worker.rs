@@ -104,7 +104,16 @@ fn doorbell(platform: &Arc<Platform>, n: &Notification) {
             platform.take(&core, Some(n.id));
         }
         None => {
-            let _ = notify::refuse(platform.listener(), n.id, Errno::ENOSYS);
+            // A thread that was told to end may still be on its way into a park: the answer lies in its slot.
+            // Everybody else hears that nobody is here; who forges the word only makes itself ring again.
+            let answered = usize::try_from(n.args[0])
+                .ok()
+                .and_then(|index| platform.slots.slot(index))
+                .is_some_and(|slot| slot.state().load(Ordering::Acquire) == slot::state::DONE);
+            let _ = match answered {
+                true => notify::answer(platform.listener(), n.id, 0),
+                false => notify::refuse(platform.listener(), n.id, Errno::ENOSYS),
+            };
         }
     }
 }
