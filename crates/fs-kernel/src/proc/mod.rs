@@ -57,11 +57,8 @@ impl Directory for Root {
         all
     }
     fn still(&self, name: &[u8]) -> bool {
-        match parse_pid(name) {
-            // Ids are used again: a new look costs little.
-            Some(_) => false,
-            None => true,
-        }
+        // Ids are used again: a new look costs little.
+        parse_pid(name).is_none()
     }
 }
 

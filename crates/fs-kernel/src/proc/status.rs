@@ -85,9 +85,9 @@ pub(super) fn stat(
     let tty = kernel.terminal_of(process);
     let mut out = format!("{id} (").into_bytes();
     out.extend(comm(thread));
-    let _ = write!(
+    let _ = writeln!(
         &mut Text(&mut out),
-        ") {letter} {} {} {} {} {} 4194304 {} 0 {} 0 {} {} {} {} 20 0 {threads} 0 {start} {} {resident} {} {} {} {} 0 0 {} {} {} {} 0 0 0 {} {} 0 0 0 0 0 {} {} {} {} {} {} {} 0\n",
+        ") {letter} {} {} {} {} {} 4194304 {} 0 {} 0 {} {} {} {} 20 0 {threads} 0 {start} {} {resident} {} {} {} {} 0 0 {} {} {} {} 0 0 0 {} {} 0 0 0 0 0 {} {} {} {} {} {} {} 0",
         process.parent_pid(),
         job.pgid,
         job.sid,
