@@ -82,9 +82,12 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
                 // Known: it counts as skipped, not as passed.
                 totals.2 += 1;
             } else if !reason.starts_with("sometimes") {
-                totals.0 -= 1;
-                totals.1 += 1;
-                println!("sandbox FAIL {name}: passes now: remove it from guest-tests/known-failures.txt");
+                println!("sandbox {name}: passes now: remove it from guest-tests/known-failures.txt");
+                // Other machines may pass what fails here: only where the list is kept it must be exact.
+                if std::env::var_os("CI").is_none() {
+                    totals.0 -= 1;
+                    totals.1 += 1;
+                }
             }
         }
         for (name, reason) in &failures {
@@ -117,7 +120,16 @@ fn series(
             Outcome::Passed => totals.0 += 1,
             Outcome::Skipped => totals.2 += 1,
             Outcome::Failed(reason) => {
-                failures.insert((*name).to_owned(), reason);
+                // A case that passes at the second try is told of, not hidden.
+                match judge(name, &run::limited(command(name)?, limit)?) {
+                    Outcome::Passed => {
+                        println!("{side} UNSTEADY {name}: failed once: {reason}");
+                        totals.0 += 1;
+                    }
+                    _ => {
+                        failures.insert((*name).to_owned(), reason);
+                    }
+                }
             }
         }
     }

@@ -190,7 +190,12 @@ impl Steps {
         self.counts.add(&counts);
         let seconds = start.elapsed().as_secs();
         if passed {
-            for line in text.lines().filter(|l| l.starts_with("skip ") || l.starts_with("     skip ")) {
+            for line in text.lines().filter(|l| {
+                l.starts_with("skip ")
+                    || l.starts_with("     skip ")
+                    || l.contains(" UNSTEADY ")
+                    || l.contains("passes now")
+            }) {
                 println!("   {}", line.trim());
             }
             println!("   ok, {seconds} s, {counts}");
