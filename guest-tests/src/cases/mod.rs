@@ -2,6 +2,7 @@
 
 use crate::harness::Case;
 
+mod attack;
 mod credentials;
 mod directory;
 mod epoll;
@@ -28,7 +29,8 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 23] = [
+    let subjects: [&[Case]; 24] = [
+        attack::CASES,
         credentials::CASES,
         directory::CASES,
         epoll::CASES,
