@@ -3,12 +3,14 @@
 //! * `test`: installs what the tests need and runs them all.
 //! * `scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]`: the scripts of `tests/FOLDER`.
 //! * `bench [--runs N] [--sallet PATH]`: the host beside Sallet, in one table.
+//! * `compatibility`: writes docs/compatibility.md from the table of system calls.
 //! * `tidy`: the rules of the house that the compiler does not check.
 //! * `guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT]
 //!   [--limit SECONDS]`: the guest programs, natively and inside.
 #![forbid(unsafe_code)]
 
 mod bench;
+mod compatibility;
 mod guest_tests;
 mod run;
 mod scripts;
@@ -22,13 +24,14 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["bench", options @ ..] => bench::run(options),
+        ["compatibility"] => compatibility::run(),
         ["test"] => test::run(),
         ["tidy"] => tidy::run(),
         ["scripts", options @ ..] => scripts::run(options),
         ["guest-tests", options @ ..] => guest_tests::run(options),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | bench [--runs N] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
+                "usage: cargo xtask test | compatibility | bench [--runs N] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
                  | scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]"
             );
             return ExitCode::from(2);
