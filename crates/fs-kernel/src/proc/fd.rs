@@ -47,12 +47,17 @@ impl Directory for Fds {
         if flags.writable() {
             mode |= 0o200;
         }
+        // A cached name must not keep a file open: pipes and terminals wait for its end.
+        let file = Arc::downgrade(&file);
         let lead = {
             let file = file.clone();
-            Box::new(move || Ok(file.place().clone()))
+            Box::new(move || Ok(file.upgrade().ok_or(Errno::ENOENT)?.place().clone()))
         };
         let root = thread.clone();
-        let text = Box::new(move |_: &mut dyn vfs::Caller| Ok(file.place().path(&root.fs().root())));
+        let text = Box::new(move |_: &mut dyn vfs::Caller| {
+            let file = file.upgrade().ok_or(Errno::ENOENT)?;
+            Ok(file.place().path(&root.fs().root()))
+        });
         Some(Node::new(ino, mode, process, Kind::Magic(text, lead)))
     }
     fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)> {
