@@ -22,6 +22,7 @@ pub mod inotify;
 pub mod limits;
 pub mod link;
 pub mod mm;
+pub mod mm_refused;
 pub mod mount;
 pub mod namespaces;
 pub mod open;

@@ -122,6 +122,8 @@ syscalls! {
     7 poll wait crate::poll::poll, 3, Full, "";
     8 lseek sync crate::file_io::lseek, 3, Full, "";
     9 mmap wait crate::mm::mmap, 6, Full, "";
+    10 mprotect sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";
+    11 munmap sync crate::mm_refused::munmap, 2, Full, "native where the arguments are right";
     12 brk wait crate::mm::brk, 1, Full, "";
     13 rt_sigaction sync crate::signal::action::rt_sigaction, 4, Full, "";
     14 rt_sigprocmask sync crate::signal::mask::rt_sigprocmask, 4, Full, "";
@@ -135,6 +137,10 @@ syscalls! {
     22 pipe sync crate::pipe::pipe, 1, Full, "";
     23 select wait crate::select::select, 5, Full, "";
     24 sched_yield wait crate::scheduling::sched_yield, 0, Full, "";
+    25 mremap sync crate::mm_refused::mremap, 3, Full, "native where the arguments are right";
+    26 msync sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";
+    27 mincore sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";
+    28 madvise sync crate::mm_refused::madvise, 3, Full, "native where the arguments are right";
     32 dup sync crate::file_io::dup, 1, Full, "";
     33 dup2 sync crate::file_io::dup2, 2, Full, "";
     34 pause wait crate::signal::mask::pause, 0, Full, "";
@@ -239,6 +245,8 @@ syscalls! {
     146 sched_get_priority_max sync crate::scheduling::sched_get_priority_max, 1, Full, "";
     147 sched_get_priority_min sync crate::scheduling::sched_get_priority_min, 1, Full, "";
     148 sched_rr_get_interval sync crate::scheduling::sched_rr_get_interval, 2, Full, "";
+    149 mlock sync crate::mm_refused::lock, 2, Full, "native where the arguments are right";
+    150 munlock sync crate::mm_refused::lock, 2, Full, "native where the arguments are right";
     155 pivot_root sync crate::mount::pivot_root, 2, Full, "";
     157 prctl sync crate::prctl::prctl, 5, Partial, "PR_SET_SECCOMP, PR_SET_MM, PR_SET_VMA are missing";
     158 arch_prctl wait crate::prctl::arch_prctl, 2, Partial, "GS base is missing";
@@ -345,9 +353,11 @@ syscalls! {
     318 getrandom sync crate::system::getrandom, 3, Full, "";
     319 memfd_create sync crate::fcntl::memfd_create, 2, Partial, "MFD_HUGETLB is missing";
     322 execveat boxed crate::exec::execveat, 5, Full, "";
+    325 mlock2 sync crate::mm_refused::lock, 2, Full, "native where the arguments are right";
     326 copy_file_range boxed crate::splice::copy_file_range, 6, Full, "";
     327 preadv2 wait crate::file_io::preadv2, 6, Partial, "RWF_ATOMIC is missing";
     328 pwritev2 wait crate::file_io::pwritev2, 6, Partial, "RWF_ATOMIC is missing";
+    329 pkey_mprotect sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";
     332 statx sync crate::stat::statx, 5, Full, "";
     424 pidfd_send_signal sync crate::signal::send::pidfd_send_signal, 4, Full, "";
     434 pidfd_open sync crate::pidfd::pidfd_open, 2, Partial, "PIDFD_THREAD only of the first thread";
@@ -358,4 +368,5 @@ syscalls! {
     439 faccessat2 sync crate::attr::faccessat2, 4, Full, "";
     441 epoll_pwait2 wait crate::epoll::epoll_pwait2, 6, Full, "";
     452 fchmodat2 sync crate::attr::fchmodat2, 4, Full, "";
+    462 mseal sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";
 }
