@@ -284,6 +284,10 @@ impl Platform {
         }
         drop(cores);
         core.process.threads.lock().push(Arc::downgrade(core));
+        // One that joins its process after the end of it would never hear.
+        if core.process.is_gone() {
+            core.set_gone();
+        }
         if let Some(word) = self.active.get(core.index as usize / 64) {
             word.fetch_or(1 << (core.index % 64), Ordering::SeqCst);
             self.high_water.fetch_max(core.index / 64 + 1, Ordering::Relaxed);
