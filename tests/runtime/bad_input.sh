@@ -1,0 +1,98 @@
+#!/bin/bash
+# The runtime's command line by hand: bad input, the life of a bundle, what remains after a kill.
+. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../image.sh"
+RT=${SALLET:-runc}
+[ "$(id -u)" = 0 ] || { skip all "not root"; exit 0; }
+ROOT=$(rootfs base) || { skip all "no root"; exit 0; }
+WORK=$(mktemp -d /tmp/sallet-rt.XXXXXX)
+ID="st$$"
+trap 'for i in $ID $ID-2 $ID-k; do "$RT" --root "$WORK/state" delete --force $i >/dev/null 2>&1; done; rm -rf "$WORK"' EXIT
+rt() { timeout 30 "$RT" --root "$WORK/state" "$@" </dev/null; }
+
+# bundle NAME ARGS-AS-JSON: a bundle whose root is the shared test root, read-only.
+bundle() {
+    mkdir -p "$WORK/$1"
+    (cd "$WORK/$1" && rm -f config.json && "$RT" spec >/dev/null) || exit 1
+    python3 - "$WORK/$1/config.json" "$ROOT" "$2" <<'END'
+import json, sys
+path, root, words = sys.argv[1:]
+c = json.load(open(path))
+c["process"]["terminal"] = False
+c["process"]["args"] = json.loads(words)
+c["root"] = {"path": root, "readonly": True}
+json.dump(c, open(path, "w"))
+END
+}
+# refused COMMAND...: fails with a message and leaves nothing.
+refused() {
+    local output status
+    output=$("$@" 2>&1)
+    status=$?
+    [ "$status" != 0 ] && [ "$status" != 124 ] && [ -n "$output" ] || { echo "status $status, message '$output'"; exit 1; }
+    equal "[]" "$(rt list --format json | tr -d '\n ' | sed 's/null/[]/')"
+}
+
+spec_runs() { bundle a '["echo", "hello"]'; equal hello "$(rt run --bundle "$WORK/a" "$ID")"; }
+exit_status() { bundle a '["sh", "-c", "exit 13"]'; exits 13 rt run --bundle "$WORK/a" "$ID"; }
+no_config() { mkdir -p "$WORK/none"; refused rt run --bundle "$WORK/none" "$ID"; }
+broken_json() { mkdir -p "$WORK/b"; echo '{ "ociVersion": ' >"$WORK/b/config.json"; refused rt run --bundle "$WORK/b" "$ID"; }
+missing_root() { bundle c '["true"]'; sed -i "s|$ROOT|/no/such/root|" "$WORK/c/config.json"; refused rt run --bundle "$WORK/c" "$ID"; }
+missing_program() { bundle d '["/no/such"]'; refused rt run --bundle "$WORK/d" "$ID"; }
+directory_as_program() { bundle d '["/etc"]'; refused rt run --bundle "$WORK/d" "$ID"; }
+unknown_flag() { refused rt run --no-such-flag "$ID"; refused rt nonsense; }
+bad_id() { bundle a '["true"]'; refused rt run --bundle "$WORK/a" "../x"; refused rt run --bundle "$WORK/a" ""; }
+unknown_id() { refused rt state no-such-id; refused rt kill no-such-id TERM; refused rt delete no-such-id; exits 0 rt delete --force no-such-id; }
+life() {
+    bundle e '["sleep", "50"]'
+    rt create --bundle "$WORK/e" "$ID" >/dev/null 2>&1 </dev/null || { echo "create failed"; exit 1; }
+    contains "$(rt state "$ID")" '"created"'
+    rt start "$ID"
+    contains "$(rt state "$ID")" '"running"'
+    contains "$(rt list -q)" "$ID"
+    bundle f '["true"]'
+    output=$(rt create --bundle "$WORK/f" "$ID" 2>&1) && { echo "a duplicate id was taken"; exit 1; }
+    contains "$output" "exist"
+    rt delete "$ID" 2>/dev/null && { echo "a running container was deleted"; exit 1; }
+    equal inside "$(rt exec "$ID" echo inside)"
+    rt kill "$ID" KILL
+    eventually 3 sh -c "$RT --root $WORK/state state $ID | grep -q stopped"
+    exits 0 rt delete "$ID"
+    equal "" "$(rt list -q)"
+}
+kernel_process_killed() {
+    local i pid
+    bundle g "[\"sh\", \"-c\", \"exec -a guest-$ID sleep 50\"]"
+    sed -i 's/"sh"/"bash"/' "$WORK/g/config.json"
+    for i in $(seq 15); do
+        rt create --bundle "$WORK/g" "$ID-k" >/dev/null 2>&1 </dev/null || { echo "create failed in round $i"; exit 1; }
+        pid=$(rt state "$ID-k" | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
+        [ $((i % 2)) = 0 ] && rt start "$ID-k"
+        sleep "0.0$((i % 10))"
+        kill -9 "$pid"
+        eventually 2 sh -c "! pgrep -f guest-$ID | grep -v \$\$ | grep -q ."
+        exits 0 rt delete --force "$ID-k"
+    done
+    equal "" "$(rt list -q)"
+    equal "0" "$(grep -c "$WORK" /proc/self/mountinfo)"
+}
+runtime_killed() {
+    local i pid
+    bundle h '["sleep", "50"]'
+    for i in $(seq 15); do
+        "$RT" --root "$WORK/state" run --bundle "$WORK/h" "$ID-2" >/dev/null 2>&1 </dev/null &
+        pid=$!
+        sleep "0.0$((i % 10))"
+        kill -9 $pid
+        wait $pid 2>/dev/null
+        eventually 3 timeout 10 "$RT" --root "$WORK/state" delete --force "$ID-2"
+        bundle i '["echo", "next"]'
+        equal next "$(rt run --bundle "$WORK/i" "$ID-2")"
+    done
+}
+features() { contains "$(rt features)" ociVersionMax; }
+
+for t in spec_runs exit_status no_config broken_json missing_root missing_program directory_as_program unknown_flag bad_id \
+    unknown_id life kernel_process_killed runtime_killed features; do
+    run_test $t
+done
