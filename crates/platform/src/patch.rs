@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use slot::layout::{
-    PROTECTED_HI, PROTECTED_LOW, TABLE_OFFSET, TABLE_SIZE, TABLE_VA, TRAMPOLINE_OFFSET, TRAMPOLINE_SIZE,
-    TRAMPOLINE_STRIDE, TRAMPOLINE_VA,
+    PROTECTED_HI, PROTECTED_HI_END, PROTECTED_LOW, TABLE_OFFSET, TABLE_SIZE, TABLE_VA, TRAMPOLINE_OFFSET,
+    TRAMPOLINE_SIZE, TRAMPOLINE_STRIDE, TRAMPOLINE_VA,
 };
 
 use crate::instructions::find_padding;
@@ -109,8 +109,9 @@ impl Patcher {
     }
 
     fn patch(&self, slots: &Slots, process: &ProcessCore, site: u64, nr: u64) -> Option<()> {
-        let guest = PROTECTED_LOW + 16..u64::from(PROTECTED_HI) << 32;
-        if !guest.contains(&site) {
+        let below = PROTECTED_LOW + 16..u64::from(PROTECTED_HI) << 32;
+        let above = (u64::from(PROTECTED_HI_END) << 32) + 16..0x7fff_ffff_0000;
+        if !below.contains(&site) && !above.contains(&site) {
             return None;
         }
         let mut before = [0; 6];

@@ -1,6 +1,6 @@
 //! Calls from sites that were patched.
 
-use platform::{Exit, GuestThread, Identity};
+use platform::{Exit, GuestThread, Identity, NativeOp};
 
 use crate::common::{CODE, Kind, call, clone_request, expect_call, guest, machine, run};
 
@@ -60,6 +60,31 @@ fn patched_calls_get_their_answers() {
             assert_eq!(if padding { site[0] } else { site[1] }, if padding { 0xb8 } else { 0x24 });
             guest.handle().kill_process();
         }
+    });
+}
+
+#[test]
+fn sites_above_the_shim_are_patched() {
+    run(async {
+        const HIGH: u64 = 0x7f00_0000_0000;
+        let mut guest = guest(&call(39)).await;
+        guest.resume_regs();
+        expect_call(&mut guest, 39).await;
+        guest.native_batch(vec![
+            NativeOp::Mmap { addr: HIGH, len: 0x1000, prot: 7, flags: 0x32, file: None },
+            NativeOp::Copy { addr: HIGH, bytes: summing(true) },
+        ]);
+        assert!(matches!(guest.next_exit().await, Exit::NativeDone(0)));
+        let before = machine().patched();
+        guest.regs_mut().rip = HIGH;
+        guest.resume_regs();
+        assert_eq!(answer(&mut guest).await, (CALLS, 0));
+        assert_eq!(guest.regs().r12, SUM);
+        assert!(machine().patched() > before);
+        let mut site = vec![0; summing(true).len()];
+        guest.copy_in(HIGH, &mut site).expect("readable");
+        assert_ne!(site, summing(true));
+        guest.handle().kill_process();
     });
 }
 
