@@ -1,9 +1,11 @@
 //! File systems that show the kernel: proc, sys, dev, devpts, cgroup.
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
 pub mod mem_devices;
 pub mod proc;
 mod proc_net;
 pub mod stdio;
 pub mod synthetic;
+pub mod sys;
 pub mod tty;

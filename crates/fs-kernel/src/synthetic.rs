@@ -154,6 +154,13 @@ impl Synthetic {
     }
 }
 
+/// A file system that is a single empty file, to cover another file with. It reports tmpfs's type.
+pub fn empty_file(device: u64) -> Arc<dyn FileSystem> {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    let node = Node::new(2, 0o444, None, Kind::File(Box::new(|_| Ok(Vec::new())), None));
+    Synthetic::new("tmpfs", TMPFS_MAGIC, device, node)
+}
+
 impl FileSystem for Synthetic {
     fn type_name(&self) -> &'static str {
         self.name

@@ -29,6 +29,8 @@ pub struct KernelConfig {
     pub ordinary_init: bool,
     /// Memory limit in bytes, if any.
     pub memory_limit: Option<u64>,
+    /// CPU time and the period that it is for, microseconds, if limited.
+    pub cpu_quota: Option<(u64, u64)>,
     /// Log every system call to standard error or this file.
     pub strace: bool,
 }
@@ -41,6 +43,7 @@ impl Default for KernelConfig {
             ordinary_init: false,
             cpus: 1,
             memory_limit: None,
+            cpu_quota: None,
             strace: false,
         }
     }
@@ -72,6 +75,11 @@ impl Pids {
     pub fn set_limit(&self, limit: Option<u64>) {
         let limit = limit.map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX).max(1));
         self.limit.store(limit, Ordering::Relaxed);
+    }
+    /// The limit.
+    pub fn limit(&self) -> Option<u64> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        (limit != 0).then_some(limit as u64)
     }
     /// A fresh id.
     pub fn allocate(&self) -> Result<i32> {

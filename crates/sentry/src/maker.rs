@@ -63,7 +63,7 @@ impl Maker<'_> {
 
     /// Something empty to cover a file with.
     pub(crate) fn empty_file(&mut self) -> Option<Arc<dyn FileSystem>> {
-        None
+        Some(fs_kernel::synthetic::empty_file(fresh_device()))
     }
 
     /// A file system that shows the kernel; `None` where there is none of this kind yet.
@@ -74,8 +74,10 @@ impl Maker<'_> {
             MountKind::Devpts => {
                 Some(fs_kernel::tty::Devpts::new(self.terminals.clone(), fresh_device(), data))
             }
+            MountKind::Sysfs => Some(fs_kernel::sys::mount(self.kernel, fresh_device())),
+            MountKind::Cgroup => Some(fs_kernel::cgroup::mount(self.kernel, fresh_device())),
             MountKind::Mqueue => Some(self.tmpfs("mode=1777")?),
-            _ => None,
+            MountKind::Bind { .. } | MountKind::Tmpfs { .. } | MountKind::Symlink { .. } => None,
         })
     }
 

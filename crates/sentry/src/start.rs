@@ -77,6 +77,8 @@ fn config(spec: &BootSpec) -> KernelConfig {
     config.cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     config.ordinary_init = spec.ordinary_init;
     config.memory_limit = spec.cgroup.memory_limit;
+    config.cpu_quota =
+        spec.cgroup.cpu_quota_us.map(|quota| (quota, spec.cgroup.cpu_period_us.unwrap_or(100_000)));
     config.strace = spec.tracing.strace.is_some();
     config
 }

@@ -1,0 +1,74 @@
+//! cgroup2: the container's own group as it sees it, read-only (cgroups(7)).
+
+use std::sync::Arc;
+
+use kernel::Kernel;
+use vfs::FileSystem;
+
+use crate::synthetic::{Fixed, Kind, Node, Synthetic};
+
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+fn limit(value: Option<u64>) -> String {
+    value.map_or("max\n".into(), |n| format!("{n}\n"))
+}
+
+/// Bytes that all guest processes have in memory.
+fn resident(kernel: &Kernel) -> u64 {
+    let processes = kernel.pids.processes();
+    let threads = processes.iter().filter_map(|p| p.any_thread());
+    // Per process: threads share one address space.
+    threads.filter_map(|t| resident_of(&t)).fold(0, u64::saturating_add)
+}
+
+fn resident_of(thread: &kernel::Thread) -> Option<u64> {
+    let pid = thread.mm().space.host_pid();
+    let statm = host::proc_fs::read(&format!("{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    pages.checked_mul(4096)
+}
+
+/// A cgroup2 of this kernel.
+pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
+    let with = |make: fn(&Kernel) -> String| {
+        let kernel = kernel.clone();
+        move || make(&kernel).into_bytes()
+    };
+    let processes =
+        with(|kernel| kernel.pids.processes().iter().map(|p| format!("{}\n", p.pid())).collect::<String>());
+    let cpu = with(|kernel| {
+        let (mut user, mut system) = (0u64, 0u64);
+        for process in kernel.pids.processes() {
+            let own = kernel::cpu_time::process_usage(&process);
+            // Those that were waited for are counted nowhere else.
+            let children = process.usage.lock().1;
+            user = user.saturating_add(own.user_ns).saturating_add(children.user_ns);
+            system = system.saturating_add(own.system_ns).saturating_add(children.system_ns);
+        }
+        let (user, system) = (user / 1000, system / 1000);
+        format!("usage_usec {}\nuser_usec {user}\nsystem_usec {system}\n", user.saturating_add(system))
+    });
+    let cpu_max = match kernel.config.cpu_quota {
+        Some((quota, period)) => format!("{quota} {period}\n"),
+        None => "max 100000\n".into(),
+    };
+    let root = Fixed::default()
+        .with_text("cgroup.controllers", "cpu memory pids\n")
+        .with_text("cgroup.subtree_control", "\n")
+        .with_text("cgroup.type", "domain\n")
+        .with_made("cgroup.procs", processes)
+        .with_made("cgroup.events", with(|_| "populated 1\nfrozen 0\n".into()))
+        .with_text("cpu.max", cpu_max)
+        .with_made("cpu.stat", cpu)
+        .with_text("memory.max", limit(kernel.config.memory_limit))
+        .with_text("memory.high", "max\n")
+        .with_text("memory.low", "0\n")
+        .with_text("memory.min", "0\n")
+        .with_text("memory.swap.max", "max\n")
+        .with_made("memory.current", with(|kernel| format!("{}\n", resident(kernel))))
+        .with_made("memory.stat", with(|kernel| format!("anon {}\nfile 0\n", resident(kernel))))
+        .with_made("pids.current", with(|kernel| format!("{}\n", kernel.pids.thread_count())))
+        .with_made("pids.max", with(|kernel| limit(kernel.pids.limit())));
+    let node = Node::new(1, 0o555, None, Kind::Directory(Box::new(root)));
+    Synthetic::new("cgroup2", CGROUP2_MAGIC, device, node)
+}

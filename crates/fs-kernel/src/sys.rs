@@ -1,0 +1,165 @@
+//! sysfs: sysfs(5), as much as programs ask for.
+
+use std::sync::Arc;
+
+use kernel::Kernel;
+use vfs::FileSystem;
+
+use crate::synthetic::{Fixed, Kind, Node, Synthetic, ino_of};
+
+const SYSFS_MAGIC: u64 = 0x6265_6572;
+
+/// `0-3`, or `0` for a single one.
+fn range(count: usize) -> String {
+    if count <= 1 { "0\n".into() } else { format!("0-{}\n", count - 1) }
+}
+
+/// The lowest `bits` as a mask in the groups of 32 that the kernel prints.
+fn mask(bits: impl Iterator<Item = usize>) -> String {
+    let mut words = vec![0u32];
+    for bit in bits {
+        let at = bit / 32;
+        if words.len() <= at {
+            words.resize(at + 1, 0);
+        }
+        if let Some(word) = words.get_mut(at) {
+            *word |= 1 << (bit % 32);
+        }
+    }
+    let parts: Vec<_> = words.iter().rev().map(|w| format!("{w:08x}")).collect();
+    format!("{}\n", parts.join(","))
+}
+
+/// A directory below a path: paths keep the inode numbers of equal names apart.
+fn dir(parent: Fixed, path: &str, contents: Fixed) -> Fixed {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let node = Node::new(ino_of(5, path.as_bytes()), 0o555, None, Kind::Directory(Box::new(contents)));
+    parent.with(name, node)
+}
+
+fn link(parent: Fixed, path: &str, target: &str) -> Fixed {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let target = target.as_bytes().to_vec();
+    let kind = Kind::Link(Box::new(move |_| Ok(target.clone())));
+    parent.with(name, Node::new(ino_of(6, path.as_bytes()), 0o777, None, kind))
+}
+
+/// /sys/devices/system/cpu.
+fn cpus(count: usize) -> Fixed {
+    let mut all = Fixed::default()
+        .with_text("online", range(count))
+        .with_text("possible", range(count))
+        .with_text("present", range(count))
+        .with_text("offline", "\n")
+        .with_text("isolated", "\n")
+        .with_text("kernel_max", "8191\n");
+    for cpu in 0..count {
+        let one = std::iter::once(cpu);
+        // Each is a core of its own: guests see no siblings.
+        let topology = Fixed::default()
+            .with_text("core_id", format!("{cpu}\n"))
+            .with_text("physical_package_id", "0\n")
+            .with_text("die_id", "0\n")
+            .with_text("cluster_id", "-1\n")
+            .with_text("core_cpus", mask(one.clone()))
+            .with_text("core_cpus_list", format!("{cpu}\n"))
+            .with_text("thread_siblings", mask(one))
+            .with_text("thread_siblings_list", format!("{cpu}\n"))
+            .with_text("core_siblings", mask(0..count))
+            .with_text("core_siblings_list", range(count))
+            .with_text("package_cpus", mask(0..count))
+            .with_text("package_cpus_list", range(count));
+        let path = format!("cpu{cpu}");
+        let mut contents = dir(Fixed::default(), &format!("{path}/topology"), topology);
+        if cpu > 0 {
+            contents = contents.with_text("online", "1\n");
+        }
+        contents = link(contents, &format!("{path}/node0"), "../../node/node0");
+        all = dir(all, &path, contents);
+    }
+    all
+}
+
+/// /sys/devices/system/node: one node with all.
+fn nodes(kernel: &Arc<Kernel>, count: usize) -> Fixed {
+    let limit = kernel.config.memory_limit;
+    let meminfo = move || {
+        let info = rustix::system::sysinfo();
+        let unit = u64::from(info.mem_unit).max(1);
+        let total = limit.unwrap_or(u64::MAX).min(info.totalram.saturating_mul(unit)) >> 10;
+        let free = (info.freeram.saturating_mul(unit) >> 10).min(total);
+        format!(
+            "Node 0 MemTotal:       {total:8} kB\nNode 0 MemFree:        {free:8} kB\nNode 0 MemUsed:        {:8} kB\n",
+            total - free
+        )
+        .into_bytes()
+    };
+    let node0 = Fixed::default()
+        .with_text("cpulist", range(count))
+        .with_text("cpumap", mask(0..count))
+        .with_text("distance", "10\n")
+        .with_made("meminfo", meminfo);
+    let all = Fixed::default()
+        .with_text("online", "0\n")
+        .with_text("possible", "0\n")
+        .with_text("has_cpu", "0\n")
+        .with_text("has_memory", "0\n")
+        .with_text("has_normal_memory", "0\n");
+    dir(all, "node0", node0)
+}
+
+/// /sys/kernel: how memory is mapped by large pages.
+fn kernel_directory() -> Fixed {
+    let huge = Fixed::default()
+        .with_text("enabled", "always [madvise] never\n")
+        .with_text("defrag", "always defer defer+madvise [madvise] never\n")
+        .with_text("shmem_enabled", "always within_size advise [never] deny force\n")
+        .with_text("use_zero_page", "1\n")
+        .with_text("hpage_pmd_size", "2097152\n");
+    let mm = dir(Fixed::default(), "kernel/mm/transparent_hugepage", huge);
+    let all = dir(Fixed::default(), "kernel/mm", mm);
+    dir(all, "kernel/security", Fixed::default())
+}
+
+/// A sysfs of this kernel.
+pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
+    let count = kernel.config.cpus.max(1);
+    let system = dir(Fixed::default(), "devices/system/cpu", cpus(count));
+    let system = dir(system, "devices/system/node", nodes(kernel, count));
+    let virtual_devices = dir(Fixed::default(), "devices/virtual/net", Fixed::default());
+    let devices = dir(Fixed::default(), "devices/system", system);
+    let devices = dir(devices, "devices/virtual", virtual_devices);
+    let class = ["net", "block", "tty", "mem"]
+        .iter()
+        .fold(Fixed::default(), |class, name| dir(class, &format!("class/{name}"), Fixed::default()));
+    let cgroup = dir(Fixed::default(), "fs/cgroup", Fixed::default());
+    let mut root = Fixed::default();
+    for (name, contents) in [
+        ("block", Fixed::default()),
+        ("bus", Fixed::default()),
+        ("class", class),
+        ("dev", Fixed::default()),
+        ("devices", devices),
+        ("firmware", Fixed::default()),
+        ("fs", cgroup),
+        ("kernel", kernel_directory()),
+        ("module", Fixed::default()),
+        ("power", Fixed::default()),
+    ] {
+        root = dir(root, name, contents);
+    }
+    let root = Node::new(1, 0o555, None, Kind::Directory(Box::new(root)));
+    Synthetic::new("sysfs", SYSFS_MAGIC, device, root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{mask, range};
+
+    #[test]
+    fn lists_and_masks_read_as_the_kernel_prints_them() {
+        assert_eq!((range(1), range(4)), ("0\n".to_owned(), "0-3\n".to_owned()));
+        assert_eq!(mask(0..2), "00000003\n");
+        assert_eq!(mask(std::iter::once(33)), "00000002,00000000\n");
+    }
+}
