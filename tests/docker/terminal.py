@@ -17,8 +17,8 @@ class Terminal:
     def __init__(self, *words, rows=30, columns=100):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             os.execvp(words[0], words)
-        self.resize(rows, columns)
         self.text = ""
 
     def resize(self, rows, columns):
@@ -54,6 +54,17 @@ class Terminal:
 
 def run(*words):
     return Terminal("docker", "run", "--rm", "-it", "--runtime", RUNTIME, IMAGE, *(words or ("bash", "--norc")))
+
+
+def size_is(terminal, rows, columns):
+    # The engine passes a new size on when it comes to it.
+    for attempt in range(6):
+        terminal.send("stty size\n")
+        got = terminal.expect(r"\r(\d+) (\d+)\r")
+        if (int(got[1]), int(got[2])) == (rows, columns):
+            return
+        time.sleep(0.3)
+    raise AssertionError(f"the size is {got[0]!r}")
 
 
 def prompt(terminal):
@@ -99,15 +110,13 @@ def suspend_and_resume():
 def window_size():
     t = run()
     prompt(t)
-    t.send("stty size\n")
-    t.expect("30 100")
+    size_is(t, 30, 100)
     t.send("trap 'echo changed' WINCH; while :; do sleep 0.1; done\n")
     time.sleep(0.5)
     t.resize(41, 77)
     t.expect("changed\r")
     t.send("\x03")
-    t.send("stty size\n")
-    t.expect("41 77")
+    size_is(t, 41, 77)
     t.end()
 
 
@@ -132,8 +141,7 @@ def three_execs_at_once():
             t.resize(20 + i, 60 + i)
         time.sleep(0.5)
         for i, t in enumerate(terminals):
-            t.send("stty size\n")
-            t.expect(f"{20 + i} {60 + i}")
+            size_is(t, 20 + i, 60 + i)
             t.send("exit\n")
         for t in terminals:
             t.end()
