@@ -109,17 +109,15 @@ pub fn wait_any() -> Result<i32, Errno> {
     }
 }
 
-/// Reaps an ended child; its CPU time (user, system) in nanoseconds.
-pub fn reap(pid: i32) -> Result<(u64, u64), Errno> {
-    // SAFETY: rusage is plain data that the host fills in.
+/// Reaps an ended child; its status word, as wait(2).
+pub fn reap(pid: i32) -> Result<i32, Errno> {
+    // SAFETY: the status word is ours.
     unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
         let mut status = 0;
-        if libc::wait4(pid, &raw mut status, 0, &raw mut usage) < 0 {
+        if libc::wait4(pid, &raw mut status, 0, std::ptr::null_mut()) < 0 {
             return Err(last_errno());
         }
-        let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1000;
-        Ok((ns(usage.ru_utime), ns(usage.ru_stime)))
+        Ok(status)
     }
 }
 

@@ -151,6 +151,8 @@ pub(crate) struct Core {
     /// Its process has no other way to be known than its nonce (a vfork child before its first ring).
     pub owns_process: bool,
     pub interrupted: AtomicBool,
+    /// Told when the host thread is gone, whatever the task waits for.
+    pub gone_observer: Mutex<Option<Arc<dyn executor::Observer>>>,
     /// Kept although its guest thread ended: the host's leader, through which memory is reached.
     pub parked: AtomicBool,
     /// The host did not make it.
@@ -175,6 +177,10 @@ impl Core {
         };
         if let Some(waker) = waker {
             waker.wake();
+        }
+        let observer = self.gone_observer.lock().clone();
+        if let Some(observer) = observer {
+            observer.notify(Events::HUP);
         }
     }
 }
@@ -334,6 +340,7 @@ impl Platform {
             announced: Mutex::default(),
             owns_process,
             interrupted: AtomicBool::new(false),
+            gone_observer: Mutex::new(None),
             parked: AtomicBool::new(false),
             stillborn: AtomicBool::new(false),
         }))

@@ -197,6 +197,10 @@ impl GuestThread {
     pub fn set_identity(&mut self, identity: &Identity) {
         self.core.slot.set_identity(identity.to_array());
     }
+    /// Has `observer` told when the host thread is gone, even while the task waits for something else.
+    pub fn observe_gone(&self, observer: Option<Arc<dyn executor::Observer>>) {
+        *self.core.gone_observer.lock() = observer;
+    }
     /// Forgets interrupts that came so far: the caller is about to look at what they were for.
     pub fn clear_interrupt(&self) {
         self.core.interrupted.store(false, Ordering::SeqCst);

@@ -220,7 +220,12 @@ pub(crate) fn reap(platform: &Arc<Platform>) {
             platform.unborn.lock().end(pid);
         }
         // Peeked at above, so it is there.
-        let _ = host::process::reap(pid);
+        let status = host::process::reap(pid).unwrap_or(0);
+        const SIGKILL: i32 = 9;
+        if status & 0x7f != SIGKILL {
+            // Stubs do not end by themselves, but for a guest that made its own do so.
+            tracing::debug!(pid, status, "a host process ended");
+        }
         executor::run_ready();
     }
 }

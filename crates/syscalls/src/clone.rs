@@ -199,7 +199,8 @@ async fn host_result(cx: &mut Cx<'_>) -> SysResult<()> {
     match cx.guest.next_exit().await {
         Exit::NativeDone(ret) if ret < 0 => Err(Errno::from_raw((-ret) as i32).into()),
         Exit::NativeDone(_) => Ok(()),
-        _ => {
+        other => {
+            tracing::debug!(?other, tid = cx.thread.tid(), "no result of clone");
             cx.thread.set_dying();
             Err(SysError::Interrupted(Restart::Never))
         }

@@ -153,8 +153,9 @@ impl Cx<'_> {
                 self.thread.set_dying();
                 Err(SysError::Interrupted(Restart::Never))
             }
-            // Forged by the guest or an interrupt that came between: nothing to lose.
-            _ => {
+            // Forged by the guest: nothing to lose.
+            other => {
+                tracing::debug!(?other, tid = self.thread.tid(), "no result of a native operation");
                 self.thread.process().begin_exit(kernel::process::ExitStatus::Signaled {
                     signal: linux_abi::signal::Signo::SIGKILL,
                     core: false,

@@ -78,6 +78,8 @@ fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
     }
     kernel::cpu_time::keep(&process);
     let old = std::mem::replace(cx.guest, guest);
+    old.observe_gone(None);
+    cx.guest.observe_gone(Some(crate::run_loop::host_gone(cx.thread)));
     cx.thread.set_handle(Some(cx.guest.handle()));
     old.handle().kill_process();
     drop(old);

@@ -37,9 +37,30 @@ impl Drop for PanicGuard {
     }
 }
 
+/// The host process ended by itself (out of memory, or the guest burnt its own stub): its threads end, also
+/// those that wait in a call.
+struct HostGone(std::sync::Weak<Thread>);
+
+/// What a guest thread's host side tells its end to.
+pub(crate) fn host_gone(thread: &Arc<Thread>) -> Arc<dyn executor::Observer> {
+    Arc::new(HostGone(Arc::downgrade(thread)))
+}
+
+impl executor::Observer for HostGone {
+    fn notify(&self, _events: executor::Events) -> bool {
+        // Ordered ends and exec have marked the thread before.
+        if let Some(thread) = self.0.upgrade().filter(|t| !t.is_dying()) {
+            tracing::debug!(tid = thread.tid(), "the host process is gone");
+            thread.process().begin_exit(ExitStatus::Signaled { signal: Signo::SIGKILL, core: false });
+        }
+        false
+    }
+}
+
 async fn run_thread(thread: Arc<Thread>, mut guest: GuestThread, mut local: ThreadLocal) {
     let mut guard = PanicGuard(Some(thread.clone()));
     thread.set_handle(Some(guest.handle()));
+    guest.observe_gone(Some(host_gone(&thread)));
     let mut status = ExitStatus::Signaled { signal: Signo::SIGKILL, core: false };
     // A kill may have come before the handle was known.
     if thread.is_dying() {
@@ -106,6 +127,7 @@ async fn finish(thread: &Arc<Thread>, guest: GuestThread, local: &mut ThreadLoca
         );
     } else {
         if ordered.is_none() {
+            tracing::debug!(tid = thread.tid(), dying = thread.is_dying(), ?status, "thread ends its process");
             kernel::cpu_time::keep(process);
         }
         guest.handle().kill_process();
