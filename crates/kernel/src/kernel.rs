@@ -194,6 +194,7 @@ pub struct Kernel {
     pub init_queue: Arc<WaitQueue>,
     /// What open files of the sandbox share.
     pub io: crate::io_tables::IoTables,
+    pub(crate) find_terminal: std::sync::OnceLock<crate::terminal::FindTerminal>,
     /// Made processes and context switches, for /proc/stat.
     pub forks: AtomicU64,
 }
@@ -221,6 +222,7 @@ impl Kernel {
             init_status: Mutex::new(None),
             init_queue: Arc::new(WaitQueue::new()),
             io: crate::io_tables::IoTables::default(),
+            find_terminal: std::sync::OnceLock::new(),
             forks: AtomicU64::new(0),
         })
     }

@@ -129,7 +129,10 @@ impl Discipline {
             }
         }
         if t.is_char(cc::VEOF, byte) {
-            self.lines.push_back(std::mem::take(&mut self.line));
+            // Empty lines take room too.
+            if self.lines.len() < INPUT_BYTES {
+                self.lines.push_back(std::mem::take(&mut self.line));
+            }
             return;
         }
         let ends = byte == b'\n' || t.is_char(cc::VEOL, byte) || t.is_char(cc::VEOL2, byte);
@@ -250,8 +253,9 @@ impl Discipline {
         if self.canonical() {
             return !self.lines.is_empty();
         }
+        let timed = self.termios.cc.get(cc::VTIME).is_some_and(|time| *time != 0);
         let least = usize::from(self.termios.cc.get(cc::VMIN).copied().unwrap_or(1));
-        self.raw.len() >= least.max(1)
+        self.raw.len() >= if timed { 1 } else { least.max(1) }
     }
 
     /// Bytes that a read could give.
@@ -259,8 +263,18 @@ impl Discipline {
         if self.canonical() { self.lines.iter().map(Vec::len).sum() } else { self.raw.len() }
     }
 
-    /// Reads; none when a reader has to wait.
-    pub(super) fn read(&mut self, buf: &mut [u8]) -> Option<usize> {
+    /// How long a raw read that found too little waits, nanoseconds (`VTIME`): from its start without
+    /// `VMIN`, else from the first byte on.
+    pub(super) fn patience(&self) -> Option<u64> {
+        const TENTH_NS: u64 = 100_000_000;
+        let time = self.termios.cc.get(cc::VTIME).copied().filter(|time| *time != 0)?;
+        let least = self.termios.cc.get(cc::VMIN).copied().unwrap_or(1);
+        let counts = !self.canonical() && (least == 0 || !self.raw.is_empty());
+        counts.then_some(u64::from(time) * TENTH_NS)
+    }
+
+    /// Reads; none when a reader has to wait. `expired`: it has waited as long as `VTIME` says.
+    pub(super) fn read(&mut self, buf: &mut [u8], expired: bool) -> Option<usize> {
         if self.canonical() {
             let line = self.lines.front_mut()?;
             let n = line.len().min(buf.len());
@@ -272,7 +286,10 @@ impl Discipline {
             return Some(n);
         }
         let least = usize::from(self.termios.cc.get(cc::VMIN).copied().unwrap_or(1));
-        if self.raw.len() < least.min(buf.len()) {
+        let timed = self.termios.cc.get(cc::VTIME).is_some_and(|time| *time != 0);
+        let enough = if least == 0 && timed && !expired { 1 } else { least };
+        let done = expired && (least == 0 || !self.raw.is_empty());
+        if !done && self.raw.len() < enough.min(buf.len()) {
             return None;
         }
         let n = self.raw.len().min(buf.len());
@@ -319,7 +336,7 @@ mod tests {
 
     fn read(discipline: &mut Discipline) -> Option<Vec<u8>> {
         let mut buf = [0; 64];
-        discipline.read(&mut buf).map(|n| buf[..n].to_vec())
+        discipline.read(&mut buf, false).map(|n| buf[..n].to_vec())
     }
 
     #[test]
@@ -391,6 +408,6 @@ mod tests {
         typed(&mut d, &vec![b'x'; 3 * INPUT_BYTES]);
         typed(&mut d, b"\n");
         let mut buf = vec![0; 2 * INPUT_BYTES];
-        assert_eq!(d.read(&mut buf), Some(INPUT_BYTES));
+        assert_eq!(d.read(&mut buf, false), Some(INPUT_BYTES));
     }
 }

@@ -34,6 +34,9 @@ const TCSETSF2: u32 = 0x402c_542d;
 const TIOCGPTN: u32 = 0x8004_5430;
 const TIOCSPTLCK: u32 = 0x4004_5431;
 const TIOCGPTLCK: u32 = 0x8004_5439;
+const TIOCSTI: u32 = 0x5412;
+const TIOCPKT: u32 = 0x5420;
+const TIOCGPKT: u32 = 0x8004_5438;
 const TIOCSIG: u32 = 0x4004_5436;
 
 /// Speeds follow the settings in `struct termios2`: 38400, as `c_cflag` says.
@@ -41,7 +44,12 @@ const SPEED: u32 = 38_400;
 
 /// On an open slave.
 pub(super) fn slave(terminal: &Arc<Terminal>, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
+    if terminal.is_hung_up() {
+        return Err(Errno::EIO);
+    }
     match cmd {
+        // It lets one process type for another: refused, as with dev.tty.legacy_tiocsti=0.
+        TIOCSTI => Err(Errno::EIO),
         TIOCSCTTY => take_control(terminal, caller, arg),
         TIOCNOTTY => {
             let job = process_of(caller).ok_or(Errno::ENOTTY)?.job();
@@ -91,6 +99,11 @@ pub(super) fn master(terminal: &Arc<Terminal>, caller: &mut dyn Caller, cmd: u32
             terminal.locked.store(read_i32(caller, arg)? != 0, Ordering::Relaxed);
             Ok(0)
         }
+        TIOCPKT => {
+            terminal.set_packets(read_i32(caller, arg)? != 0);
+            Ok(0)
+        }
+        TIOCGPKT => write_i32(caller, arg, i32::from(terminal.packets())),
         TIOCGPTLCK => write_i32(caller, arg, i32::from(terminal.locked.load(Ordering::Relaxed))),
         TIOCGPGRP => write_i32(caller, arg, terminal.job().foreground),
         TIOCGSID => match terminal.job().session {
@@ -156,6 +169,12 @@ fn both(terminal: &Arc<Terminal>, caller: &mut dyn Caller, cmd: u32, arg: u64) -
             if arg != 0 {
                 terminal.flush_output();
             }
+            // Bits of packet mode: input flushed, output flushed.
+            terminal.note_flush(match arg {
+                0 => 1,
+                1 => 2,
+                _ => 3,
+            });
         }
         TCXONC => match arg {
             0 => terminal.with_discipline(|d| d.stopped = true),

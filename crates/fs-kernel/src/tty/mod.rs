@@ -72,6 +72,11 @@ impl Terminals {
             Ok(Arc::new(files::Master(terminal)))
         });
         let weak = Arc::downgrade(&terminals);
+        kernel.set_terminal_finder(Box::new(move |process: &Process| {
+            let terminal = weak.upgrade()?.controlling(process.job().sid)?;
+            Some((makedev(SLAVE_MAJOR, terminal.index()), terminal.job().foreground))
+        }));
+        let weak = Arc::downgrade(&terminals);
         kernel.on_process_exit(Arc::new(move |process: &Arc<Process>| {
             let job = process.job();
             if job.sid == process.pid()

@@ -47,6 +47,18 @@ struct State {
     /// Output on its way to the host, or to the master's reader.
     output: VecDeque<u8>,
     size: [u16; 4],
+    /// When a read that waits as VTIME says gives up, CLOCK_MONOTONIC nanoseconds.
+    read_deadline: Option<u64>,
+    /// Packet mode, and what the master is to be told in it.
+    packet: Option<u8>,
+}
+
+impl State {
+    /// Shows what was typed. Whoever types and never reads loses the echo beyond a bound.
+    fn show(&mut self, effects: &Effects) {
+        let room = (2 * OUTPUT_BYTES).saturating_sub(self.output.len());
+        self.output.extend(effects.echo.iter().take(room));
+    }
 }
 
 /// The session a terminal controls, and its foreground process group; 0 is none.
@@ -119,7 +131,7 @@ impl Terminal {
                     }
                     Ok(n) => {
                         state.discipline.receive(buf.get(..n).unwrap_or_default(), &mut effects);
-                        state.output.extend(effects.echo.drain(..));
+                        state.show(&effects);
                         self.flush(&mut state);
                     }
                     Err(_) => break,
@@ -157,7 +169,20 @@ impl Terminal {
 
     /// A slave reads.
     pub(super) fn read(&self, buf: &mut [u8]) -> Result<usize> {
-        let read = self.state.lock().discipline.read(buf);
+        let now = executor::monotonic_ns();
+        let (read, wait) = {
+            let mut state = self.state.lock();
+            let expired = state.read_deadline.is_some_and(|at| now >= at);
+            let read = state.discipline.read(buf, expired);
+            let wait = state.discipline.patience().filter(|_| read.is_none());
+            if read.is_some() {
+                state.read_deadline = None;
+            }
+            (read, wait)
+        };
+        if let Some(wait) = wait {
+            self.start_clock(now.saturating_add(wait));
+        }
         match read {
             Some(n) => {
                 if self.host.is_some() {
@@ -170,6 +195,22 @@ impl Terminal {
             None if self.is_hung_up() => Ok(0),
             None => Err(Errno::EAGAIN),
         }
+    }
+
+    /// Has a read that VTIME limits look again in time.
+    fn start_clock(&self, at: u64) {
+        {
+            let mut state = self.state.lock();
+            if state.read_deadline.is_some() {
+                return;
+            }
+            state.read_deadline = Some(at);
+        }
+        let queue = self.queue.clone();
+        executor::spawn(async move {
+            executor::sleep_until(at).await;
+            queue.wake(Events::READABLE);
+        });
     }
 
     /// A slave writes.
@@ -193,6 +234,17 @@ impl Terminal {
     /// The master reads what slaves wrote.
     pub(super) fn master_read(&self, buf: &mut [u8]) -> Result<usize> {
         let mut state = self.state.lock();
+        let mut buf = buf;
+        if let Some(news) = state.packet
+            && let Some((head, rest)) = std::mem::take(&mut buf).split_first_mut()
+        {
+            *head = news;
+            if news != 0 {
+                state.packet = Some(0);
+                return Ok(1);
+            }
+            buf = rest;
+        }
         if state.output.is_empty() || state.discipline.stopped {
             let closed = self.slaves.load(Ordering::Relaxed) == 0 && self.had_slaves.load(Ordering::Relaxed);
             return Err(if closed { Errno::EIO } else { Errno::EAGAIN });
@@ -201,9 +253,26 @@ impl Terminal {
         for (to, from) in buf.iter_mut().zip(state.output.drain(..n)) {
             *to = from;
         }
+        let head = usize::from(state.packet.is_some());
         drop(state);
         self.queue.wake(Events::WRITABLE);
-        Ok(n)
+        Ok(n + head)
+    }
+
+    /// Packet mode on or off (`TIOCPKT`).
+    pub(super) fn set_packets(&self, on: bool) {
+        self.state.lock().packet = on.then_some(0);
+    }
+    /// Whether packet mode is on.
+    pub(super) fn packets(&self) -> bool {
+        self.state.lock().packet.is_some()
+    }
+    /// Tells the master in packet mode that queues were flushed: 1 input, 2 output.
+    pub(super) fn note_flush(&self, what: u8) {
+        if let Some(news) = &mut self.state.lock().packet {
+            *news |= what;
+        }
+        self.master_queue.wake(Events::READABLE | Events::PRI);
     }
 
     /// The master types.
@@ -216,7 +285,7 @@ impl Terminal {
                 return Err(Errno::EAGAIN);
             }
             state.discipline.receive(part, &mut effects);
-            state.output.extend(effects.echo.drain(..));
+            state.show(&effects);
             self.flush(&mut state);
         }
         self.raise(&effects.signals);
@@ -245,6 +314,9 @@ impl Terminal {
         let mut events = Events::WRITABLE;
         if !state.output.is_empty() && !state.discipline.stopped {
             events |= Events::READABLE;
+        }
+        if state.packet.is_some_and(|news| news != 0) {
+            events |= Events::READABLE | Events::PRI;
         }
         if self.slaves.load(Ordering::Relaxed) == 0 && self.had_slaves.load(Ordering::Relaxed) {
             events |= Events::HUP;
@@ -346,7 +418,8 @@ impl Terminal {
         }
     }
 
-    fn is_hung_up(&self) -> bool {
+    /// Whether its other side is gone.
+    pub(super) fn is_hung_up(&self) -> bool {
         self.hung_up.load(Ordering::Acquire)
     }
 

@@ -41,6 +41,7 @@ pub(super) mod cc {
     pub(in super::super) const VERASE: usize = 2;
     pub(in super::super) const VKILL: usize = 3;
     pub(in super::super) const VEOF: usize = 4;
+    pub(in super::super) const VTIME: usize = 5;
     pub(in super::super) const VMIN: usize = 6;
     pub(in super::super) const VSTART: usize = 8;
     pub(in super::super) const VSTOP: usize = 9;
