@@ -84,6 +84,7 @@ impl Sandbox for KernelSandbox {
     fn on_exit(&self, pid: i32, notify: ExitNotify) -> Result<(), SandboxError> {
         let process = self.process(pid)?;
         let kernel = self.kernel.clone();
+        let terminal = self.terminals.controlling(process.job().sid);
         executor::spawn(async move {
             let waiter = executor::Waiter::new();
             loop {
@@ -94,6 +95,10 @@ impl Sandbox for KernelSandbox {
                     // Nobody inside waits for a process from outside.
                     if process.parent().is_none() {
                         kernel.pids.remove_process(pid);
+                    }
+                    // The engine closes its side of the terminal once it knows.
+                    if let Some(terminal) = &terminal {
+                        terminal.drain().await;
                     }
                     notify(status(end));
                     return;

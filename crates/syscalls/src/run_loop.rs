@@ -127,7 +127,12 @@ async fn finish(thread: &Arc<Thread>, guest: GuestThread, local: &mut ThreadLoca
         );
     } else {
         if ordered.is_none() {
-            tracing::debug!(tid = thread.tid(), dying = thread.is_dying(), ?status, "thread ends its process");
+            tracing::debug!(
+                tid = thread.tid(),
+                dying = thread.is_dying(),
+                ?status,
+                "thread ends its process"
+            );
             kernel::cpu_time::keep(process);
         }
         guest.handle().kill_process();

@@ -167,6 +167,21 @@ impl Terminal {
         }
     }
 
+    /// Waits until the host has taken all output; gives up after two seconds.
+    pub async fn drain(&self) {
+        const STEP: std::time::Duration = std::time::Duration::from_millis(10);
+        for _ in 0..200 {
+            {
+                let mut state = self.state.lock();
+                self.flush(&mut state);
+                if state.output.is_empty() || state.discipline.stopped {
+                    return;
+                }
+            }
+            executor::sleep(STEP).await;
+        }
+    }
+
     /// A slave reads.
     pub(super) fn read(&self, buf: &mut [u8]) -> Result<usize> {
         let now = executor::monotonic_ns();
