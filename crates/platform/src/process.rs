@@ -24,6 +24,9 @@ pub(crate) struct Space {
 struct SpaceState {
     /// First index in the shared file of each batch of this space.
     batches: Vec<Option<u32>>,
+    /// Batches that are surely mapped. Until then every thread that makes another one there maps it first: the
+    /// one that was told to may not have come to it.
+    mapped: Vec<bool>,
     used: Vec<bool>,
 }
 
@@ -46,6 +49,8 @@ impl Space {
         state.batches.resize(batch + 1, None);
         state.used.resize((batch + 1) * BATCH, true);
         state.batches[batch] = Some(first);
+        state.mapped.resize(batch + 1, false);
+        state.mapped[batch] = true;
         for i in 0..BATCH {
             state.used[batch * BATCH + i] = batch * BATCH + i == local as usize;
         }
@@ -71,7 +76,8 @@ impl Space {
             }
             let batch = local / BATCH;
             let (first, new_batch) = match state.batches.get(batch).copied().flatten() {
-                Some(first) => (first, None),
+                Some(first) if state.mapped.get(batch).copied().unwrap_or(false) => (first, None),
+                Some(first) => (first, Some(first)),
                 None => {
                     let first = platform.take_batch()?;
                     if let Some(slot) = state.batches.get_mut(batch) {
@@ -82,7 +88,7 @@ impl Space {
             };
             let index = first + (local % BATCH) as u32;
             // A thread that ended a moment ago may still run on this stack.
-            if new_batch.is_none() && platform.slots.slot(index as usize).is_some_and(|s| s.live_tid() != 0) {
+            if platform.slots.slot(index as usize).is_some_and(|s| s.live_tid() != 0) {
                 continue;
             }
             if let Some(slot) = state.used.get_mut(local) {
@@ -106,6 +112,21 @@ impl Space {
     /// How many threads run in it.
     pub(crate) fn threads(&self) -> usize {
         self.state.lock().used.iter().filter(|used| **used).count()
+    }
+
+    /// The batch of slots at this address is mapped.
+    pub(crate) fn set_mapped(&self, addr: u64) {
+        let size = slot::layout::SLOT_SIZE * BATCH as u64;
+        let batch = addr.checked_sub(slot::layout::SLOT_VA).and_then(|at| usize::try_from(at / size).ok());
+        let mut state = self.state.lock();
+        if let Some(batch) = batch.filter(|b| *b < state.batches.len()) {
+            if state.mapped.len() <= batch {
+                state.mapped.resize(batch + 1, false);
+            }
+            if let Some(mapped) = state.mapped.get_mut(batch) {
+                *mapped = true;
+            }
+        }
     }
 
     /// Gives an index back.

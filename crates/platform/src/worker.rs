@@ -42,6 +42,7 @@ fn kept_from_forks(platform: &Platform, n: &Notification) -> Result<(), Errno> {
         return Err(Errno::EPERM);
     }
     core.process.space.forkable.lock().retain(|at| *at != n.args[0]);
+    core.process.space.set_mapped(n.args[0]);
     Ok(())
 }
 
