@@ -14,7 +14,7 @@ fn in_user_space(addr: u64, len: u64) -> bool {
 
 /// munmap(2).
 pub fn munmap(_cx: &mut Cx<'_>, addr: u64, len: u64) -> SysResult {
-    if addr % PAGE != 0 || len == 0 || !in_user_space(addr, len) {
+    if !addr.is_multiple_of(PAGE) || len == 0 || !in_user_space(addr, len) {
         return Err(Errno::EINVAL.into());
     }
     Err(Errno::EPERM.into())
@@ -22,7 +22,7 @@ pub fn munmap(_cx: &mut Cx<'_>, addr: u64, len: u64) -> SysResult {
 
 /// mprotect(2), pkey_mprotect(2), mlock(2) and their like: what is not the guest's is not mapped to it.
 pub fn not_mapped(_cx: &mut Cx<'_>, addr: u64, len: u64) -> SysResult {
-    if addr % PAGE != 0 {
+    if !addr.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL.into());
     }
     if len == 0 {
@@ -44,7 +44,7 @@ pub fn madvise(_cx: &mut Cx<'_>, addr: u64, len: u64, advice: u32) -> SysResult 
         return Err(Errno::EPERM.into());
     }
     let rounded = len.checked_next_multiple_of(PAGE);
-    if addr % PAGE != 0 || advice >= 26 || rounded.is_none_or(|len| !in_user_space(addr, len)) {
+    if !addr.is_multiple_of(PAGE) || advice >= 26 || rounded.is_none_or(|len| !in_user_space(addr, len)) {
         return Err(Errno::EINVAL.into());
     }
     if len == 0 { Ok(0) } else { Err(Errno::ENOMEM.into()) }
@@ -52,7 +52,7 @@ pub fn madvise(_cx: &mut Cx<'_>, addr: u64, len: u64, advice: u32) -> SysResult 
 
 /// mremap(2).
 pub fn mremap(_cx: &mut Cx<'_>, addr: u64, old_len: u64, new_len: u64) -> SysResult {
-    if addr % PAGE != 0 || new_len == 0 || !in_user_space(addr, new_len) {
+    if !addr.is_multiple_of(PAGE) || new_len == 0 || !in_user_space(addr, new_len) {
         return Err(Errno::EINVAL.into());
     }
     let _ = old_len;
