@@ -14,6 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use linux_abi::sysno::nr;
 use parking_lot::Mutex;
 use slot::layout::{
     PROTECTED_HI, PROTECTED_HI_END, PROTECTED_LOW, TABLE_OFFSET, TABLE_SIZE, TABLE_VA, TRAMPOLINE_OFFSET,
@@ -32,6 +33,31 @@ const SITES: usize = 1024;
 const JUMP: usize = 7;
 /// Reach of a short jump.
 const REACH: usize = 127;
+/// Calls that the filter may let through to the host, by their arguments: their sites stay as they are.
+const NATIVE: [u32; 22] = [
+    nr::futex,
+    nr::futex_waitv,
+    nr::futex_wake,
+    nr::futex_wait,
+    nr::futex_requeue,
+    nr::mmap,
+    nr::munmap,
+    nr::mprotect,
+    nr::pkey_mprotect,
+    nr::mremap,
+    nr::madvise,
+    nr::mseal,
+    nr::mincore,
+    nr::msync,
+    nr::mlock,
+    nr::munlock,
+    nr::mlock2,
+    nr::munlockall,
+    nr::sched_yield,
+    nr::restart_syscall,
+    nr::rseq,
+    nr::membarrier,
+];
 /// In `hits`: nothing more to be done.
 const DONE: u8 = u8::MAX;
 
@@ -76,7 +102,7 @@ impl Patcher {
     }
 
     /// A call trapped with its instruction at `site` (`u64::MAX`: the guest uses %gs itself).
-    pub(crate) fn hit(&self, slots: &Slots, process: &ProcessCore, site: u64, nr: u64) {
+    pub(crate) fn hit(&self, slots: &Slots, process: &ProcessCore, site: u64, number: u64) {
         if !self.on.load(Ordering::Relaxed) {
             return;
         }
@@ -100,15 +126,15 @@ impl Patcher {
             *hits = DONE;
         }
         // Unwinders know a signal frame by the bytes of its rt_sigreturn.
-        if nr == u64::from(linux_abi::sysno::nr::rt_sigreturn) {
+        if number == u64::from(nr::rt_sigreturn) {
             return;
         }
-        if self.patch(slots, process, site, nr).is_some() {
+        if self.patch(slots, process, site, number).is_some() {
             self.patched.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn patch(&self, slots: &Slots, process: &ProcessCore, site: u64, nr: u64) -> Option<()> {
+    fn patch(&self, slots: &Slots, process: &ProcessCore, site: u64, wanted: u64) -> Option<()> {
         let below = PROTECTED_LOW + 16..u64::from(PROTECTED_HI) << 32;
         let above = (u64::from(PROTECTED_HI_END) << 32) + 16..0x7fff_ffff_0000;
         if !below.contains(&site) && !above.contains(&site) {
@@ -125,17 +151,21 @@ impl Patcher {
         // One at a time, with the lock of the table.
         let mut known = self.trampolines.lock();
         let back = site + 2;
+        // A site that serves every number, as that of syscall(3), would lead calls into the kernel process that
+        // the filter lets through to the host: they would not be found there, or be slow.
+        let number = match before {
+            [rex, 0xb8, imm @ ..] if !(0x40..0x50).contains(&rex) => u32::from_le_bytes(imm),
+            _ => return None,
+        };
+        if u64::from(number) != wanted || NATIVE.contains(&number) {
+            return None;
+        }
         let plan = if let Some(offset) = find_padding(code.get(2..)?, back, JUMP, REACH) {
             let jump = self.jump(slots, &mut known, back, None)?;
             let bytes = vec![0xeb, u8::try_from(offset).ok()?];
             Plan { first: Some((back + offset as u64, jump)), at: site, bytes }
         } else {
-            let [rex, 0xb8, imm @ ..] = before else { return None };
-            // With a REX prefix it would be another register.
-            if (0x40..0x50).contains(&rex) || u64::from(u32::from_le_bytes(imm)) != nr {
-                return None;
-            }
-            let jump = self.jump(slots, &mut known, back, Some(nr as u32))?;
+            let jump = self.jump(slots, &mut known, back, Some(number))?;
             Plan { first: None, at: site - 5, bytes: jump.to_vec() }
         };
         let memory = self.open(process.pid())?;

@@ -10,7 +10,7 @@ use crate::harness::{End, cases, fails, fork, ok, pipe, read, sleep_ms, sys, wai
 cases!("thread": join_value, ids, many_threads, mutex_contended, condition_variable, channel_ping_pong, exit_group_ends_all,
     main_exits_first, exec_ends_threads, fork_from_thread, thread_directed_signal, futex_mismatch, futex_timeout, futex_wake_count,
     futex_bitset, futex_requeue, futex_shared_between_processes, futex_interrupted, futex_bad_address, robust_mutex,
-    priority_inheritance_mutex, thread_local_storage, comm_of_thread, task_directory, read_in_thread_write_in_main, tgkill_errors,
+    priority_inheritance_mutex, thread_local_storage, comm_of_thread, task_directory, futex_by_the_site_of_other_calls, read_in_thread_write_in_main, tgkill_errors,
     set_tid_address_clear, sched_affinity, membarrier_query, set_robust_list_size, stack_attributes);
 
 fn futex(
@@ -292,6 +292,17 @@ fn futex_interrupted() {
     });
     assert_eq!(futex(&WORD, libc::FUTEX_WAIT, 0, Some(&ms(5000)), 0), Err(libc::EINTR));
     sender.join().expect("joined");
+}
+
+fn futex_by_the_site_of_other_calls() {
+    // syscall(3) makes every call with one and the same instruction.
+    let word = AtomicU32::new(0);
+    for _ in 0..2000 {
+        ok!(libc::syscall(libc::SYS_getpgid, 0));
+        assert_eq!(futex(&word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1, None, 0), Ok(0));
+        assert_eq!(futex(&word, libc::FUTEX_WAIT, 1, None, 0), Err(libc::EAGAIN));
+        ok!(libc::syscall(libc::SYS_madvise, 0, 0, 0));
+    }
 }
 
 fn futex_bad_address() {
