@@ -63,6 +63,8 @@ def size_is(terminal, rows, columns):
         got = terminal.expect(r"\r(\d+) (\d+)\r")
         if (int(got[1]), int(got[2])) == (rows, columns):
             return
+        # The client may not yet have listened when the size changed.
+        os.kill(terminal.pid, signal.SIGWINCH)
         time.sleep(0.3)
     raise AssertionError(f"the size is {got[0]!r}")
 
