@@ -1,7 +1,8 @@
 //! Runs the guest programs on the host's Linux, then inside a sandbox, and compares.
 //!
 //! `guest-tests/known-failures.txt` is a ratchet: a case on it may fail inside, one that passes must
-//! leave it, and any other failure fails the run.
+//! leave it (with `CI` set that is only told), and any other failure fails the run. A case that fails
+//! once and passes at a second try counts as passed and is told of as UNSTEADY.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
