@@ -21,6 +21,8 @@ pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
         // The last owner closes; locks of the process go with it.
         drop(files);
     }
+    // Before anybody hears of the end: segments are detached, semaphores adjusted.
+    thread.set_ipc(None);
     let last = {
         let mut threads = process.threads.lock();
         threads.remove(&thread.tid());

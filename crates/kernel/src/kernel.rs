@@ -192,6 +192,8 @@ pub struct Kernel {
     init_status: Mutex<Option<ExitStatus>>,
     /// Woken when init has ended.
     pub init_queue: Arc<WaitQueue>,
+    /// System V IPC of the first namespace.
+    pub ipc: Arc<crate::ipc::IpcNamespace>,
     /// What open files of the sandbox share.
     pub io: crate::io_tables::IoTables,
     pub(crate) find_terminal: std::sync::OnceLock<crate::terminal::FindTerminal>,
@@ -221,6 +223,7 @@ impl Kernel {
             missing: Mutex::default(),
             init_status: Mutex::new(None),
             init_queue: Arc::new(WaitQueue::new()),
+            ipc: Arc::default(),
             io: crate::io_tables::IoTables::default(),
             find_terminal: std::sync::OnceLock::new(),
             forks: AtomicU64::new(0),

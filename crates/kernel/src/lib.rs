@@ -14,6 +14,7 @@ pub mod file_systems;
 pub mod fs_context;
 pub mod inotify;
 pub mod io_tables;
+pub mod ipc;
 pub mod kernel;
 pub mod limits;
 pub mod locks;

@@ -9,6 +9,7 @@ use linux_abi::signal::SigInfo;
 use parking_lot::{Mutex, RwLock};
 use platform::ThreadHandle;
 
+use crate::ipc::ThreadIpc;
 use crate::scheduling::Scheduling;
 use crate::signal::{Pending, ThreadSignals};
 use crate::{FdTable, FsContext, Kernel, Mm, Process};
@@ -23,6 +24,8 @@ pub struct Thread {
     fs: RwLock<Arc<FsContext>>,
     credentials: RwLock<Arc<Credentials>>,
     mm: RwLock<Arc<Mm>>,
+    /// `None` once the thread has exited.
+    ipc: RwLock<Option<ThreadIpc>>,
     comm: Mutex<[u8; 16]>,
     /// Pending and blocked signals of this thread alone.
     pub signals: Mutex<ThreadSignals>,
@@ -56,6 +59,8 @@ pub struct ThreadParts {
     pub credentials: Arc<Credentials>,
     /// Its address space.
     pub mm: Arc<Mm>,
+    /// System V IPC.
+    pub ipc: ThreadIpc,
     /// Its name.
     pub comm: [u8; 16],
     /// Blocked signals.
@@ -72,6 +77,7 @@ impl Thread {
             fs: RwLock::new(parts.fs),
             credentials: RwLock::new(parts.credentials),
             mm: RwLock::new(parts.mm),
+            ipc: RwLock::new(Some(parts.ipc)),
             comm: Mutex::new(parts.comm),
             signals: Mutex::new(ThreadSignals::new(parts.mask)),
             handle: RwLock::new(None),
@@ -129,6 +135,15 @@ impl Thread {
     /// Replaces the address space (exec).
     pub fn set_mm(&self, mm: Arc<Mm>) {
         *self.mm.write() = mm;
+    }
+    /// What it has of System V IPC; `None` once it has exited.
+    pub fn ipc(&self) -> Option<ThreadIpc> {
+        self.ipc.read().clone()
+    }
+    /// Replaces it (exec, exit): what nobody else has is detached and undone.
+    pub fn set_ipc(&self, ipc: Option<ThreadIpc>) {
+        let old = std::mem::replace(&mut *self.ipc.write(), ipc);
+        drop(old);
     }
     /// Its name, NUL padded.
     pub fn comm(&self) -> [u8; 16] {

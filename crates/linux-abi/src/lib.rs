@@ -7,6 +7,8 @@
 
 pub mod errno;
 pub mod fs;
+#[expect(missing_docs, reason = "named in sysvipc(7) and the man pages it names")]
+pub mod ipc;
 pub mod poll;
 #[expect(missing_docs, reason = "the flags are named in their man pages")]
 pub mod process;

@@ -120,6 +120,7 @@ pub(crate) fn prepare(
             fs,
             credentials: loaded.credentials,
             mm: Arc::new(loaded.mm),
+            ipc: kernel::ipc::ThreadIpc::new(kernel.ipc.clone(), pid),
             comm: [0; 16],
             mask: SigSet::EMPTY,
         },

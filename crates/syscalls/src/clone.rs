@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use kernel::ipc::ThreadIpc;
 use kernel::process::{ExitStatus, Process};
 use kernel::thread::ThreadParts;
 use kernel::{Mm, Thread};
@@ -249,6 +250,8 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
     };
     let files = if flags.contains(CloneFlags::FILES) { cx.files() } else { cx.files().duplicate() };
     let fs = if flags.contains(CloneFlags::FS) { cx.fs() } else { cx.fs().duplicate() };
+    let ipc = cx.thread.ipc().unwrap_or_else(|| ThreadIpc::new(cx.kernel().ipc.clone(), process.pid()));
+    let ipc = ipc.cloned(process.pid(), flags.contains(CloneFlags::VM), flags.contains(CloneFlags::SYSVSEM));
     let scheduling = cx.thread.scheduling.lock().inherited();
     let thread = Thread::new(
         tid,
@@ -258,6 +261,7 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
             fs,
             credentials: cx.thread.credentials(),
             mm,
+            ipc,
             comm: cx.thread.comm(),
             mask: cx.thread.signals.lock().mask,
         },

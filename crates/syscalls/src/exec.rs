@@ -101,6 +101,8 @@ fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
     process.did_exec.store(true, Ordering::Relaxed);
     process.exit_signal.store(Signo::SIGCHLD.raw(), Ordering::Relaxed);
     cx.thread.set_mm(Arc::new(mm));
+    let ipc = cx.thread.ipc().map(|ipc| ipc.after_exec(process.pid()));
+    cx.thread.set_ipc(ipc);
     cx.thread.set_credentials(credentials);
     cx.thread.set_comm(&comm);
     cx.local.restart_deadline = None;

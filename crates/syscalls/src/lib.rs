@@ -19,6 +19,7 @@ pub mod exit;
 pub mod fcntl;
 pub mod file_io;
 pub mod inotify;
+pub mod ipc;
 pub mod limits;
 pub mod link;
 pub mod mm;

@@ -141,6 +141,9 @@ syscalls! {
     26 msync sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";
     27 mincore sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";
     28 madvise sync crate::mm_refused::madvise, 3, Full, "native where the arguments are right";
+    29 shmget sync crate::ipc::shm::shmget, 3, Partial, "SHM_HUGETLB: no huge pages";
+    30 shmat boxed crate::ipc::shm::shmat, 3, Full, "";
+    31 shmctl sync crate::ipc::shm::shmctl, 3, Partial, "SHM_LOCK: ENOMEM";
     32 dup sync crate::file_io::dup, 1, Full, "";
     33 dup2 sync crate::file_io::dup2, 2, Full, "";
     34 pause wait crate::signal::mask::pause, 0, Full, "";
@@ -173,6 +176,14 @@ syscalls! {
     61 wait4 wait crate::wait::wait4, 4, Full, "";
     62 kill sync crate::signal::send::kill, 2, Full, "";
     63 uname sync crate::system::uname, 1, Full, "";
+    64 semget sync crate::ipc::sem::semget, 3, Full, "";
+    65 semop boxed crate::ipc::sem::semop, 3, Full, "";
+    66 semctl sync crate::ipc::sem::semctl, 4, Full, "";
+    67 shmdt boxed crate::ipc::shm::shmdt, 1, Full, "";
+    68 msgget sync crate::ipc::msg::msgget, 2, Full, "";
+    69 msgsnd boxed crate::ipc::msg::msgsnd, 4, Full, "";
+    70 msgrcv boxed crate::ipc::msg::msgrcv, 5, Full, "";
+    71 msgctl sync crate::ipc::msg::msgctl, 3, Full, "";
     72 fcntl wait crate::file_io::fcntl, 3, Partial, "";
     73 flock wait crate::fcntl::flock, 2, Full, "";
     74 fsync sync crate::sync::fsync, 1, Full, "";
@@ -279,6 +290,7 @@ syscalls! {
     213 epoll_create sync crate::epoll::epoll_create, 1, Full, "";
     217 getdents64 sync crate::dir::getdents64, 3, Full, "";
     218 set_tid_address sync crate::process::set_tid_address, 1, Full, "";
+    220 semtimedop boxed crate::ipc::sem::semtimedop, 4, Full, "";
     221 fadvise64 sync crate::sync::fadvise64, 4, Full, "";
     222 timer_create sync crate::timers::timer_create, 3, Full, "";
     223 timer_settime sync crate::timers::timer_settime, 4, Full, "";

@@ -21,6 +21,9 @@ mod process;
 mod signal;
 mod signal_frame;
 mod signal_wait;
+mod sysv_msg;
+mod sysv_sem;
+mod sysv_shm;
 mod thread;
 mod time;
 mod timer;
@@ -29,7 +32,7 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 24] = [
+    let subjects: [&[Case]; 27] = [
         attack::CASES,
         credentials::CASES,
         directory::CASES,
@@ -49,6 +52,9 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         signal::CASES,
         signal_frame::CASES,
         signal_wait::CASES,
+        sysv_msg::CASES,
+        sysv_sem::CASES,
+        sysv_shm::CASES,
         thread::CASES,
         time::CASES,
         timer::CASES,

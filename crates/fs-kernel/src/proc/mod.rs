@@ -6,6 +6,7 @@ mod pid;
 mod status;
 mod sysctl;
 mod system;
+mod sysvipc;
 
 use std::sync::Arc;
 
@@ -77,6 +78,7 @@ pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
         .with("thread-self", link("thread-self", thread))
         .with("mounts", link("mounts", Kind::Link(Box::new(|_| Ok(b"self/mounts".to_vec())))))
         .with("net", link("net", Kind::Link(Box::new(|_| Ok(b"self/net".to_vec())))))
+        .with_dir("sysvipc", sysvipc::directory(kernel))
         .with("sys", sysctl::directory(kernel));
     let root = Root { kernel: kernel.clone(), fixed };
     let node = Node::new(1, 0o555, None, Kind::Directory(Box::new(root)));

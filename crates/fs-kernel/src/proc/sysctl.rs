@@ -79,13 +79,6 @@ pub(super) fn directory(kernel: &Arc<Kernel>) -> Arc<Node> {
         .with_text("overflowgid", "65534\n")
         .with_text("core_pattern", "core\n")
         .with_text("core_uses_pid", "1\n")
-        .with_text("shmmax", "18446744073692774399\n")
-        .with_text("shmall", "18446744073692774399\n")
-        .with_text("shmmni", "4096\n")
-        .with_text("sem", "32000\t1024000000\t500\t32000\n")
-        .with_text("msgmax", "8192\n")
-        .with_text("msgmnb", "16384\n")
-        .with_text("msgmni", "32000\n")
         .with_text("randomize_va_space", "2\n")
         .with_text("tainted", "0\n")
         .with_text("unprivileged_userns_clone", "0\n")
@@ -95,6 +88,7 @@ pub(super) fn directory(kernel: &Arc<Kernel>) -> Arc<Node> {
         .with_text("kptr_restrict", "2\n")
         .with_text("io_uring_disabled", "2\n")
         .with_dir("random", random);
+    let kernel_dir = super::sysvipc::limits(kernel, kernel_dir);
     let vm = Fixed::default()
         .with_text("overcommit_memory", "0\n")
         .with_text("overcommit_ratio", "50\n")
