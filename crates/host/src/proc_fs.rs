@@ -39,3 +39,54 @@ pub fn open_memory(dir: Option<&OwnedFd>, pid: i32) -> io::Result<File> {
 pub fn read(path: &str) -> io::Result<String> {
     io::read_to_string(open(path)?)
 }
+
+/// Ids of all processes of it.
+pub fn processes() -> io::Result<Vec<i32>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = match ROOT.get() {
+        Some(root) => openat(root, ".", flags, Mode::empty())?,
+        None => openat(rustix::fs::CWD, "/proc", flags, Mode::empty())?,
+    };
+    let mut pids = Vec::new();
+    for entry in rustix::fs::Dir::new(fd)? {
+        pids.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(pids)
+}
+
+/// How many threads a process has.
+pub fn threads(pid: i32) -> Option<usize> {
+    let path = format!("{pid}/task");
+    let stat = match ROOT.get() {
+        Some(root) => rustix::fs::statat(root, path, rustix::fs::AtFlags::empty()),
+        None => rustix::fs::stat(format!("/proc/{path}")),
+    };
+    // Each is a folder in it, and each folder a link of its own, beside "." and its name.
+    usize::try_from(stat.ok()?.st_nlink).ok()?.checked_sub(2)
+}
+
+/// Some fields of /proc/PID/stat.
+#[derive(Clone, Copy, Debug)]
+pub struct Stat {
+    /// One of `RSDTtZXI`.
+    pub state: u8,
+    /// The parent's process id.
+    pub parent: i64,
+    /// Clock ticks in user code.
+    pub user_time: u64,
+    /// Clock ticks from the host's start to its own.
+    pub start_time: u64,
+}
+
+/// Reads a file like `7/stat` or `7/task/8/stat`.
+pub fn stat(path: &str) -> Option<Stat> {
+    let text = read(path).ok()?;
+    // The name before may hold anything.
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let parent = fields.next()?.parse().ok()?;
+    let user_time = fields.nth(9)?.parse().ok()?;
+    let start_time = fields.nth(7)?.parse().ok()?;
+    Some(Stat { state, parent, user_time, start_time })
+}

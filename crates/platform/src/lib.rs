@@ -15,6 +15,7 @@ mod spinner;
 mod start;
 mod thread;
 mod types;
+mod watch;
 mod worker;
 
 pub use machine::{Platform, Usage};

@@ -30,8 +30,7 @@ pub struct Platform {
     pub(crate) pending: Mutex<HashMap<u32, Arc<Core>>>,
     /// Host processes by id.
     pub(crate) processes: Mutex<HashMap<i32, Arc<ProcessCore>>>,
-    /// Host processes that parents told of and that have not come up, or ended before that.
-    pub(crate) unborn: Mutex<Unborn>,
+    pub(crate) watch: crate::watch::Watch,
     zygote: Mutex<Option<GuestThread>>,
     zygote_queue: WaitQueue,
     pub(crate) xstate_size: AtomicU32,
@@ -57,41 +56,6 @@ pub struct Usage {
     pub pending: usize,
 }
 
-/// Host processes by id: the guest's word, which only decides over its own children.
-#[derive(Default)]
-pub(crate) struct Unborn {
-    told: HashMap<i32, std::sync::Weak<Core>>,
-    ended: VecDeque<i32>,
-}
-
-impl Unborn {
-    /// A parent told the id of its child.
-    pub(crate) fn tell(&mut self, pid: i32, child: &Arc<Core>) {
-        if let Some(at) = self.ended.iter().position(|p| *p == pid) {
-            self.ended.remove(at);
-            child.set_stillborn();
-            return;
-        }
-        if self.told.len() > 256 {
-            self.told.retain(|_, core| core.upgrade().is_some_and(|c| c.process.pid() == 0));
-        }
-        self.told.insert(pid, Arc::downgrade(child));
-    }
-    /// A process that never came up has ended.
-    pub(crate) fn end(&mut self, pid: i32) {
-        match self.told.remove(&pid).and_then(|core| core.upgrade()) {
-            Some(core) if core.process.pid() == 0 => core.set_stillborn(),
-            Some(_) => {}
-            None => {
-                if self.ended.len() > 64 {
-                    self.ended.pop_front();
-                }
-                self.ended.push_back(pid);
-            }
-        }
-    }
-}
-
 #[derive(Default)]
 struct Batches {
     next: u32,
@@ -115,8 +79,16 @@ pub(crate) struct Announced {
     pub files: VecDeque<FileMap>,
     /// A batch of slots to be mapped: address, index in the shared file.
     pub batch: Option<(u64, u32)>,
-    /// Arguments of the clone to come: flags, stack, tid word.
-    pub clone: Option<(u64, u64, u64)>,
+    /// The clone to come.
+    pub clone: Option<AnnouncedClone>,
+}
+
+/// A clone that the shim may make: its arguments, and who comes of it.
+pub(crate) struct AnnouncedClone {
+    pub flags: u64,
+    pub stack: u64,
+    pub tid_word: u64,
+    pub child: Arc<Core>,
 }
 
 /// An announced mapping of a file.
@@ -157,6 +129,16 @@ pub(crate) struct Core {
     pub parked: AtomicBool,
     /// The host did not make it.
     pub stillborn: AtomicBool,
+    /// A clone of it was let through to the host, and it has not been heard of since.
+    pub in_clone: AtomicBool,
+    /// It waits in the host for its vfork child, or says so.
+    pub in_vfork: AtomicBool,
+    /// It kept slots from its forks, which is done once it is heard of again.
+    pub advised: AtomicBool,
+    /// It was interrupted in guest code and has not come in since.
+    pub owes_exit: AtomicBool,
+    /// The watchdog looks after what it owes.
+    pub watched: AtomicBool,
 }
 
 impl Core {
@@ -165,7 +147,6 @@ impl Core {
         self.stillborn.store(true, Ordering::SeqCst);
         if self.owns_process {
             self.process.kill();
-            self.process.set_gone();
         }
         self.set_gone();
     }
@@ -192,6 +173,7 @@ impl Platform {
         vdso: u64,
         spinner: crate::spinner::Spinner,
         patcher: crate::patch::Patcher,
+        watch: crate::watch::Watch,
     ) -> Platform {
         let mut active = Vec::new();
         active.resize_with(MAX_SLOTS / 64, AtomicU64::default);
@@ -203,7 +185,7 @@ impl Platform {
             batches: Mutex::new(Batches { next: 0, free: VecDeque::new() }),
             pending: Mutex::default(),
             processes: Mutex::default(),
-            unborn: Mutex::default(),
+            watch,
             zygote: Mutex::new(None),
             zygote_queue: WaitQueue::new(),
             xstate_size: AtomicU32::new(0),
@@ -314,6 +296,7 @@ impl Platform {
         }
         core.process.threads.lock().retain(|w| w.upgrade().is_some_and(|c| !Arc::ptr_eq(&c, core)));
         core.process.space.release(core.local);
+        core.process.end_if_deserted();
     }
 
     pub(crate) fn make_core(
@@ -343,6 +326,11 @@ impl Platform {
             gone_observer: Mutex::new(None),
             parked: AtomicBool::new(false),
             stillborn: AtomicBool::new(false),
+            in_clone: AtomicBool::new(false),
+            in_vfork: AtomicBool::new(false),
+            advised: AtomicBool::new(false),
+            owes_exit: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
         }))
     }
 
@@ -369,6 +357,9 @@ impl Platform {
                     }
                     state.request = Some(request);
                     state.phase = Phase::Ready;
+                    if core.owes_exit.load(Ordering::Relaxed) {
+                        core.owes_exit.store(false, Ordering::Relaxed);
+                    }
                     (state.waker.take(), unneeded)
                 } else {
                     (None, unneeded)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use host::notify::Notification;
 use linux_abi::Errno;
 use parking_lot::Mutex;
 use slot::layout::{BATCH, MAX_THREADS};
@@ -14,8 +15,8 @@ use crate::patch::Sites;
 pub(crate) struct Space {
     platform: std::sync::Weak<Platform>,
     state: Mutex<SpaceState>,
-    /// Addresses of batches that are mapped and not yet kept from forks: a child must not see its parent's slots.
-    pub forkable: Mutex<Vec<u64>>,
+    /// Batches that are mapped and not yet kept from forks: a child must not see its parent's slots.
+    pub forkable: Mutex<Forkable>,
     /// System call sites met.
     pub sites: Mutex<Sites>,
 }
@@ -28,6 +29,23 @@ struct SpaceState {
     /// one that was told to may not have come to it.
     mapped: Vec<bool>,
     used: Vec<bool>,
+}
+
+/// Slots that a fork would hand on, and the forks that wait for them.
+#[derive(Default)]
+pub(crate) struct Forkable {
+    pub batches: Vec<Batch>,
+    /// Notifications of clone that wait for that.
+    pub waiting: Vec<Notification>,
+}
+
+/// A batch of slots in guest memory between its mmap and the end of its madvise.
+pub(crate) struct Batch {
+    pub addr: u64,
+    /// Who mapped it.
+    pub owner: std::sync::Weak<Core>,
+    /// Its madvise was let through to the host.
+    pub advised: bool,
 }
 
 /// A place for a new thread in a space.
@@ -109,6 +127,11 @@ impl Space {
         Ok(Place { local: local as u32, index: first, new_batch: Some(first) })
     }
 
+    /// The machine, while it lives.
+    pub(crate) fn platform(&self) -> Option<Arc<Platform>> {
+        self.platform.upgrade()
+    }
+
     /// How many threads run in it.
     pub(crate) fn threads(&self) -> usize {
         self.state.lock().used.iter().filter(|used| **used).count()
@@ -154,7 +177,6 @@ pub(crate) struct ProcessCore {
     pub nonce: u32,
     /// Host process id; 0 before it is known and after it was reaped. Signals are sent under the lock.
     pid: Mutex<i32>,
-    killed: AtomicBool,
     gone: AtomicBool,
     pub threads: Mutex<Vec<std::sync::Weak<Core>>>,
 }
@@ -165,7 +187,6 @@ impl ProcessCore {
             space,
             nonce,
             pid: Mutex::new(pid),
-            killed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             threads: Mutex::default(),
         })
@@ -174,21 +195,43 @@ impl ProcessCore {
     pub(crate) fn pid(&self) -> i32 {
         *self.pid.lock()
     }
-    /// Makes the host process known; kills it if that was ordered before.
-    pub(crate) fn bind(&self, pid: i32) {
-        *self.pid.lock() = pid;
-        if self.killed.load(Ordering::SeqCst) {
+    /// Makes the host process known; false if it comes too late or twice.
+    pub(crate) fn bind(&self, pid: i32) -> bool {
+        let mut known = self.pid.lock();
+        if *known != 0 || self.is_gone() {
+            return false;
+        }
+        *known = pid;
+        true
+    }
+    /// SIGKILL. One that is not known yet never will be: it is refused when it comes up, or found by the watchdog.
+    pub(crate) fn kill(&self) {
+        let pid = self.pid.lock();
+        match rustix::process::Pid::from_raw(*pid) {
+            // It may have died by itself; we have not reaped it, so the id is still its own.
+            Some(pid) => {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            None if self.gone.swap(true, Ordering::SeqCst) => {}
+            None => {
+                drop(pid);
+                self.tell_gone();
+            }
+        }
+    }
+    /// A host process none of whose guest threads is left ends, whatever its host threads do.
+    pub(crate) fn end_if_deserted(&self) {
+        let deserted = {
+            let threads = self.threads.lock();
+            threads.iter().filter_map(std::sync::Weak::upgrade).all(|core| core.parked.load(Ordering::SeqCst))
+        };
+        if deserted {
             self.kill();
         }
     }
-    /// SIGKILL.
-    pub(crate) fn kill(&self) {
-        self.killed.store(true, Ordering::SeqCst);
-        let pid = self.pid.lock();
-        if let Some(pid) = rustix::process::Pid::from_raw(*pid) {
-            // It may have died by itself; we have not reaped it, so the id is still its own.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
+    /// How many guest threads it has, its parked leader among them.
+    pub(crate) fn known_threads(&self) -> usize {
+        self.threads.lock().iter().filter(|core| core.strong_count() > 0).count()
     }
     /// Sends the interrupt to a thread of it.
     pub(crate) fn interrupt(&self, tid: i32) {
@@ -203,8 +246,14 @@ impl ProcessCore {
     }
     /// The host process has ended: forgets its id (before it is reaped) and tells its threads.
     pub(crate) fn set_gone(&self) {
-        *self.pid.lock() = 0;
-        self.gone.store(true, Ordering::SeqCst);
+        {
+            let mut pid = self.pid.lock();
+            *pid = 0;
+            self.gone.store(true, Ordering::SeqCst);
+        }
+        self.tell_gone();
+    }
+    fn tell_gone(&self) {
         let threads = self.threads.lock().clone();
         for core in threads.iter().filter_map(std::sync::Weak::upgrade) {
             core.set_gone();

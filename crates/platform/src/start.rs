@@ -16,6 +16,7 @@ use crate::process::{ProcessCore, Space};
 use crate::slots::Slots;
 use crate::spinner::Spinner;
 use crate::thread::GuestThread;
+use crate::watch::Watch;
 
 /// How the machine is to run.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct Config {
     pub proc: Option<Arc<OwnedFd>>,
     /// Does without what only newer hosts have (WAIT_KILLABLE_RECV, SYNC_WAKE_UP), for tests.
     pub old_host: bool,
+    /// How long guest code may go on that should have come in, said who it is, or ended.
+    pub patience: Duration,
 }
 
 impl Default for Config {
@@ -43,6 +46,7 @@ impl Default for Config {
             patching: true,
             proc: None,
             old_host: false,
+            patience: Duration::from_secs(10),
         }
     }
 }
@@ -106,7 +110,14 @@ impl Platform {
         let patching = config.patching && (text_start..text_end).contains(&entry);
         let patcher = Patcher::new(patching, config.proc.clone(), entry);
         let spinner = Spinner::new(config.allow_spin);
-        let platform = Arc::new(Platform::assemble(slots, listener, vdso, spinner, patcher));
+        let platform = Arc::new(Platform::assemble(
+            slots,
+            listener,
+            vdso,
+            spinner,
+            patcher,
+            Watch::new(config.patience),
+        ));
         platform.adopt_zygote(pid)?;
         let thread_error =
             |e: std::io::Error| Error::Host("pthread_create", Errno::from_raw(e.raw_os_error().unwrap_or(0)));

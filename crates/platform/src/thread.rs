@@ -10,7 +10,7 @@ use linux_abi::Errno;
 use slot::layout::{DATA_SIZE, FILE_FD, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA};
 use slot::{Op, RECORDS, Record, action, kind, op};
 
-use crate::machine::{Core, FileMap, Phase, Platform};
+use crate::machine::{AnnouncedClone, Core, FileMap, Phase, Platform};
 use crate::process::{AddressSpace, ProcessCore, read_process, to_fault};
 use crate::slots::Request;
 use crate::types::{CloneRequest, Exit, Fault, Identity, NativeOp, Regs, SignalFrame};
@@ -71,15 +71,21 @@ impl ThreadHandle {
 
 /// The thread's host id: bound by a doorbell, or what the host wrote into the slot. The latter may be forged;
 /// `tgkill` then reaches another thread of the same process, or none.
-fn host_tid(core: &Core) -> i32 {
+pub(crate) fn host_tid(core: &Core) -> i32 {
     match core.tid.load(Ordering::Relaxed) {
         0 => core.slot.live_tid() as i32,
         tid => tid,
     }
 }
 
-fn send_interrupt(core: &Core) {
+fn send_interrupt(core: &Arc<Core>) {
     let tid = host_tid(core);
+    core.owes_exit.store(true, Ordering::SeqCst);
+    if !core.watched.swap(true, Ordering::SeqCst)
+        && let Some(platform) = core.process.space.platform()
+    {
+        platform.watch.interrupted(&platform, core);
+    }
     if tid > 0 {
         core.process.interrupt(tid);
     } else {
@@ -131,6 +137,8 @@ impl GuestThread {
         let Some(request) = request else { return Poll::Ready(Exit::Gone(0)) };
         self.platform.answered.fetch_add(1, Ordering::Relaxed);
         if let Some(child) = self.cloning.take() {
+            self.core.in_vfork.store(false, Ordering::SeqCst);
+            self.core.announced.lock().clone = None;
             self.cloned(&child, &request);
         }
         self.regs = Regs::from_array(&request.regs);
@@ -169,12 +177,13 @@ impl GuestThread {
     fn cloned(&self, child: &Arc<Core>, request: &Request) {
         let ret = if request.kind == kind::NATIVE_DONE { request.native_ret } else { -1 };
         match i32::try_from(ret) {
-            Ok(pid) if pid > 0 => {
-                if child.owns_process && child.process.pid() == 0 && !child.process.is_gone() {
-                    self.platform.unborn.lock().tell(pid, child);
+            Ok(pid) if pid > 0 => {}
+            _ => {
+                child.set_stillborn();
+                if !child.owns_process {
+                    self.platform.watch.count_threads(&self.platform, &child.process);
                 }
             }
-            _ => child.set_stillborn(),
         }
     }
 
@@ -436,7 +445,8 @@ impl GuestThread {
         core.slot.set_answer(action::REGS, 0, [0, 0, 0, 0, set_tid, tid, 0, role], 0);
         {
             let mut announced = self.core.announced.lock();
-            announced.clone = Some(if role == 1 { (flags, 0, 0) } else { (flags, stack, this + 8) });
+            let (stack, tid_word) = if role == 1 { (0, 0) } else { (stack, this + 8) };
+            announced.clone = Some(AnnouncedClone { flags, stack, tid_word, child: core.clone() });
             announced.batch = match (role, new_batch) {
                 (1, _) | (_, None) => None,
                 (_, Some(first)) => {
@@ -466,6 +476,7 @@ impl GuestThread {
         let leader = self.core.tid.load(Ordering::Relaxed) == self.core.process.pid();
         self.ended = true;
         self.core.parked.store(leader, Ordering::SeqCst);
+        self.platform.watch.count_threads(&self.platform, &self.core.process);
         let head = robust_list.map_or(0, |(head, _)| head);
         let a =
             [clear_child_tid.unwrap_or(0), head, tid as u32 as u64, code as u64, u64::from(leader), 0, 0, 0];
@@ -513,6 +524,7 @@ impl Drop for GuestThread {
         }
         if self.core.parked.load(Ordering::SeqCst) && !process.is_gone() {
             // The reaper does the rest.
+            process.end_if_deserted();
             return;
         }
         self.platform.remove_core(&self.core);

@@ -9,7 +9,7 @@ use linux_abi::sysno::nr;
 use slot::layout::{BATCH, NR_DOORBELL, NR_PARK, SLOT_SIZE, SLOT_VA, SLOTS_FD};
 
 use crate::machine::{Core, Platform};
-use crate::process::ProcessCore;
+use crate::process::{Batch, ProcessCore};
 
 /// Serves notifications until the listener has no filter left.
 pub(crate) fn run(platform: &Arc<Platform>) {
@@ -35,25 +35,60 @@ pub(crate) fn run(platform: &Arc<Platform>) {
 const MADV_DONTFORK: u64 = 10;
 const SLOTS_END: u64 = SLOT_VA + slot::layout::MAX_THREADS as u64 * SLOT_SIZE;
 
-/// The shim keeps a batch that it has mapped from its children.
-fn kept_from_forks(platform: &Platform, n: &Notification) -> Result<(), Errno> {
+/// The shim keeps a batch that it has mapped from its children. The host has done so once the caller is heard of
+/// again.
+fn keep_from_forks(platform: &Platform, n: &Notification) -> Result<(), Errno> {
     let core = caller(platform, n.args[3], n.pid as i32).ok_or(Errno::EPERM)?;
+    let mut forkable = core.process.space.forkable.lock();
+    let own = |b: &&mut Batch| b.addr == n.args[0] && b.owner.as_ptr() == Arc::as_ptr(&core);
+    let batch = forkable.batches.iter_mut().find(own).ok_or(Errno::EPERM)?;
     if n.args[1] != BATCH as u64 * SLOT_SIZE {
         return Err(Errno::EPERM);
     }
-    core.process.space.forkable.lock().retain(|at| *at != n.args[0]);
-    core.process.space.set_mapped(n.args[0]);
+    batch.advised = true;
+    core.advised.store(true, Ordering::SeqCst);
     Ok(())
+}
+
+/// A thread is heard of that had told the host to keep slots from its children: the host has done it.
+fn kept_from_forks(platform: &Platform, core: &Arc<Core>) {
+    let space = &core.process.space;
+    let waiting = {
+        let mut forkable = space.forkable.lock();
+        forkable.batches.retain(|b| {
+            let kept = b.advised && b.owner.as_ptr() == Arc::as_ptr(core);
+            if kept {
+                space.set_mapped(b.addr);
+            }
+            !kept
+        });
+        if forkable.batches.is_empty() { std::mem::take(&mut forkable.waiting) } else { Vec::new() }
+    };
+    for n in waiting {
+        answer_clone(platform, &n);
+    }
+}
+
+/// A process has ended: forks that wait for slots it has mapped into a space that lives on wait in vain.
+fn forks_in_vain(platform: &Platform, process: &ProcessCore) {
+    let waiting = {
+        let mut forkable = process.space.forkable.lock();
+        let lost = forkable.batches.iter().any(|b| b.owner.upgrade().is_none_or(|c| c.process.is_gone()));
+        if lost { std::mem::take(&mut forkable.waiting) } else { Vec::new() }
+    };
+    for n in waiting {
+        let _ = notify::refuse(platform.listener(), n.id, Errno::EAGAIN);
+    }
 }
 
 fn handle(platform: &Arc<Platform>, n: &Notification) {
     let listener = platform.listener();
     let verdict = match n.nr as u32 {
         NR_DOORBELL | NR_PARK => return doorbell(platform, n),
-        nr::clone => check_clone(platform, n),
+        nr::clone => return answer_clone(platform, n),
         nr::mmap if n.args[3] & 0x20 == 0 => check_file_map(platform, n),
         nr::madvise if n.args[2] == MADV_DONTFORK && n.args[0] >= SLOT_VA && n.args[0] < SLOTS_END => {
-            kept_from_forks(platform, n)
+            keep_from_forks(platform, n)
         }
         // The filter has checked the range already (`--memory=checked`).
         nr::mmap
@@ -82,6 +117,7 @@ fn caller(platform: &Platform, index: u64, pid: i32) -> Option<Arc<Core>> {
     let core = platform.core(index)?;
     let tid = core.tid.load(Ordering::Relaxed);
     if tid == pid {
+        core.in_clone.store(false, Ordering::Relaxed);
         return Some(core);
     }
     let process = core.process.pid();
@@ -93,6 +129,14 @@ fn caller(platform: &Platform, index: u64, pid: i32) -> Option<Arc<Core>> {
     None
 }
 
+/// The caller's madvise of slots, if there was one, is over: it makes another call.
+fn kept_by(platform: &Platform, core: &Arc<Core>) {
+    if core.advised.load(Ordering::Relaxed) {
+        core.advised.store(false, Ordering::Relaxed);
+        kept_from_forks(platform, core);
+    }
+}
+
 fn doorbell(platform: &Arc<Platform>, n: &Notification) {
     let pid = n.pid as i32;
     let core = caller(platform, n.args[0], pid).or_else(|| introduce(platform, n, pid));
@@ -102,6 +146,7 @@ fn doorbell(platform: &Arc<Platform>, n: &Notification) {
             let _ = notify::answer(platform.listener(), n.id, 0);
         }
         Some(core) => {
+            kept_by(platform, &core);
             platform.take(&core, Some(n.id));
         }
         None => {
@@ -123,38 +168,75 @@ fn doorbell(platform: &Arc<Platform>, n: &Notification) {
 fn introduce(platform: &Platform, n: &Notification, pid: i32) -> Option<Arc<Core>> {
     let core = platform.core(n.args[0])?;
     let process = &core.process;
-    if !core.owns_process
-        || process.nonce == 0
-        || u64::from(process.nonce) != n.args[1]
-        || process.pid() != 0
-        || process.is_gone()
-    {
+    if !core.owns_process || process.nonce == 0 || u64::from(process.nonce) != n.args[1] {
         return None;
     }
-    bind(platform, &core, pid);
-    Some(core)
+    bind(platform, &core, pid).then_some(core)
 }
 
-pub(crate) fn bind(platform: &Platform, core: &Arc<Core>, pid: i32) {
+/// Makes a new process known by its host id; false if it comes too late or twice.
+fn bind(platform: &Platform, core: &Arc<Core>, pid: i32) -> bool {
+    {
+        let mut processes = platform.processes.lock();
+        if processes.contains_key(&pid) || !core.process.bind(pid) {
+            return false;
+        }
+        processes.insert(pid, core.process.clone());
+    }
+    platform.watch.born(core.process.nonce);
     core.tid.store(pid, Ordering::Relaxed);
     core.slot.host_tid().store(pid as u32, Ordering::Relaxed);
-    platform.processes.lock().insert(pid, core.process.clone());
-    core.process.bind(pid);
     if core.interrupted.swap(false, Ordering::SeqCst) {
         core.process.interrupt(pid);
     }
+    true
 }
 
-fn check_clone(platform: &Platform, n: &Notification) -> Result<(), Errno> {
-    let core = caller(platform, n.args[5], n.pid as i32).ok_or(Errno::EPERM)?;
+/// Lets a clone run if it is the one announced. A fork waits while slots would be handed on by it.
+fn answer_clone(platform: &Platform, n: &Notification) {
     const VM: u64 = 0x100;
-    if n.args[0] & VM == 0 && !core.process.space.forkable.lock().is_empty() {
-        // Another thread is about to: the shim tries again.
-        return Err(Errno::EBUSY);
-    }
-    let announced = core.announced.lock().clone.take().ok_or(Errno::EPERM)?;
+    const VFORK: u64 = 0x4000;
+    let refuse = |errno| {
+        let _ = notify::refuse(platform.listener(), n.id, errno);
+    };
+    let Some(core) = caller(platform, n.args[5], n.pid as i32) else { return refuse(Errno::EPERM) };
+    kept_by(platform, &core);
+    let mut announced = core.announced.lock();
     // flags, stack, parent tid (unused), the tid word; tls is the guest's own affair.
-    if announced == (n.args[0], n.args[1], n.args[3]) && n.args[2] == 0 { Ok(()) } else { Err(Errno::EPERM) }
+    let same = announced.clone.as_ref().is_some_and(|c| {
+        (c.flags, c.stack, c.tid_word) == (n.args[0], n.args[1], n.args[3]) && n.args[2] == 0
+    });
+    if !same {
+        return refuse(Errno::EPERM);
+    }
+    if n.args[0] & VM == 0 {
+        let mut forkable = core.process.space.forkable.lock();
+        if !forkable.batches.is_empty() {
+            let lost = |b: &Batch| b.owner.upgrade().is_none_or(|c| c.process.is_gone());
+            if forkable.batches.iter().any(lost) {
+                return refuse(Errno::EAGAIN);
+            }
+            forkable.waiting.push(*n);
+            return;
+        }
+    }
+    let Some(clone) = announced.clone.take() else { return };
+    core.in_clone.store(true, Ordering::SeqCst);
+    let nonce = clone.child.process.nonce;
+    let is_process = clone.child.owns_process;
+    if is_process {
+        platform.watch.expect(&clone.child, &core);
+    }
+    core.in_vfork.store(n.args[0] & VFORK != 0, Ordering::SeqCst);
+    if notify::let_run(platform.listener(), n.id).is_err() {
+        // Interrupted before the answer (by its death, or on an old host): it did not run.
+        core.in_clone.store(false, Ordering::SeqCst);
+        core.in_vfork.store(false, Ordering::SeqCst);
+        if is_process {
+            platform.watch.born(nonce);
+        }
+        announced.clone = Some(clone);
+    }
 }
 
 fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
@@ -167,20 +249,18 @@ fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
             let batch = BATCH as u32;
             let first = u64::from(child.index / batch * batch) * SLOT_SIZE;
             let at = slot::layout::SLOT_VA + u64::from(child.local / batch * batch) * SLOT_SIZE;
-            if !exact || offset != first || addr != at || child.process.pid() != 0 || child.process.is_gone()
-            {
+            if !exact || offset != first || addr != at {
                 return Err(Errno::EPERM);
             }
-            child.process.space.forkable.lock().push(at);
-            bind(platform, &child, n.pid as i32);
-            return Ok(());
+            forkable(&child, at);
+            return if bind(platform, &child, n.pid as i32) { Ok(()) } else { Err(Errno::EPERM) };
         }
         let core = caller(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
         let batch = core.announced.lock().batch.take().ok_or(Errno::EPERM)?;
         if !exact || (addr, offset) != (batch.0, u64::from(batch.1) * SLOT_SIZE) {
             return Err(Errno::EPERM);
         }
-        core.process.space.forkable.lock().push(addr);
+        forkable(&core, addr);
         return Ok(());
     }
     let core = caller(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
@@ -191,6 +271,15 @@ fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
         return Err(Errno::EPERM);
     }
     notify::add_fd(platform.listener(), n.id, std::os::fd::AsFd::as_fd(&*map.file), target as u32)
+}
+
+/// A batch is about to be mapped that the next fork would hand on.
+fn forkable(core: &Arc<Core>, addr: u64) {
+    let batch = Batch { addr, owner: Arc::downgrade(core), advised: false };
+    let mut forkable = core.process.space.forkable.lock();
+    // What a lost owner has left at this place is replaced.
+    forkable.batches.retain(|b| b.addr != addr || b.owner.upgrade().is_some_and(|c| !c.process.is_gone()));
+    forkable.batches.push(batch);
 }
 
 /// Waits for host processes to end, tells their threads, then reaps.
@@ -208,6 +297,7 @@ pub(crate) fn reap(platform: &Arc<Platform>) {
         let process: Option<Arc<ProcessCore>> = platform.processes.lock().remove(&pid);
         if let Some(process) = process {
             process.set_gone();
+            forks_in_vain(platform, &process);
             let threads = process.threads.lock().clone();
             for core in threads.iter().filter_map(std::sync::Weak::upgrade) {
                 if core.parked.load(Ordering::SeqCst) {
@@ -217,11 +307,12 @@ pub(crate) fn reap(platform: &Arc<Platform>) {
         } else if let Some(core) = platform.core(0).filter(|c| c.process.pid() == pid) {
             tracing::error!("the zygote has died: no new program can start");
             core.process.set_gone();
-        } else {
-            platform.unborn.lock().end(pid);
         }
-        // Peeked at above, so it is there.
-        let status = host::process::reap(pid).unwrap_or(0);
+        let status = {
+            // Its id is its own until here.
+            let _ids = platform.watch.ids.lock();
+            host::process::reap(pid).unwrap_or(0)
+        };
         const SIGKILL: i32 = 9;
         if status & 0x7f != SIGKILL {
             // Stubs do not end by themselves, but for a guest that made its own do so.

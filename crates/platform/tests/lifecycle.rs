@@ -140,7 +140,8 @@ fn slots_of_ended_threads_serve_again() {
             expect_call(&mut parent, 56).await;
         }
         let usage = machine().usage();
-        assert!(usage.batches < 8, "{usage:?}");
+        // Each of ended threads would be some 60; threads on a busy host end late.
+        assert!(usage.batches < 16, "{usage:?}");
         // The leader ends before the others.
         parent.exit_thread(None, None, 7, 0);
         let last = living.pop_back().expect("a thread");

@@ -59,17 +59,7 @@ pub fn clone(slot: *mut Slot) -> Outcome {
 fn fork(slot: *mut Slot, a: &[u64; 8]) -> Outcome {
     // SAFETY: plain read of our own slot.
     let own = u64::from(unsafe { (*slot).index });
-    const EBUSY: i64 = -16;
-    let mut left = 1000;
-    let ret = loop {
-        let ret = sys::syscall6(nr::CLONE, a[0], 0, 0, 0, 0, own);
-        if ret != EBUSY || left == 0 {
-            break ret;
-        }
-        // Another thread maps slots at the moment.
-        sys::syscall3(nr::SCHED_YIELD, 0, 0, 0);
-        left -= 1;
-    };
+    let ret = sys::syscall6(nr::CLONE, a[0], 0, 0, 0, 0, own);
     if ret != 0 {
         return Outcome::Parent(ret);
     }

@@ -1,8 +1,12 @@
 //! Raw guest code on the machine, without a kernel.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use platform::{CloneRequest, Config, Exit, GuestThread, NativeOp, Platform, Regs};
+
+/// How long a guest may owe the machine something in these tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the code lies; a stack ends at `CODE + 0x8000`.
 pub(crate) const CODE: u64 = 0x40_0000;
@@ -12,7 +16,7 @@ pub(crate) fn machine() -> Arc<Platform> {
     static PLATFORM: OnceLock<Arc<Platform>> = OnceLock::new();
     // A second run of the tests does without newer features of the host.
     let old_host = std::env::var_os("SALLET_TEST_OLD_HOST").is_some();
-    let config = Config { old_host, ..Config::default() };
+    let config = Config { old_host, patience: PATIENCE, ..Config::default() };
     PLATFORM.get_or_init(|| Platform::start(config).expect("the machine starts")).clone()
 }
 
