@@ -23,7 +23,6 @@ pub(crate) struct Instruction {
 const ALLOW: u32 = 0x7fff_0000;
 const NOTIFY: u32 = 0x7fc0_0000;
 const TRAP: u32 = 0x0003_0000;
-const KILL: u32 = 0x8000_0000;
 
 const LOAD: u16 = 0x20;
 const RETURN: u16 = 0x06;
@@ -111,8 +110,10 @@ const MREMAP_FIXED: u32 = 2;
 pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
     let native = if settings.checked_memory { NOTIFY } else { ALLOW };
     let mut out = Block(Vec::new());
-    out.op(LOAD, OFFSET_ARCH).ret_unless(JEQ, AUDIT_ARCH_X86_64, KILL);
-    out.op(LOAD, OFFSET_NR).ret_if(JGE, X32_BIT, KILL);
+    // `int 0x80` and the like: the shim makes it the fault that it is on a kernel without that entry.
+    out.op(LOAD, OFFSET_ARCH).ret_unless(JEQ, AUDIT_ARCH_X86_64, TRAP);
+    // x32 numbers, and negative ones.
+    out.op(LOAD, OFFSET_NR).ret_if(JGE, X32_BIT, TRAP);
 
     for bell in [NR_DOORBELL, NR_PARK] {
         out.ret_if(JEQ, bell, NOTIFY);
@@ -240,9 +241,13 @@ mod tests {
 
     /// Runs the filter over one call, as the host would.
     fn run(filter: &[Instruction], number: u32, ip: u64, args: [u64; 6]) -> u32 {
+        run_as(filter, AUDIT_ARCH_X86_64, number, ip, args)
+    }
+
+    fn run_as(filter: &[Instruction], arch: u32, number: u32, ip: u64, args: [u64; 6]) -> u32 {
         let mut data = Vec::new();
         data.extend(number.to_ne_bytes());
-        data.extend(AUDIT_ARCH_X86_64.to_ne_bytes());
+        data.extend(arch.to_ne_bytes());
         data.extend(ip.to_ne_bytes());
         args.iter().for_each(|a| data.extend(a.to_ne_bytes()));
         let (mut pc, mut a, mut x) = (0usize, 0u32, 0u32);
@@ -337,6 +342,20 @@ mod tests {
         }
         for op in [2u64, 6, 7, 8, 11, 12, 13, 6 | 128, 14] {
             assert_eq!(run(&f, nr::futex, GUEST, [0, op, 0, 0, 0, 0]), TRAP);
+        }
+    }
+
+    #[test]
+    fn other_tables_of_calls_trap() {
+        let f = filter();
+        for number in [nr::getpid | X32_BIT, nr::munmap | X32_BIT, u32::MAX, X32_BIT] {
+            assert_eq!(run(&f, number, GUEST, [0; 6]), TRAP, "{number:#x}");
+            assert_eq!(run(&f, number, TEXT + 2, [0; 6]), TRAP, "{number:#x}");
+        }
+        for number in 0..500 {
+            for ip in [GUEST, TEXT + 2] {
+                assert_eq!(run_as(&f, 0x4000_0003, number, ip, [0; 6]), TRAP, "{number:#x}");
+            }
         }
     }
 

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use linux_abi::sysno::nr;
 use parking_lot::Mutex;
 use slot::layout::{
-    PROTECTED_HI, PROTECTED_HI_END, PROTECTED_LOW, TABLE_OFFSET, TABLE_SIZE, TABLE_VA, TRAMPOLINE_OFFSET,
-    TRAMPOLINE_SIZE, TRAMPOLINE_STRIDE, TRAMPOLINE_VA,
+    PROTECTED_HI, PROTECTED_HI_END, PROTECTED_LOW, SLOT_VA, TABLE_OFFSET, TABLE_SIZE, TABLE_VA,
+    TRAMPOLINE_OFFSET, TRAMPOLINE_SIZE, TRAMPOLINE_STRIDE, TRAMPOLINE_VA,
 };
 
 use crate::instructions::find_padding;
@@ -34,7 +34,7 @@ const JUMP: usize = 7;
 /// Reach of a short jump.
 const REACH: usize = 127;
 /// Calls that the filter may let through to the host, by their arguments: their sites stay as they are.
-const NATIVE: [u32; 22] = [
+const NATIVE: [u32; 23] = [
     nr::futex,
     nr::futex_waitv,
     nr::futex_wake,
@@ -57,6 +57,8 @@ const NATIVE: [u32; 22] = [
     nr::restart_syscall,
     nr::rseq,
     nr::membarrier,
+    // It changes what a trampoline goes by.
+    nr::arch_prctl,
 ];
 /// In `hits`: nothing more to be done.
 const DONE: u8 = u8::MAX;
@@ -65,8 +67,6 @@ const DONE: u8 = u8::MAX;
 #[derive(Default)]
 pub(crate) struct Sites {
     hits: HashMap<u64, u8>,
-    /// The guest uses %gs itself.
-    foreign_gs: bool,
 }
 
 /// Sites of the sandbox that were patched.
@@ -101,17 +101,13 @@ impl Patcher {
         }
     }
 
-    /// A call trapped with its instruction at `site` (`u64::MAX`: the guest uses %gs itself).
+    /// A call trapped with its instruction at `site`.
     pub(crate) fn hit(&self, slots: &Slots, process: &ProcessCore, site: u64, number: u64) {
         if !self.on.load(Ordering::Relaxed) {
             return;
         }
         {
             let mut sites = process.space.sites.lock();
-            sites.foreign_gs |= site == u64::MAX;
-            if sites.foreign_gs {
-                return;
-            }
             if sites.hits.len() >= SITES && !sites.hits.contains_key(&site) {
                 sites.hits.clear();
             }
@@ -217,13 +213,29 @@ impl Patcher {
         Some([0xff, 0x24, 0x25, a, b, c, d])
     }
 
-    /// mov eax, nr (if asked for); mov rcx, back; jmp [rip]; entry
+    /// Loads the number, if asked for, and goes to the shim's entry; a thread whose %gs is not the shim's makes the
+    /// call itself, see `foreign_gs` in `shim/entry.rs`. Flags stay as they are.
     fn trampoline(&self, back: u64, nr: Option<u32>) -> Vec<u8> {
         let mut code = Vec::with_capacity(TRAMPOLINE_STRIDE as usize);
-        if let Some(nr) = nr {
-            code.push(0xb8);
-            code.extend(nr.to_le_bytes());
+        match nr {
+            // mov eax, nr
+            Some(nr) => {
+                code.push(0xb8);
+                code.extend(nr.to_le_bytes());
+            }
+            // A nop as long.
+            None => code.extend([0x0f, 0x1f, 0x44, 0x00, 0x00]),
         }
+        // rdgsbase r11; bswap r11: the high half of the base is in r11d, backwards.
+        code.extend([0xf3, 0x49, 0x0f, 0xae, 0xcb, 0x49, 0x0f, 0xcb]);
+        // lea ecx, [r11 - that of the slots]; jrcxz over the next two
+        let slots = ((SLOT_VA >> 32) as u32).swap_bytes();
+        code.extend([0x41, 0x8d, 0x8b]);
+        code.extend(slots.wrapping_neg().to_le_bytes());
+        code.extend([0xe3, 0x08]);
+        // syscall; jmp [back]
+        code.extend([0x0f, 0x05, 0xff, 0x25, 2, 0, 0, 0]);
+        // mov rcx, back; jmp [entry]
         code.extend([0x48, 0xb9]);
         code.extend(back.to_le_bytes());
         code.extend([0xff, 0x25, 0, 0, 0, 0]);

@@ -31,7 +31,7 @@ pub struct Config {
     pub patching: bool,
     /// A procfs of our pid namespace, for /proc/PID/mem; without it that of `host::proc_fs`.
     pub proc: Option<Arc<OwnedFd>>,
-    /// Does without what only newer hosts have (WAIT_KILLABLE_RECV, SYNC_WAKE_UP), for tests.
+    /// Does without what only newer hosts have (WAIT_KILLABLE_RECV, SYNC_WAKE_UP, mseal), for tests.
     pub old_host: bool,
     /// How long guest code may go on that should have come in, said who it is, or ended.
     pub patience: Duration,
@@ -93,7 +93,8 @@ impl Platform {
         let plain = 1 << 3;
         let flags = if config.old_host { plain } else { plain | 1 << 5 };
         let undumpable = u64::from(config.undumpable);
-        zygote.set_answer(0, 0, [filter.len() as u64, flags, undumpable, plain, 0, 0, 0, 0], 0);
+        let unsealed = u64::from(config.old_host);
+        zygote.set_answer(0, 0, [filter.len() as u64, flags, undumpable, plain, unsealed, 0, 0, 0], 0);
 
         let fds = [slots.slots.fd(), slots.control.fd()];
         let pid = host::process::spawn_image(image.as_fd(), c"sallet-stub", &fds)

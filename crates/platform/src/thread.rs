@@ -380,6 +380,8 @@ impl GuestThread {
                 }
                 NativeOp::Zero { addr, len } => (op::ZERO, [addr, len, 0, 0, 0, 0]),
                 NativeOp::SetFsBase { base } => (op::SET_FS, [base, 0, 0, 0, 0, 0]),
+                NativeOp::SetGsBase { base } => (op::SET_GS, [base, 0, 0, 0, 0, 0]),
+                NativeOp::GetGsBase { addr } => (op::GET_GS, [addr, 0, 0, 0, 0, 0]),
                 NativeOp::FutexWake { addr, count } => (op::FUTEX_WAKE, [addr, u64::from(count), 0, 0, 0, 0]),
             };
             if self.core.slot.write_op(i, &Op { kind, pad: 0, args }).is_err() {

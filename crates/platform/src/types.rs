@@ -67,6 +67,8 @@ pub enum NativeOp {
     Zero { addr: u64, len: u64 },
     SetFsBase { base: u64 },
     FutexWake { addr: u64, count: u32 },
+    SetGsBase { base: u64 },
+    GetGsBase { addr: u64 },
 }
 
 /// Numbers that a guest thread may learn without asking the kernel; `None` asks. A value must be taken back

@@ -16,14 +16,18 @@ use slot::{Slot, kind, state};
 
 use common::{CODE, Kind, PATIENCE, call, clone_request, expect_call, guest, run};
 
+/// Words that may lie between the shim's instruction and its return.
+const WORDS: usize = 12;
+
 global_asm!(
     ".pushsection .rodata",
-    // r14: `syscall; pop rbx; ret` in the shim; r13: result that is told; r12: number that is asked for.
+    // r14: a `syscall` in the shim that soon returns; r13: result that is told; r12: number that is asked for.
     ".globl outlaw_hides, outlaw_hides_end, outlaw_deaf, outlaw_deaf_end, outlaw_stays, outlaw_stays_end",
     "outlaw_hides:",
     "mov r15, {slot}",
     // The stack of a child at the next slot, which starts with rsp there: two words below its top are free.
     "call 8f",
+    "mov [r15 + {regs} + 8], r13",
     // clone(flags, stack, 0, tid word, 0, own index), by the shim's instruction and back.
     "mov rdi, [r15 + {a}]",
     "xor esi, esi",
@@ -36,14 +40,20 @@ global_asm!(
     "jz 1f",
     "mov rsi, [r15 + {size} + {stack}]",
     "lea r10, [r15 + {size} + {tid}]",
-    "mov [rsi], rbx",
-    "mov [rsi + 8], rbx",
-    "1: push rbx",
-    "push rbx",
+    "mov rdi, rsi",
+    "mov rax, rbx",
+    "mov ecx, {words}",
+    "rep stosq",
+    "mov rdi, [r15 + {a}]",
+    "1: mov ecx, {words}",
+    "6: push rbx",
+    "loop 6b",
     "mov eax, 56",
     "jmp r14",
     "2: test eax, eax",
     "jz 3f",
+    "mov r15, {slot}",
+    "mov r13, [r15 + {regs} + 8]",
     "mov qword ptr [r15 + {ret}], r13",
     "mov dword ptr [r15 + {kind}], {done}",
     "call 9f",
@@ -64,16 +74,19 @@ global_asm!(
     "outlaw_deaf:",
     "push -1",
     "mov rsi, rsp",
+    "mov r15, {slot}",
+    "mov [r15 + {regs} + 8], r13",
     "lea rbx, [rip + 2f]",
-    "push rbx",
-    "push rbx",
+    "mov ecx, {words}",
+    "6: push rbx",
+    "loop 6b",
     "mov eax, 14",
     "mov edi, 2",
     "xor edx, edx",
     "mov r10d, 8",
     "jmp r14",
-    "2: mov eax, 39",
-    "mov r15, {slot}",
+    "2: mov r15, {slot}",
+    "mov r13, [r15 + {regs} + 8]",
     "mov r12d, 39",
     // Told by hand, since a trap would be the end.
     "mov dword ptr [r15 + {kind}], {syscall}",
@@ -120,6 +133,7 @@ global_asm!(
     "jmp 5b",
     "outlaw_stays_end:",
     ".popsection",
+    words = const WORDS,
     slot = const SLOT_VA,
     size = const SLOT_SIZE,
     a = const offset_of!(Slot, a),
@@ -151,15 +165,27 @@ macro_rules! code {
     }};
 }
 
-/// `syscall; pop rbx; ret` of the shim.
+/// A `syscall` of the shim with only pops between it and a return.
 fn gadget() -> u64 {
     let image = stub::IMAGE;
     let word = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().expect("eight"));
     let header = word(32) as usize;
     let (offset, address, size) = (word(header + 8), word(header + 16), word(header + 32));
     let text = &image[offset as usize..(offset + size) as usize];
-    let at = text.windows(4).position(|w| w == [0x0f, 0x05, 0x5b, 0xc3]).expect("one at least");
-    address + at as u64
+    let returns = |mut code: &[u8]| {
+        let mut words = 0;
+        loop {
+            (code, words) = match code {
+                [0xc3, ..] => return words < WORDS,
+                [0x58..=0x5b | 0x5d..=0x5f, rest @ ..] | [0x41, 0x58..=0x5f, rest @ ..] => (rest, words + 1),
+                [0x48, 0x83, 0xc4, bytes, rest @ ..] => (rest, words + usize::from(*bytes) / 8),
+                _ => return false,
+            }
+        }
+    };
+    let at =
+        (0..text.len() - 2).find(|at| text[*at..].starts_with(&[0x0f, 0x05]) && returns(&text[at + 2..]));
+    address + at.expect("one at least") as u64
 }
 
 fn stat(pid: &str) -> Option<(String, i64)> {

@@ -50,7 +50,11 @@ pub const TRAMPOLINE_OFFSET: u64 = 0x10_0000;
 /// Size of the trampolines.
 pub const TRAMPOLINE_SIZE: u64 = 0x8_0000;
 /// Bytes of one trampoline.
-pub const TRAMPOLINE_STRIDE: u64 = 32;
+pub const TRAMPOLINE_STRIDE: u64 = 64;
+/// Offset in a trampoline of the call that is made where %gs is not the shim's.
+pub const TRAMPOLINE_SYSCALL: u64 = 22;
+/// Offset in a trampoline of the address behind the site.
+pub const TRAMPOLINE_BACK: u64 = 32;
 /// Size of the control file.
 pub const CONTROL_SIZE: u64 = TRAMPOLINE_OFFSET + TRAMPOLINE_SIZE;
 

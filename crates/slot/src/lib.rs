@@ -86,6 +86,10 @@ pub mod op {
     pub const SET_FS: u32 = 7;
     /// Wake `args[1]` futex waiters at `args[0]`.
     pub const FUTEX_WAKE: u32 = 8;
+    /// Set the GS base to `args[0]`; 0 gives it back to the shim.
+    pub const SET_GS: u32 = 9;
+    /// Write the GS base to `args[0]`: 0 if it is the shim's.
+    pub const GET_GS: u32 = 10;
 }
 
 /// One native operation, an entry of an array at the start of `data`.
@@ -204,7 +208,7 @@ pub struct Slot {
     pub fault: [u64; 6],
     /// Result of native operations.
     pub native_ret: i64,
-    /// Address of a trapped system call instruction, 0 if there is none, `u64::MAX` if the guest uses %gs itself.
+    /// Address of a trapped system call instruction, 0 if there is none.
     pub site: u64,
     /// Size of the extended state in the host's signal frame, 0 while unknown.
     pub xstate_size: u32,

@@ -51,7 +51,7 @@ pub fn clone(slot: *mut Slot) -> Outcome {
         if a[6] != u64::MAX && map_slots(a[1] / batch * batch, a[6], own, own) < 0 {
             return Outcome::Parent(-12);
         }
-        return Outcome::Parent(thread(own, a[0], slot_at(a[1]), a[3]));
+        return Outcome::Parent(thread(slot, a[0], slot_at(a[1]), a[3]));
     }
     fork(slot, &a)
 }
@@ -80,17 +80,26 @@ fn set_child_tid(at: u64, tid: u64) {
 }
 
 /// The host's clone of a thread (or a vfork child) that starts on its own shim stack.
-fn thread(own: u64, flags: u64, child: *mut Slot, tls: u64) -> i64 {
+fn thread(slot: *mut Slot, flags: u64, child: *mut Slot, tls: u64) -> i64 {
+    // SAFETY: plain read of our own slot.
+    let own = u64::from(unsafe { (*slot).index });
     let ret: i64;
     // SAFETY: the child's slot and stack were prepared by the kernel process; nobody else uses them.
     unsafe {
         let stack = (*child).stack;
         let tid_word = (&raw mut (*child).host_tid) as u64;
+        let gs: u64;
+        asm!("rdgsbase {}", out(reg) gs, options(nomem, nostack));
+        let foreign = u64::from(gs != slot as u64);
         asm!(
             "syscall",
             "test rax, rax",
             "jnz 2f",
+            // A %gs of the guest's own is inherited.
+            "test r13, r13",
+            "jnz 3f",
             "wrgsbase r12",
+            "3:",
             "mov rdi, r12",
             "xor ebp, ebp",
             "call {start}",
@@ -105,6 +114,7 @@ fn thread(own: u64, flags: u64, child: *mut Slot, tls: u64) -> i64 {
             in("r8") tls,
             in("r9") own,
             in("r12") child,
+            in("r13") foreign,
             lateout("rcx") _,
             lateout("r11") _,
         );

@@ -15,6 +15,8 @@ unsafe extern "C" {
     pub static shim_text_start: u8;
     /// First address after it.
     pub static shim_text_end: u8;
+    /// First page after the image.
+    pub static shim_end: u8;
     /// The stretch in which registers are half restored: an interrupt there starts it over.
     pub static shim_exit_start: u8;
     /// Its end.
@@ -102,6 +104,18 @@ pub fn in_shim(rip: u64) -> bool {
     // SAFETY: only addresses of labels.
     let (start, end) = unsafe { (core::ptr::from_ref(&shim_text_start) as u64, core::ptr::from_ref(&shim_text_end) as u64) };
     (rip >= start && rip < end) || (rip >= TRAMPOLINE_VA && rip < TRAMPOLINE_VA + TRAMPOLINE_SIZE)
+}
+
+/// Where the guest goes on if the address is that of a trampoline which found a foreign %gs and made the call.
+pub fn foreign_gs(rip: u64) -> Option<u64> {
+    use slot::layout::{TRAMPOLINE_BACK, TRAMPOLINE_STRIDE, TRAMPOLINE_SIZE, TRAMPOLINE_SYSCALL, TRAMPOLINE_VA};
+    let offset = rip.wrapping_sub(TRAMPOLINE_VA);
+    if offset >= TRAMPOLINE_SIZE || offset % TRAMPOLINE_STRIDE != TRAMPOLINE_SYSCALL + 2 {
+        return None;
+    }
+    let back = TRAMPOLINE_VA + offset - offset % TRAMPOLINE_STRIDE + TRAMPOLINE_BACK;
+    // SAFETY: within the pages of trampolines, which the kernel process writes.
+    Some(unsafe { (back as *const u64).read_unaligned() })
 }
 
 /// Whether an address is in the stretch that an interrupt starts over; gives its start.

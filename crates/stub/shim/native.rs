@@ -62,6 +62,23 @@ fn run(slot: *mut Slot, op: &Op) -> i64 {
             unsafe { asm!("wrfsbase {}", in(reg) a[0]) };
             0
         }
+        op::SET_GS => {
+            // The shim finds its slot by the stack where %gs is not its own; 0 is what a program starts with.
+            let base = if a[0] == 0 { slot as u64 } else { a[0] };
+            // SAFETY: as above.
+            unsafe { asm!("wrgsbase {}", in(reg) base) };
+            0
+        }
+        op::GET_GS => {
+            let mut base: u64;
+            // SAFETY: reads a register.
+            unsafe { asm!("rdgsbase {}", out(reg) base, options(nomem, nostack)) };
+            if base == slot as u64 {
+                base = 0;
+            }
+            // SAFETY: the copy survives bad addresses.
+            if unsafe { sys::shim_copy(a[0], (&raw const base) as u64, 8) } == 0 { 0 } else { -14 }
+        }
         op::FUTEX_WAKE => sys::syscall3(nr::FUTEX, a[0], 1, a[1]),
         _ => -38,
     }

@@ -29,9 +29,13 @@ pub struct SigInfo {
     code: i32,
     pad: i32,
     addr: u64,
+    /// Of SIGSYS: number and audit architecture.
+    nr: i32,
+    arch: u32,
 }
 
 const G_RAX: usize = 13;
+const G_RCX: usize = 14;
 const G_RIP: usize = 16;
 const G_ERR: usize = 19;
 const G_TRAPNO: usize = 20;
@@ -134,6 +138,8 @@ unsafe fn interrupt_waits(slot: *mut Slot) -> bool {
     intr.load(Ordering::Relaxed) != 0 && intr.swap(0, Ordering::Relaxed) != 0
 }
 
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+
 /// SIGSEGV with SI_KERNEL and no address.
 const KERNEL_FAULT: [u64; 6] = [11, 0x80, 0, 0, 0, 0];
 
@@ -195,11 +201,27 @@ pub fn load_xstate(fpstate: u64) {
 }
 
 /// SIGSYS: a trapped call.
-pub extern "C" fn on_sigsys(_signo: i32, _info: *mut SigInfo, frame: *mut UContext) {
+pub extern "C" fn on_sigsys(_signo: i32, info: *mut SigInfo, frame: *mut UContext) {
     let slot = current_by_stack();
-    // SAFETY: the frame is the host's, the slot ours.
+    // SAFETY: frame and siginfo are the host's, the slot ours.
     unsafe {
-        let rip = (*frame).gregs[G_RIP];
+        let mut rip = (*frame).gregs[G_RIP];
+        if (*info).arch != AUDIT_ARCH_X86_64 {
+            // The i386 entry, which this kernel does not have: a general protection fault at `int 0x80`.
+            save(slot, frame);
+            (*slot).regs[reg::RIP] = rip - 2;
+            (*slot).fault = [11, 0x80, 0, 13, 0x80 << 3 | 2, 0];
+            load(slot, frame);
+            let todo = serve(slot, kind::FAULT, via::SIGNAL);
+            finish(slot, frame, todo);
+            return;
+        }
+        if let Some(back) = entry::foreign_gs(rip) {
+            // A patched site whose thread uses %gs itself: as if the call had trapped where it stands.
+            rip = back;
+            (*frame).gregs[G_RIP] = back;
+            (*frame).gregs[G_RCX] = back;
+        }
         let number = (*frame).gregs[G_RAX];
         if number == u64::from(NR_RETRAP) && entry::in_shim(rip) {
             (*slot).kind = kind::INTERRUPTED;
@@ -214,10 +236,7 @@ pub extern "C" fn on_sigsys(_signo: i32, _info: *mut SigInfo, frame: *mut UConte
             return;
         }
         save(slot, frame);
-        // A patched site comes in through %gs.
-        let gs: u64;
-        asm!("rdgsbase {}", out(reg) gs, options(nomem, nostack));
-        (*slot).site = if gs == slot as u64 { rip - 2 } else { u64::MAX };
+        (*slot).site = rip - 2;
         let todo = serve(slot, kind::SYSCALL, via::SIGNAL);
         // A child of fork runs on with its own copy of the frame, but in another slot object.
         finish(slot, frame, todo);

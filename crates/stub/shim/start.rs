@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::sync::atomic::Ordering;
 
 use slot::layout::{
-    CONTROL_FD, CONTROL_VA, SHIM_VA, DATA_SIZE, MAX_THREADS, STACK_SIZE, STACK_VA, TABLE_OFFSET, TABLE_SIZE, TABLE_VA,
+    CONTROL_FD, CONTROL_VA, DATA_SIZE, PROTECTED_HI, PROTECTED_HI_END, SLOT_VA, MAX_THREADS, STACK_SIZE, STACK_VA, TABLE_OFFSET, TABLE_SIZE, TABLE_VA,
     TRAMPOLINE_OFFSET, TRAMPOLINE_SIZE, TRAMPOLINE_VA,
 };
 use slot::{action, kind, via};
@@ -29,6 +29,12 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
     reserve_gaps();
     clone::map_slots(0, 0, 0, 0);
     let slot = slot_at(0);
+    // a: 4 for a host without mseal(2), where the filter alone protects all this.
+    // SAFETY: plain read of our own slot.
+    if unsafe { (*slot).a[4] } == 0 {
+        seal(TABLE_VA, TABLE_SIZE);
+        seal(u64::from(PROTECTED_HI) << 32, SLOT_VA - (u64::from(PROTECTED_HI) << 32));
+    }
     signal::install(slot);
     // SAFETY: the slot is mapped; the kernel process has filled in its head and the filter.
     unsafe {
@@ -63,13 +69,23 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
     zygote()
 }
 
+/// Nobody unmaps, moves or protects what lies there any more; all of it is mapped.
+fn seal(at: u64, len: u64) {
+    const MSEAL: u64 = 462;
+    sys::syscall3(MSEAL, at, len, 0);
+}
+
 /// Takes what lies between the shim's parts, so that no mapping of the guest lands there.
 fn reserve_gaps() {
+    // SAFETY: only addresses of labels.
+    let (image_start, image_end) =
+        unsafe { (core::ptr::from_ref(&entry::shim_text_start) as u64 & !0xfff, core::ptr::from_ref(&entry::shim_end) as u64) };
     let gaps = [
-        (SHIM_VA + 0x1_0000, CONTROL_VA),
+        (u64::from(PROTECTED_HI) << 32, image_start),
+        (image_end, CONTROL_VA),
         (CONTROL_VA + 0x1000, TRAMPOLINE_VA),
         (TRAMPOLINE_VA + TRAMPOLINE_SIZE, STACK_VA),
-        (STACK_VA + MAX_THREADS as u64 * STACK_SIZE, 0x7e03_0000_0000),
+        (STACK_VA + MAX_THREADS as u64 * STACK_SIZE, u64::from(PROTECTED_HI_END) << 32),
     ];
     for (from, to) in gaps {
         // No access; private, anonymous, no reserve, fixed but replacing nothing.

@@ -192,17 +192,21 @@ fn capabilities(cx: &mut Cx<'_>, op: i32, a: u64, b: u64, c: u64, d: u64) -> Sys
 
 const ARCH_SET_GS: i32 = 0x1001;
 const ARCH_SET_FS: i32 = 0x1002;
+const ARCH_GET_GS: i32 = 0x1004;
 const ARCH_GET_CPUID: i32 = 0x1011;
 const ARCH_SET_CPUID: i32 = 0x1012;
 /// First address that a program cannot have.
 const TASK_SIZE_MAX: u64 = (1 << 47) - 4096;
 
-/// arch_prctl(2): FS is native where the processor or the filter lets the guest; the rest is here.
+/// arch_prctl(2): FS is native where the processor or the filter lets the guest; the rest is here. A program with
+/// a GS base of its own makes all its calls by traps, since the shim's fast way goes by GS.
 pub async fn arch_prctl(cx: &mut Cx<'_>, op: i32, addr: u64) -> SysResult {
     match op {
         ARCH_SET_FS if addr >= TASK_SIZE_MAX => Err(Errno::EPERM.into()),
         ARCH_SET_FS => cx.native(NativeOp::SetFsBase { base: addr }).await,
         ARCH_SET_GS if addr >= TASK_SIZE_MAX => Err(Errno::EPERM.into()),
+        ARCH_SET_GS => cx.native(NativeOp::SetGsBase { base: addr }).await,
+        ARCH_GET_GS => cx.native(NativeOp::GetGsBase { addr }).await,
         ARCH_GET_CPUID => Ok(1),
         ARCH_SET_CPUID => Err(Errno::ENODEV.into()),
         _ => {

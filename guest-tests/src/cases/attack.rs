@@ -7,7 +7,7 @@ use crate::harness::{End, cases, fails, fork, in_child, ok, pipe, read, sleep_ms
 
 cases!("attack": old_entry, x32_entry, vsyscall_page, sigsys_blocked, sigsys_handler, alternate_stack_wrecked,
     unmap_everything, protect_everything, remap_everywhere, clone_by_hand, thread_without_stack, segment_base_changed,
-    wild_segment_writes, unknown_numbers, negative_number, signal_storm, kill_storm, every_descriptor_closed, wild_pointers, wild_vectors,
+    segment_base_by_instruction, wild_segment_writes, unknown_numbers, negative_number, signal_storm, kill_storm, every_descriptor_closed, wild_pointers, wild_vectors,
     stack_pointer_wild, jump_into_nothing, all_signals_blocked_and_killed, discard_everything, forked_orphans);
 
 /// Runs the attacker in a child, whatever its end, then sees that calls, children and pipes still work.
@@ -27,6 +27,7 @@ fn survive(attack: impl FnOnce()) -> End {
 }
 
 fn old_entry() {
+    // With the entry it is a call, without it a fault; either way the attacker goes on or dies of SIGSEGV.
     // exit(3) by the i386 table, getpid before it.
     survive(|| {
         // SAFETY: enters the kernel by its old door; registers are as that door wants them.
@@ -200,6 +201,61 @@ fn segment_base_changed() {
             assert_eq!(got, value);
         }
         fails!(libc::EPERM, libc::syscall(libc::SYS_arch_prctl, 0x1001, u64::MAX));
+    });
+    assert_eq!(end, End::Exited(0));
+}
+
+fn gs_base() -> u64 {
+    let base;
+    // SAFETY: reads a register.
+    unsafe { asm!("rdgsbase {}", out(reg) base, options(nomem, nostack)) };
+    base
+}
+
+fn segment_base_by_instruction() {
+    const HWCAP2_FSGSBASE: u64 = 2;
+    // SAFETY: reads the auxiliary vector.
+    if unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE == 0 {
+        return;
+    }
+    let end = survive(|| {
+        let words: Vec<u64> = (0..1024).collect();
+        let calls = || {
+            let parent = ok!(libc::getppid());
+            for _ in 0..100 {
+                assert_eq!(ok!(libc::getppid()), parent);
+                ok!(libc::getpgid(0));
+                ok!(libc::getuid());
+            }
+        };
+        calls();
+        let base = words.as_ptr() as u64;
+        // SAFETY: nothing of ours goes by gs.
+        unsafe { asm!("wrgsbase {}", in(reg) base, options(nomem, nostack)) };
+        calls();
+        let word: u64;
+        // SAFETY: within the words above.
+        unsafe { asm!("mov {}, gs:[80]", out(reg) word, options(readonly, nostack)) };
+        assert_eq!((gs_base(), word), (base, 10));
+        // Threads and processes inherit it.
+        std::thread::spawn(move || {
+            calls();
+            assert_eq!(gs_base(), base);
+        })
+        .join()
+        .expect("joined");
+        in_child(|| {
+            calls();
+            assert_eq!(gs_base(), base);
+        });
+        extern "C" fn handler(_: i32) {
+            // SAFETY: a call that may be made in handlers.
+            unsafe { libc::getppid() };
+        }
+        ok!(libc::signal(libc::SIGUSR1, handler as extern "C" fn(i32) as usize) as isize);
+        ok!(libc::raise(libc::SIGUSR1));
+        assert_eq!(words, (0..1024).collect::<Vec<u64>>());
+        assert_eq!(gs_base(), base);
     });
     assert_eq!(end, End::Exited(0));
 }

@@ -186,6 +186,34 @@ fn the_shims_instructions_are_of_no_use() {
 }
 
 #[test]
+fn the_shim_is_sealed() {
+    run(async {
+        let guest = guest(&call(60)).await;
+        let pid = guest.address_space().host_pid();
+        let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).expect("smaps");
+        let version = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+        let mut numbers = version.split('.').map_while(|n| n.parse::<u32>().ok());
+        let has_mseal = (numbers.next(), numbers.next()) >= (Some(6), Some(10));
+        if !has_mseal || std::env::var_os("SALLET_TEST_OLD_HOST").is_some() {
+            return;
+        }
+        let (mut start, mut sealed) = (0, Vec::new());
+        for line in smaps.lines() {
+            if let Some(flags) = line.strip_prefix("VmFlags:") {
+                sealed.push((start, flags.split_whitespace().any(|f| f == "sl")));
+            } else if let Some((at, _)) = line.split_once('-') {
+                start = u64::from_str_radix(at, 16).unwrap_or(start);
+            }
+        }
+        for (at, sealed) in sealed {
+            let shim = (0x7dff_0000_0000..SLOT_VA).contains(&at) || at == 0x6_0000;
+            assert_eq!(sealed, shim, "{at:#x}: {smaps}");
+        }
+        guest.handle().kill_process();
+    });
+}
+
+#[test]
 fn memory_calls_on_the_shim_trap() {
     run(async {
         let calls = [
@@ -210,11 +238,21 @@ fn memory_calls_on_the_shim_trap() {
 #[test]
 fn other_ways_into_the_host_end_the_process() {
     run(async {
-        // int 0x80 (exit), and an x32 number
-        for code in [vec![0xb8, 1, 0, 0, 0, 0xcd, 0x80], call(0x4000_0027)] {
-            let mut evil = guest(&code).await;
+        // int 0x80 (exit): a fault, as where there is no such entry.
+        let mut evil = guest(&[0xb8, 1, 0, 0, 0, 0xcd, 0x80]).await;
+        evil.resume_regs();
+        match evil.next_exit().await {
+            Exit::Fault(fault) => assert_eq!((fault.signo, fault.code, fault.trapno), (11, 0x80, 13)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(evil.regs().rip, CODE + 5);
+        evil.handle().kill_process();
+        // x32 numbers and negative ones are calls like others.
+        for number in [0x4000_0027, u32::MAX] {
+            let mut evil = guest(&call(number)).await;
             evil.resume_regs();
-            assert!(matches!(evil.next_exit().await, Exit::Gone(_)));
+            expect_call(&mut evil, u64::from(number)).await;
+            evil.handle().kill_process();
         }
         // mov rax, vsyscall page; call rax
         let mut code = vec![0x48, 0xb8];
