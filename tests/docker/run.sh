@@ -16,6 +16,14 @@ exit_codes() {
 signals_of_a_child() { exits 139 drun $BASE sh -c 'sh -c "kill -SEGV \$\$"; exit $?'; }
 stdin() { equal "3" "$(printf 'a\nb\nc\n' | drun -i $BASE wc -l)"; }
 stderr() { equal "err" "$(drun $BASE sh -c 'echo err >&2' 2>&1 >/dev/null)"; }
+# Opened by name, as servers do with their logs, by whoever runs there.
+streams_by_name() {
+    for user in root 1000; do
+        equal "out" "$(drun --user $user $BASE sh -c 'echo out >/dev/stdout; echo err >>/dev/stderr' 2>/dev/null)"
+        equal "err" "$(drun --user $user $BASE sh -c 'echo out >/dev/stdout; echo err >>/dev/stderr' 2>&1 >/dev/null)"
+        equal "in" "$(echo in | drun -i --user $user $BASE sh -c 'cat </dev/stdin')"
+    done
+}
 big_output() { equal "10000000" "$(drun $BASE head -c 10000000 /dev/zero | wc -c)"; }
 environment() { equal "x y" "$(drun --env A='x y' $BASE sh -c 'echo "$A"')"; }
 workdir() { equal "/srv/new" "$(drun --workdir /srv/new $BASE pwd)"; }
@@ -49,7 +57,7 @@ shell_script() {
 }
 apt_works_offline() { contains "$(drun $BASE dpkg -l base-files)" "base-files"; }
 
-for t in hello exit_codes signals_of_a_child stdin stderr big_output environment workdir user_number user_name group_add \
+for t in hello exit_codes signals_of_a_child stdin stderr streams_by_name big_output environment workdir user_number user_name group_add \
     hostname hosts_file pid_one init_reaps read_only tmpfs cap_drop ulimit_nofile devices shm_size no_new_privileges \
     masked_paths shell_script apt_works_offline; do
     run_test $t

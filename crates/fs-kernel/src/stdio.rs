@@ -8,7 +8,8 @@ use executor::{Events, HostSource, WaitQueue};
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFIFO, S_IFMT, S_IFREG};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vfs::{Caller, FileOps, OpenFile, Result};
+use vfs::anonymous::SharedOps;
+use vfs::{AnonInode, Caller, FileOps, OpenFile, Result};
 
 /// A host descriptor that others share: its flags are left alone, so that reads and writes are only made
 /// when the host says they will not wait.
@@ -37,12 +38,14 @@ pub fn open(fd: OwnedFd) -> Result<Arc<OpenFile>> {
     let source = HostSource::new(fd.clone(), Events::IN | Events::OUT | Events::RDHUP).ok();
     let kind = if regular { S_IFREG } else { stat.st_mode & S_IFMT };
     let name: &[u8] = if kind == S_IFIFO { b"pipe:" } else { b"host:" };
-    Ok(OpenFile::anonymous(
-        name,
-        kind | (stat.st_mode & 0o777),
-        Arc::new(HostStream { fd, source, regular }),
-        access,
-    ))
+    let ops: Arc<dyn FileOps> = Arc::new(HostStream { fd, source, regular });
+    let file = OpenFile::anonymous(name, kind | (stat.st_mode & 0o777), ops.clone(), access);
+    // Opened anew, as /dev/stderr, it stays the host's stream. (A regular file then keeps its position, which
+    // on Linux would begin anew.)
+    if let Some(inode) = file.inode().as_any().downcast_ref::<AnonInode>() {
+        inode.set_behind(Arc::new(SharedOps(ops)));
+    }
+    Ok(file)
 }
 
 impl HostStream {

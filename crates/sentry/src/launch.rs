@@ -16,7 +16,7 @@ use linux_abi::process::Rlimit;
 use linux_abi::signal::SigSet;
 use platform::GuestThread;
 use vfs::ops::open::{Opened, open};
-use vfs::{Caller, Place, WalkFlags, Walker};
+use vfs::{AnonInode, Caller, Place, SetAttr, WalkFlags, Walker};
 
 use crate::sandbox::SandboxError;
 use crate::streams::Streams;
@@ -83,6 +83,11 @@ pub(crate) fn prepare(
     let fs = FsContext::new(root.clone(), cwd, spec.umask.unwrap_or(0o022));
     let table = FdTable::new();
     for file in streams.files {
+        // Its own streams can be opened again, as /dev/stderr, by a user other than root too.
+        if file.inode().as_any().is::<AnonInode>() {
+            let owner = SetAttr { uid: Some(spec.uid), gid: Some(spec.gid), ..SetAttr::default() };
+            file.inode().set_attributes(&owner).map_err(internal)?;
+        }
         table.insert(file, FdFlags::default(), 0, u64::MAX).map_err(internal)?;
     }
     let pid = kernel.pids.allocate().map_err(internal)?;

@@ -51,6 +51,9 @@ pub(crate) fn mount() -> Arc<Mount> {
         .clone()
 }
 
+/// What opening an anonymous file anew gives where all its open files share one state ([`AnonInode::set_behind`]).
+pub struct SharedOps(pub Arc<dyn FileOps>);
+
 /// The inode of an anonymous file: attributes and a number, no contents.
 pub struct AnonInode {
     attributes: Mutex<Metadata>,
@@ -87,6 +90,12 @@ impl AnonInode {
     /// What was noted.
     pub fn behind(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.behind.get().cloned()
+    }
+
+    /// The operations that its open files share, if [`SharedOps`] were noted.
+    pub fn shared_ops(&self) -> Option<Arc<dyn FileOps>> {
+        let behind = self.behind.get()?.downcast_ref::<SharedOps>()?;
+        Some(behind.0.clone())
     }
 
     /// Its number, as in `pipe:[7]`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 
+use crate::anonymous::AnonInode;
 use crate::notify::{self, Happening};
 use crate::ops::{new_node, plain_name, writable_dir};
 use crate::walk::{Last, Parent};
@@ -208,6 +209,9 @@ pub fn open_place(caller: &mut dyn Caller, place: Place, flags: OpenFlags, creat
         if flags.contains(OpenFlags::NOATIME) && !permission::is_owner(caller.credentials(), &meta) {
             return Err(Errno::EPERM);
         }
+    }
+    if let Some(ops) = inode.as_any().downcast_ref::<AnonInode>().and_then(AnonInode::shared_ops) {
+        return Ok(Opened::File(OpenFile::new(place, inode, ops, flags)));
     }
     if matches!(kind, S_IFIFO | S_IFCHR | S_IFBLK | S_IFSOCK) {
         return Ok(Opened::Special { place, inode, kind });
