@@ -3,9 +3,11 @@
 #
 #   base  Debian bookworm, minimal
 #   full  the same with python3, gcc, git, perl, jq, curl, strace, iproute2, procps
+#   net   base with clients and servers: curl, ping, dig, nc, ssh, ss, ip, redis, nginx, python3
 
 CACHE=/var/cache/sallet-tests
 FULL_PACKAGES="python3 gcc libc6-dev git perl jq curl ca-certificates procps iproute2 xz-utils sqlite3 libsqlite3-0"
+NET_PACKAGES="python3 iproute2 curl iputils-ping dnsutils netcat-openbsd openssh-server openssh-client redis-server nginx-light procps"
 
 rootfs() {
     local name=$1
@@ -20,6 +22,12 @@ rootfs() {
                         chroot "$CACHE/full" apt-get update &&
                         DEBIAN_FRONTEND=noninteractive chroot "$CACHE/full" \
                             apt-get install -y --no-install-recommends $FULL_PACKAGES
+                    ;;
+                net)
+                    cp -a "$(rootfs base 8>&-)" "$CACHE/net" &&
+                        chroot "$CACHE/net" apt-get update &&
+                        DEBIAN_FRONTEND=noninteractive chroot "$CACHE/net" \
+                            apt-get install -y --no-install-recommends $NET_PACKAGES
                     ;;
             esac >"$CACHE/$name.log" 2>&1 || exit 1
             rm -rf "$CACHE/$name"/var/cache/apt/archives/*.deb

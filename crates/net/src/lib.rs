@@ -5,6 +5,7 @@
 
 pub mod file;
 pub mod host;
+pub mod inet;
 pub mod provider;
 pub mod socket;
 pub mod unix;

@@ -112,6 +112,8 @@ pub trait Socket: Any + Send + Sync {
     }
     /// connect(2). `EAGAIN`: try again when writable. `EINPROGRESS`: when writable, `take_error` tells how it ended.
     fn connect(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()>;
+    /// connect(2) has seen the connection that it waited for: from now on it is `EISCONN`.
+    fn confirm_connect(&self, address: &Address) {}
     /// accept(2).
     fn accept(&self) -> Result<Arc<dyn Socket>> {
         Err(Errno::EOPNOTSUPP)
@@ -133,6 +135,10 @@ pub trait Socket: Any + Send + Sync {
     fn local_address(&self) -> Result<Vec<u8>>;
     /// getpeername(2).
     fn peer_address(&self) -> Result<Vec<u8>>;
+    /// The other side's address for accept(2), also if it is gone already.
+    fn accepted_address(&self) -> Result<Vec<u8>> {
+        self.peer_address()
+    }
     /// getsockopt(2): at most `len` bytes. `given` is what the guest's buffer held, for options that read it.
     fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>>;
     /// setsockopt(2).

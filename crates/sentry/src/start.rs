@@ -49,7 +49,9 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     crate::guest_mounts::register(&kernel);
     kernel.pids.set_limit(spec.cgroup.pids_limit);
     fs_kernel::mem_devices::register(&kernel);
-    kernel.io.network.add_provider(Arc::new(net::host::HostProvider::new()));
+    let maker = Arc::new(net::host::Maker::new());
+    kernel.io.network.add_provider(Arc::new(net::inet::InetProvider::new(maker.clone())));
+    kernel.io.network.add_provider(Arc::new(net::host::HostProvider::new(maker)));
     let terminals = fs_kernel::tty::Terminals::register(&kernel);
     let mut maker =
         Maker { kernel: &kernel, terminals: &terminals, descriptors: &mut descriptors, proc_self_fd };

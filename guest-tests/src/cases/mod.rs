@@ -24,6 +24,9 @@ mod signal_wait;
 mod sysv_msg;
 mod sysv_sem;
 mod sysv_shm;
+mod tcp;
+mod tcp_data;
+mod tcp_ports;
 mod thread;
 mod time;
 mod timer;
@@ -32,7 +35,7 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 27] = [
+    let subjects: [&[Case]; 30] = [
         attack::CASES,
         credentials::CASES,
         directory::CASES,
@@ -55,6 +58,9 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         sysv_msg::CASES,
         sysv_sem::CASES,
         sysv_shm::CASES,
+        tcp::CASES,
+        tcp_data::CASES,
+        tcp_ports::CASES,
         thread::CASES,
         time::CASES,
         timer::CASES,

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use executor::WaitQueue;
 use identity::Capability;
 use linux_abi::Errno;
 use linux_abi::socket::{AF_INET, AF_INET6, AF_NETLINK, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
@@ -27,10 +28,13 @@ const IPPROTO_UDP: i32 = 17;
 const IPPROTO_ICMPV6: i32 = 58;
 const NETLINK_ROUTE: i32 = 0;
 
-/// Makes internet sockets, and netlink sockets that only ask, from host sockets.
-pub struct HostProvider {
+/// Makes host sockets, and counts them.
+pub struct Maker {
     room: Arc<Room>,
 }
+
+/// Makes internet sockets, and netlink sockets that only ask, from host sockets.
+pub struct HostProvider(Arc<Maker>);
 
 /// How many host sockets there may be: half of the descriptors of the kernel process.
 struct Room {
@@ -55,23 +59,29 @@ impl Drop for Place {
     }
 }
 
-impl HostProvider {
-    /// A provider that uses at most half of the descriptors that the process may have.
-    pub fn new() -> HostProvider {
+impl Default for Maker {
+    fn default() -> Maker {
+        Maker::new()
+    }
+}
+
+impl Maker {
+    /// Uses at most half of the descriptors that the process may have.
+    pub fn new() -> Maker {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20) / 2;
         let max = usize::try_from(limit).unwrap_or(usize::MAX);
-        HostProvider { room: Arc::new(Room { used: AtomicUsize::new(0), max }) }
+        Maker { room: Arc::new(Room { used: AtomicUsize::new(0), max }) }
     }
-}
 
-impl Default for HostProvider {
-    fn default() -> HostProvider {
-        HostProvider::new()
+    /// A socket of family, type and protocol, which wakes `queue` or one of its own.
+    pub(crate) fn open(&self, kind: (u16, u32, i32), queue: Option<Arc<WaitQueue>>) -> Result<HostSocket> {
+        let place = self.room.take()?;
+        let fd = host::socket::open(kind.0, kind.1, kind.2)?;
+        HostSocket::new(fd, kind, place, self.room.clone(), queue.unwrap_or_default())
     }
-}
 
-impl Provider for HostProvider {
-    fn interface_ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
+    /// An ioctl about interfaces, made on a socket for it alone.
+    pub(crate) fn interface_ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         // Only what is about interfaces: the rest would be about the socket made here.
         if cmd != socket::SIOCGIFCONF && host::socket::ioctl_size(cmd) != Some(host::socket::IFREQ) {
             return Err(Errno::ENOTTY);
@@ -79,6 +89,19 @@ impl Provider for HostProvider {
         let _place = self.room.take()?;
         let fd = host::socket::open(AF_INET, SOCK_DGRAM, 0)?;
         socket::ask(fd.as_fd(), caller, cmd, arg)
+    }
+}
+
+impl HostProvider {
+    /// A provider of sockets that `maker` makes.
+    pub fn new(maker: Arc<Maker>) -> HostProvider {
+        HostProvider(maker)
+    }
+}
+
+impl Provider for HostProvider {
+    fn interface_ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
+        self.0.interface_ioctl(caller, cmd, arg)
     }
     fn socket(
         &self,
@@ -106,8 +129,6 @@ impl Provider for HostProvider {
             (_, SOCK_STREAM | SOCK_DGRAM | SOCK_RAW, _) => return Err(Errno::EPROTONOSUPPORT),
             _ => return Err(Errno::ESOCKTNOSUPPORT),
         }
-        let place = self.room.take()?;
-        let fd = host::socket::open(family, kind, protocol)?;
-        Ok(Arc::new(HostSocket::new(fd, (family, kind, protocol), place, self.room.clone())?))
+        Ok(Arc::new(self.0.open((family, kind, protocol), None)?))
     }
 }

@@ -36,15 +36,40 @@ impl HostSocket {
         kind: (u16, u32, i32),
         place: Place,
         room: Arc<Room>,
+        queue: Arc<WaitQueue>,
     ) -> Result<HostSocket> {
         let interest = Events::IN | Events::OUT | Events::PRI | Events::RDHUP;
-        let source =
-            HostSource::new(Arc::new(fd), interest).map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
+        let source = HostSource::with_queue(Arc::new(fd), interest, queue)
+            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
         Ok(HostSocket { source, kind, _place: place, room })
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
         self.source.fd().as_fd()
+    }
+
+    /// connect(2) to an address as it is.
+    pub(crate) fn connect_to(&self, address: &[u8]) -> Result<()> {
+        host::socket::connect(self.fd(), address)
+    }
+
+    /// accept(2), as a host socket.
+    pub(crate) fn accept_host(&self) -> Result<HostSocket> {
+        let place = self.room.take()?;
+        let fd = host::socket::accept(self.fd())?;
+        HostSocket::new(fd, self.kind, place, self.room.clone(), Arc::default())
+    }
+
+    /// setsockopt(2) of what a provider kept for later, and has checked.
+    pub(crate) fn force_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        host::socket::set_option(self.fd(), level, name, value)
+    }
+
+    /// `IPV6_V6ONLY`.
+    pub(crate) fn is_v6_only(&self) -> bool {
+        const IPV6: i32 = 41;
+        const V6ONLY: i32 = 26;
+        host::socket::option(self.fd(), IPV6, V6ONLY, 4).is_ok_and(|v| int_option(&v).is_ok_and(|v| v != 0))
     }
 
     fn is_stream(&self) -> bool {
@@ -120,9 +145,7 @@ impl Socket for HostSocket {
         host::socket::connect(self.fd(), &address.bytes)
     }
     fn accept(&self) -> Result<Arc<dyn Socket>> {
-        let place = self.room.take()?;
-        let fd = host::socket::accept(self.fd())?;
-        Ok(Arc::new(HostSocket::new(fd, self.kind, place, self.room.clone())?))
+        Ok(Arc::new(self.accept_host()?))
     }
     fn send(
         &self,

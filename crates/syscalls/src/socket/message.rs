@@ -6,7 +6,7 @@ use executor::Events;
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
 use linux_abi::signal::Signo;
-use linux_abi::socket::{MsgFlags, SOCK_DGRAM, SOCK_STREAM};
+use linux_abi::socket::{AF_UNIX, MsgFlags, SOCK_DGRAM, SOCK_STREAM};
 use linux_abi::time::Timespec;
 use net::{Address, Control, Received, Socket};
 use vfs::OpenFile;
@@ -275,7 +275,10 @@ async fn receive(
 ) -> SysResult<Received> {
     let stream = socket.kind().1 == SOCK_STREAM;
     let total: u64 = vectors.iter().map(|v| v.len).sum();
-    let dontwait = flags.contains(MsgFlags::DONTWAIT);
+    // Errors are there or not: nobody waits for them.
+    let dontwait = flags.intersects(MsgFlags::DONTWAIT | MsgFlags::ERRQUEUE);
+    // tcp(7): the bytes are thrown away.
+    let discards = stream && flags.contains(MsgFlags::TRUNC) && socket.kind().0 != AF_UNIX;
     // The socket itself never waits, so that it must not see this flag.
     let inner = flags - MsgFlags::WAITALL;
     let mut all = Received::default();
@@ -290,7 +293,9 @@ async fn receive(
             }
             let buf = scratch.get_mut(..size).unwrap_or_default();
             let result = socket.receive(buf, control_room, inner).map_err(SysError::from).and_then(|got| {
-                scatter(cx, vectors, done, buf.get(..got.count).unwrap_or_default())?;
+                if !discards {
+                    scatter(cx, vectors, done, buf.get(..got.count).unwrap_or_default())?;
+                }
                 Ok(got)
             });
             keep(cx, scratch);

@@ -110,8 +110,7 @@ pub async fn accept4(cx: &mut Cx<'_>, fd: i32, at: Ptr, len_at: Ptr, flags: u32)
         wait(cx, &file, &socket, Events::READABLE, false, Side::Receive, |_, socket| Ok(socket.accept()?))
             .await?;
     if !at.is_null() {
-        // A peer that is gone already has no address.
-        let peer = match accepted.peer_address() {
+        let peer = match accepted.accepted_address() {
             Ok(peer) => peer,
             Err(_) => return Err(Errno::ECONNABORTED.into()),
         };
@@ -133,11 +132,11 @@ pub async fn connect(cx: &mut Cx<'_>, fd: i32, at: Ptr, len: i32) -> SysResult {
         Ok(socket.connect(&caller(cx), &address)?)
     })
     .await;
-    match begun {
+    let under_way = match begun {
         // An interrupted connect that starts over finds itself under way.
-        Err(SysError::Errno(Errno::EINPROGRESS | Errno::EALREADY)) if !nonblock => {}
+        Err(SysError::Errno(errno @ (Errno::EINPROGRESS | Errno::EALREADY))) if !nonblock => errno,
         done => return done.map(|()| 0),
-    }
+    };
     let done = wait(cx, &file, &socket, Events::WRITABLE, false, Side::Send, |_, socket| {
         if socket.poll().intersects(Events::OUT | Events::ALWAYS) {
             Ok(())
@@ -148,11 +147,14 @@ pub async fn connect(cx: &mut Cx<'_>, fd: i32, at: Ptr, len: i32) -> SysResult {
     .await;
     match done {
         // SO_SNDTIMEO passed: it goes on by itself.
-        Err(SysError::Errno(Errno::EAGAIN)) => Err(Errno::EINPROGRESS.into()),
+        Err(SysError::Errno(Errno::EAGAIN)) => Err(under_way.into()),
         Err(err) => Err(err),
         Ok(()) => match socket.take_error() {
             Some(errno) => Err(errno.into()),
-            None => Ok(0),
+            None => {
+                socket.confirm_connect(&address);
+                Ok(0)
+            }
         },
     }
 }

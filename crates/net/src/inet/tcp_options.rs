@@ -1,0 +1,188 @@
+//! getsockopt(2), setsockopt(2) and ioctl(2) of TCP sockets.
+
+use identity::Capability;
+use linux_abi::Errno;
+use linux_abi::socket::{SOL_SOCKET, so};
+
+use super::connection::{End, State};
+use super::options::SOL_TCP;
+use super::tcp::{IPPROTO_TCP, Role, Shared, TcpSocket};
+use crate::Result;
+use crate::socket::{Control, Socket, SocketCaller};
+
+const FIONREAD: u32 = 0x541b;
+const SIOCOUTQ: u32 = 0x5411;
+const SIOCATMARK: u32 = 0x8905;
+const SIOCOUTQNSD: u32 = 0x894b;
+
+const TCP_MAXSEG: i32 = 2;
+const TCP_INFO: i32 = 11;
+/// What both ends of a connection over `lo` agree on: half of its packet size.
+const SEGMENT: i32 = 32_741;
+/// `struct tcp_info` of Linux 6.x.
+const TCP_INFO_SIZE: usize = 248;
+
+/// Options whose effect a program sees on its bytes, and that only the host's sockets have.
+fn host_only(level: i32, name: i32) -> bool {
+    match level {
+        SOL_SOCKET => {
+            matches!(name, so::BINDTODEVICE | so::TIMESTAMP | so::TIMESTAMPNS | so::RXQ_OVFL | so::PEEK_OFF)
+        }
+        // TCP_INQ
+        SOL_TCP => name == 36,
+        _ => false,
+    }
+}
+
+/// Control messages of a send: only socket options count here, and none that TCP has is allowed.
+pub(super) fn check_control(control: &mut Vec<Control>) -> Result<()> {
+    let bad = |c: &Control| matches!(c, Control::Raw { level: SOL_SOCKET, .. });
+    if control.iter().any(bad) {
+        return Err(Errno::EINVAL);
+    }
+    control.clear();
+    Ok(())
+}
+
+/// The ioctls that ask of the socket's bytes; none for any other.
+pub(super) fn control(shared: &Shared, cmd: u32) -> Result<Option<usize>> {
+    if !matches!(cmd, FIONREAD | SIOCOUTQ | SIOCATMARK | SIOCOUTQNSD) {
+        return Ok(None);
+    }
+    match &*shared.role.read() {
+        Role::Local { end, .. } => Ok(Some(match cmd {
+            FIONREAD => end.unread(),
+            SIOCATMARK => usize::from(end.at_mark()),
+            _ => end.unsent(),
+        })),
+        Role::Host => Ok(None),
+        Role::Listening(_) if cmd != SIOCATMARK => Err(Errno::EINVAL),
+        _ => Ok(Some(0)),
+    }
+}
+
+fn int(value: i32) -> Vec<u8> {
+    value.to_ne_bytes().to_vec()
+}
+
+impl TcpSocket {
+    pub(super) fn get_option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>> {
+        let mut value = self.value(level, name, len)?;
+        value.truncate(len);
+        Ok(value)
+    }
+
+    fn value(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>> {
+        let shared = &self.0;
+        match (level, name) {
+            (SOL_SOCKET, so::ERROR) => return Ok(int(self.take_error().map_or(0, Errno::raw))),
+            (SOL_SOCKET, so::TYPE) => return Ok(int(linux_abi::socket::SOCK_STREAM.cast_signed())),
+            (SOL_SOCKET, so::DOMAIN) => return Ok(int(i32::from(shared.family))),
+            (SOL_SOCKET, so::PROTOCOL) => return Ok(int(IPPROTO_TCP)),
+            _ => {}
+        }
+        let role = shared.role.read();
+        match &*role {
+            Role::Host => return shared.host()?.option(level, name, len),
+            Role::Local { end, .. } if level == SOL_TCP && name == TCP_MAXSEG => {
+                let _ = end;
+                return Ok(int(SEGMENT));
+            }
+            Role::Local { end, .. } if level == SOL_TCP && name == TCP_INFO => return Ok(info(end)),
+            Role::Local { .. } if level == SOL_SOCKET && matches!(name, so::SNDBUF | so::RCVBUF) => {
+                let options = &shared.options.lock().options;
+                let room = if name == so::SNDBUF { options.send_room() } else { options.receive_room() };
+                return Ok(int(i32::try_from(room * 2).unwrap_or(i32::MAX)));
+            }
+            role if (level, name) == (SOL_SOCKET, so::ACCEPTCONN) => {
+                return Ok(int(i32::from(matches!(role, Role::Listening(_)))));
+            }
+            _ => {}
+        }
+        drop(role);
+        let kept = shared.options.lock().options.get(level, name);
+        match kept {
+            // A socket of the other family has no such option.
+            Some(_) if level == 41 && shared.family != linux_abi::socket::AF_INET6 => Err(Errno::ENOPROTOOPT),
+            Some(value) => Ok(value),
+            None => shared.host()?.option(level, name, len),
+        }
+    }
+
+    pub(super) fn put_option(
+        &self,
+        caller: &SocketCaller<'_>,
+        level: i32,
+        name: i32,
+        value: &[u8],
+    ) -> Result<()> {
+        let shared = &self.0;
+        if level == SOL_SOCKET
+            && matches!(name, so::SNDBUFFORCE | so::RCVBUFFORCE)
+            && !caller.credentials.capable(Capability::NET_ADMIN)
+        {
+            return Err(Errno::EPERM);
+        }
+        if level == 41 && shared.family != linux_abi::socket::AF_INET6 {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        if host_only(level, name) {
+            if matches!(*shared.role.read(), Role::Local { .. }) {
+                return Err(Errno::ENOPROTOOPT);
+            }
+            shared.host()?.set_option(caller, level, name, value)?;
+            shared.options.lock().host_only = true;
+            return Ok(());
+        }
+        let mut changed = shared.options.lock().options.clone();
+        let kept = changed.set(level, name, value)?;
+        match shared.made_host() {
+            Some(host) => host.set_option(caller, level, name, value)?,
+            None if kept => {}
+            None => return shared.host()?.set_option(caller, level, name, value),
+        }
+        if !kept {
+            return Ok(());
+        }
+        shared.options.lock().options = changed.clone();
+        match &*shared.role.read() {
+            Role::Local { end, .. } => end.set_options(&changed),
+            Role::Listening(listener) => listener.set_options(changed),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// `struct tcp_info` as far as there is something to tell.
+fn info(end: &End) -> Vec<u8> {
+    let mut out = vec![0; TCP_INFO_SIZE];
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(to) = out.get_mut(at..at + bytes.len()) {
+            to.copy_from_slice(bytes);
+        }
+    };
+    let state: State = end.state();
+    let (sent, received) = end.totals();
+    let segment = SEGMENT.to_ne_bytes();
+    // tcpi_state; tcpi_options: timestamps, SACK, window scaling; both scales.
+    put(0, &[state as u8, 0, 0, 0, 0, 7, 0xaa, 0]);
+    // tcpi_rto, tcpi_ato in µs, tcpi_snd_mss, tcpi_rcv_mss.
+    put(8, &200_000_u32.to_ne_bytes());
+    put(12, &40_000_u32.to_ne_bytes());
+    put(16, &segment);
+    put(20, &segment);
+    // tcpi_pmtu, tcpi_rcv_ssthresh, tcpi_rtt, tcpi_rttvar in µs, tcpi_snd_ssthresh, tcpi_snd_cwnd, tcpi_advmss.
+    put(60, &65_535_u32.to_ne_bytes());
+    put(64, &65_535_u32.to_ne_bytes());
+    put(68, &20_u32.to_ne_bytes());
+    put(72, &10_u32.to_ne_bytes());
+    put(76, &i32::MAX.to_ne_bytes());
+    put(80, &10_u32.to_ne_bytes());
+    put(84, &segment);
+    // tcpi_bytes_acked, tcpi_bytes_received, tcpi_bytes_sent.
+    put(120, &sent.to_ne_bytes());
+    put(128, &received.to_ne_bytes());
+    put(200, &sent.to_ne_bytes());
+    out
+}

@@ -1,0 +1,216 @@
+#!/bin/bash
+# Networks: bridge, names, ports, sharing, IPv6, and the tools that look at them.
+. "$(dirname "$0")/lib.sh.inc"
+image net || { skip all "no image"; exit 0; }
+NET=sallet-test:net
+
+networks=""
+# network NAME ARGUMENTS...: a network that goes at the end.
+network() {
+    local name="$PREFIX$1"
+    shift
+    docker network create "$@" "$name" >/dev/null && networks="$networks $name" && echo "$name"
+}
+end() {
+    cleanup
+    local name
+    for name in $(docker network ls -q --filter "name=^$PREFIX"); do
+        docker network rm "$name" >/dev/null 2>&1
+    done
+}
+trap end EXIT
+
+# waits COMMAND...: until it succeeds, 10 s at most.
+waits() {
+    local _
+    for _ in $(seq 100); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.1
+    done
+    return 1
+}
+address() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$1" | cut -d' ' -f1; }
+ECHO='import socketserver,sys
+class H(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile: self.wfile.write(b"got " + line)
+class S(socketserver.ThreadingTCPServer): allow_reuse_address = True
+S(("", int(sys.argv[1])), H).serve_forever()'
+UDP_ECHO='import socket,sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", int(sys.argv[1])))
+while True:
+    data, sender = s.recvfrom(2000)
+    s.sendto(b"got " + data, sender)'
+ASK='import socket,sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
+s.sendall(b"hello\n")
+print(s.makefile().readline().strip())'
+UDP_ASK='import socket,sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+s.sendto(b"hello", (sys.argv[1], int(sys.argv[2])))
+print(s.recv(100).decode())'
+
+loopback() {
+    equal "got hello" "$(drun $NET bash -c "python3 -c '$ECHO' 7000 & for i in \$(seq 50); do python3 -c '$ASK' 127.0.0.1 7000 2>/dev/null && break; sleep 0.1; done")"
+}
+own_address() {
+    equal "got hello" "$(drun $NET bash -c "python3 -c '$ECHO' 7000 & ip=\$(hostname -i); for i in \$(seq 50); do python3 -c '$ASK' \$ip 7000 2>/dev/null && break; sleep 0.1; done")"
+}
+between_containers() {
+    local server
+    server=$(dstart $NET python3 -c "$ECHO" 7000)
+    local ip
+    ip=$(address "$server")
+    equal "got hello" "$(drun $NET bash -c "for i in \$(seq 50); do python3 -c '$ASK' $ip 7000 2>/dev/null && break; sleep 0.1; done")"
+}
+published_tcp() {
+    local server port
+    server=$(dstart -p 127.0.0.1::7000 $NET python3 -c "$ECHO" 7000)
+    port=$(docker port "$server" 7000/tcp | head -1 | cut -d: -f2)
+    waits python3 -c "$ASK" 127.0.0.1 "$port"
+    equal "got hello" "$(python3 -c "$ASK" 127.0.0.1 "$port")"
+}
+published_udp() {
+    local server port
+    server=$(dstart -p 127.0.0.1::7000/udp $NET python3 -c "$UDP_ECHO" 7000)
+    port=$(docker port "$server" 7000/udp | head -1 | cut -d: -f2)
+    waits python3 -c "$UDP_ASK" 127.0.0.1 "$port"
+    equal "got hello" "$(python3 -c "$UDP_ASK" 127.0.0.1 "$port")"
+}
+names() {
+    local net
+    net=$(network names) || return
+    dstart --network "$net" --name "$PREFIX-web" --network-alias web $NET python3 -c "$ECHO" 7000 >/dev/null
+    equal "got hello" "$(drun --network "$net" $NET bash -c "for i in \$(seq 50); do python3 -c '$ASK' web 7000 2>/dev/null && break; sleep 0.1; done")"
+    contains "$(drun --network "$net" $NET dig +short "$PREFIX-web")" "."
+    contains "$(drun --network "$net" $NET dig +short web)" "."
+    # A server of the sandbox on every address does not hide Docker's.
+    contains "$(drun --network "$net" $NET bash -c "python3 -c '$ECHO' 53 & python3 -c '$UDP_ECHO' 53 & sleep 0.5; dig +short web; dig +tcp +short web" | sort | uniq -c)" "2 "
+}
+two_networks() {
+    local one two id
+    one=$(network one) && two=$(network two) || return
+    id=$(dstart --network "$one" $NET sleep 60)
+    docker network connect "$two" "$id"
+    equal "2" "$(dexec "$id" ip -4 -o addr show scope global | wc -l)"
+    equal "2" "$(dexec "$id" bash -c 'ls /sys/class/net | grep -c eth')"
+    dstart --network "$two" --network-alias far $NET python3 -c "$ECHO" 7000 >/dev/null
+    equal "got hello" "$(dexec "$id" bash -c "for i in \$(seq 50); do python3 -c '$ASK' far 7000 2>/dev/null && break; sleep 0.1; done")"
+    # The new address is the sandbox's own at once.
+    equal "got hello" "$(dexec "$id" bash -c "python3 -c '$ECHO' 7001 & ip=\$(ip -4 -o addr show dev eth1 | grep -o 'inet [0-9.]*' | cut -d' ' -f2); for i in \$(seq 50); do python3 -c '$ASK' \$ip 7001 2>/dev/null && break; sleep 0.1; done; kill %1")"
+    docker network disconnect "$two" "$id"
+    equal "1" "$(dexec "$id" ip -4 -o addr show scope global | wc -l)"
+}
+shared_namespace() {
+    local server
+    server=$(dstart $NET python3 -c "$ECHO" 7000)
+    equal "got hello" "$(drun --network "container:$server" $NET bash -c "for i in \$(seq 50); do python3 -c '$ASK' 127.0.0.1 7000 2>/dev/null && break; sleep 0.1; done")"
+    # A port that the other one has is taken.
+    contains "$(drun --network "container:$server" $NET python3 -c "import socket; socket.socket().bind(('', 7000))" 2>&1)" "Address already in use"
+    # And the other way round: from a container of runc into the sandbox.
+    [ "$NAME" = runc ] || equal "got hello" "$(timeout 60 docker run --rm --network "container:$server" $NET python3 -c "$ASK" 127.0.0.1 7000)"
+}
+host_network() {
+    local port pid
+    python3 -c "$ECHO" 17391 &
+    pid=$!
+    waits python3 -c "$ASK" 127.0.0.1 17391
+    equal "got hello" "$(drun --network host $NET python3 -c "$ASK" 127.0.0.1 17391)"
+    kill $pid
+    wait $pid 2>/dev/null
+    # And from the host to a server in the sandbox, which its own clients reach too.
+    local server
+    server=$(dstart --network host $NET python3 -c "$ECHO" 17392)
+    waits python3 -c "$ASK" 127.0.0.1 17392
+    equal "got hello" "$(python3 -c "$ASK" 127.0.0.1 17392)"
+    equal "got hello" "$(dexec "$server" python3 -c "$ASK" 127.0.0.1 17392)"
+    contains "$(dexec "$server" python3 -c "import socket; socket.socket().bind(('', 17392))" 2>&1)" "Address already in use"
+}
+no_network() {
+    equal "lo" "$(drun --network none $NET ls /sys/class/net)"
+    equal "got hello" "$(drun --network none $NET bash -c "python3 -c '$ECHO' 7000 & for i in \$(seq 50); do python3 -c '$ASK' 127.0.0.1 7000 2>/dev/null && break; sleep 0.1; done")"
+    contains "$(drun --network none $NET python3 -c "$ASK" 192.0.2.1 80 2>&1)" "Network is unreachable"
+}
+ipv6() {
+    local net server ip
+    net=$(network six --ipv6 --subnet fd00:5a11:$((RANDOM % 9000 + 1000))::/64) || { skip ipv6 "no IPv6"; return; }
+    server=$(dstart --network "$net" --network-alias six $NET python3 -c 'import socket
+s = socket.create_server(("::", 7000), family=socket.AF_INET6, dualstack_ipv6=True)
+while True:
+    c, _ = s.accept()
+    c.sendall(b"got " + c.recv(100))
+    c.close()')
+    ip=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}' "$server")
+    equal "got hello" "$(drun --network "$net" $NET bash -c "for i in \$(seq 50); do python3 -c '$ASK' $ip 7000 2>/dev/null && break; sleep 0.1; done")"
+    for to in ::1 127.0.0.1 "$ip"; do
+        equal "got hello" "$(dexec "$server" python3 -c "$ASK" "$to" 7000)"
+    done
+    contains "$(dexec "$server" ping -6 -c1 -w5 ::1)" "1 received"
+}
+http() {
+    local server
+    server=$(dstart -p 127.0.0.1::80 $NET nginx -g 'daemon off;')
+    waits dexec "$server" curl -sf http://127.0.0.1/
+    contains "$(dexec "$server" curl -s http://localhost/)" "nginx"
+    local port
+    port=$(docker port "$server" 80/tcp | head -1 | cut -d: -f2)
+    contains "$(curl -s "http://127.0.0.1:$port/")" "nginx"
+}
+pings() {
+    contains "$(drun $NET ping -c2 -i0.2 -w5 127.0.0.1)" "2 received"
+    local other
+    other=$(dstart $NET sleep 60)
+    contains "$(drun $NET ping -c1 -w5 "$(address "$other")")" "1 received"
+}
+netcat() {
+    equal "through nc" "$(drun $NET bash -c 'nc -l 7000 & sleep 0.3; echo through nc | nc -N 127.0.0.1 7000; wait')"
+    equal "through udp" "$(drun $NET bash -c 'timeout 3 nc -u -l 7000 -W1 & sleep 0.3; echo through udp | nc -u -w1 127.0.0.1 7000; wait')"
+}
+ssh_between() {
+    local server
+    server=$(dstart $NET bash -c 'mkdir -p /run/sshd /root/.ssh; ssh-keygen -q -t ed25519 -N "" -f /root/.ssh/id_ed25519; cp /root/.ssh/id_ed25519.pub /root/.ssh/authorized_keys; exec /usr/sbin/sshd -D -e')
+    local ssh="ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    waits dexec "$server" $ssh 127.0.0.1 true
+    equal "over there" "$(dexec "$server" $ssh 127.0.0.1 echo over there)"
+    local client
+    client=$(dstart $NET sleep 60)
+    docker cp -q "$server:/root/.ssh/id_ed25519" - | docker cp -q - "$client:/root/"
+    equal "over there" "$(dexec "$client" $ssh -i /root/id_ed25519 "root@$(address "$server")" echo over there)"
+    equal "1000000" "$(dexec "$client" bash -c "head -c 1000000 /dev/zero | $ssh -i /root/id_ed25519 root@$(address "$server") wc -c")"
+}
+ip_shows() {
+    contains "$(drun $NET ip address)" "127.0.0.1/8"
+    contains "$(drun $NET ip link)" "LOOPBACK,UP"
+    contains "$(drun $NET ip route)" "default via"
+    contains "$(drun $NET ip rule)" "lookup main"
+    exits 0 drun $NET ip neighbour
+}
+ss_shows() {
+    local out
+    out=$(drun $NET bash -c "python3 -c '$ECHO' 7000 & python3 -c '$UDP_ECHO' 7001 & sleep 0.5; exec 3<>/dev/tcp/127.0.0.1/7000; ss -tlnp; ss -ulnp; ss -tnp; ss -xl; ss -s")
+    contains "$out" "0.0.0.0:7000"
+    contains "$out" 'users:(("python3"'
+    contains "$out" "0.0.0.0:7001"
+    contains "$out" "127.0.0.1:7000"
+}
+proc_net() {
+    local out
+    out=$(drun $NET bash -c "python3 -c '$ECHO' 7000 & sleep 0.5; exec 3<>/dev/tcp/127.0.0.1/7000; cat /proc/net/tcp /proc/net/dev /proc/net/route")
+    contains "$out" "00000000:1B58 00000000:0000 0A"
+    contains "$out" "0100007F:1B58"
+    contains "$out" "eth0"
+    contains "$(drun $NET cat /proc/net/if_inet6 /proc/net/sockstat /proc/net/snmp)" "TCP: inuse"
+    contains "$(drun $NET cat /sys/class/net/eth0/operstate)" "up"
+    equal "65536" "$(drun $NET cat /sys/class/net/lo/mtu)"
+    contains "$(drun $NET cat /sys/class/net/eth0/address)" ":"
+}
+redis() {
+    equal "5000" "$(drun $NET bash -c 'redis-server --save "" >/dev/null & for i in $(seq 50); do redis-cli ping >/dev/null 2>&1 && break; sleep 0.1; done; redis-benchmark -q -n 5000 -t set >/dev/null; seq 5000 | xargs -n1 -P1 echo SET k | sed "s/k/k /" | redis-cli --pipe 2>&1 | grep -o "replies: [0-9]*" | cut -d" " -f2')"
+}
+
+for t in loopback own_address between_containers published_tcp published_udp names two_networks shared_namespace host_network \
+    no_network ipv6 http pings netcat ssh_between ip_shows ss_shows proc_net redis; do
+    run_test $t
+done
