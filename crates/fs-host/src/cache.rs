@@ -5,10 +5,13 @@
 //! for, and its name is remembered before it is.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use vfs::Metadata;
+
+use crate::listing::Listing;
 
 /// Uses of an unwatched directory after which a watch is asked for.
 const WORTH_A_WATCH: u32 = 3;
@@ -91,14 +94,28 @@ pub(crate) struct Names {
     events: AtomicU64,
     slow: AtomicU32,
     used: AtomicBool,
+    listing_used: AtomicBool,
+    listing_queued: AtomicBool,
+    /// The host opened it once, so that it will again.
+    pub(crate) opened: AtomicBool,
     state: Mutex<NamesState>,
 }
 
 #[derive(Default)]
 struct NamesState {
     targets: HashMap<Box<[u8]>, Target>,
+    listing: Option<Arc<Listing>>,
+    /// Counts what may have changed the listing.
+    name_changes: u64,
     watch: i32,
     requested: bool,
+}
+
+impl NamesState {
+    fn forget_listing(&mut self) {
+        self.name_changes += 1;
+        self.listing = None;
+    }
 }
 
 impl Names {
@@ -152,7 +169,46 @@ impl Names {
     /// We changed a name ourselves.
     pub(crate) fn forget(&self, name: &[u8]) {
         self.events.fetch_add(1, Ordering::AcqRel);
-        self.state.lock().targets.remove(name);
+        let mut state = self.state.lock();
+        state.targets.remove(name);
+        state.forget_listing();
+    }
+
+    /// The listing, if it is known.
+    pub(crate) fn listing(&self) -> Option<Arc<Listing>> {
+        self.generation()?;
+        let listing = self.state.lock().listing.clone()?;
+        self.listing_used.store(true, Ordering::Relaxed);
+        Some(listing)
+    }
+
+    /// How often the listing may have changed; asked before the host is.
+    pub(crate) fn name_changes(&self) -> u64 {
+        self.state.lock().name_changes
+    }
+
+    /// Keeps what the host listed if nothing was changed since `changes`; true if so.
+    pub(crate) fn keep_listing(&self, listing: &Arc<Listing>, changes: u64) -> bool {
+        let mut state = self.state.lock();
+        if state.name_changes != changes || self.generation.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        state.listing = Some(Arc::clone(listing));
+        true
+    }
+
+    pub(crate) fn drop_listing(&self) {
+        let listing = self.state.lock().listing.take();
+        drop(listing);
+    }
+
+    pub(crate) fn take_listing_used(&self) -> bool {
+        self.listing_used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether this is news.
+    pub(crate) fn queue_listing(&self, queued: bool) -> bool {
+        self.listing_queued.swap(queued, Ordering::Relaxed) != queued
     }
 
     /// An event about a name (none: about the directory itself); what the name led to, if remembered.
@@ -160,6 +216,9 @@ impl Names {
         self.events.fetch_add(1, Ordering::AcqRel);
         let name = name?;
         let mut state = self.state.lock();
+        if names_changed {
+            state.forget_listing();
+        }
         if names_changed { state.targets.remove(name)? } else { *state.targets.get(name)? }
     }
 
@@ -168,6 +227,7 @@ impl Names {
         let mut state = self.state.lock();
         self.events.fetch_add(1, Ordering::AcqRel);
         state.targets.clear();
+        state.forget_listing();
         state.watch = watch;
         self.generation.store(NEXT_GENERATION.fetch_add(1, Ordering::Relaxed), Ordering::Release);
     }
@@ -177,6 +237,7 @@ impl Names {
         self.generation.store(0, Ordering::Release);
         self.events.fetch_add(1, Ordering::AcqRel);
         state.targets = HashMap::new();
+        state.forget_listing();
         state.requested = false;
         self.slow.store(0, Ordering::Relaxed);
     }

@@ -11,6 +11,7 @@ mod directory;
 mod file;
 mod file_system;
 mod inode;
+mod listing;
 mod names;
 mod watch;
 mod watched;

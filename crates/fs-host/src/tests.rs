@@ -281,3 +281,58 @@ fn directories_are_read_from_any_position() {
     fs::remove_file(folder.path().join("file-with-a-long-name-5")).unwrap();
     assert_eq!(read(0, usize::MAX).len(), 2001);
 }
+
+/// The names of a directory, read from its start.
+fn names(fs: &Arc<HostFs>) -> Vec<Vec<u8>> {
+    let own = fs.root_inode().unwrap();
+    let ops: Arc<dyn vfs::FileOps> = Arc::new(crate::directory::OpenDirectory::new(own).unwrap());
+    let dentry = vfs::Dentry::root(fs.root().unwrap());
+    let place = vfs::Place { mount: vfs::Mount::detached(fs.clone(), dentry.clone()), dentry };
+    let file = vfs::OpenFile::new(place, fs.root().unwrap(), ops, linux_abi::fs::OpenFlags::empty());
+    let mut names = Vec::new();
+    let mut pos = 0;
+    loop {
+        let next = file.ops().readdir(&file, pos, &mut |entry| {
+            names.push(entry.name.to_vec());
+            true
+        });
+        if next == Ok(pos) {
+            names.sort();
+            return names;
+        }
+        pos = next.unwrap();
+    }
+}
+
+#[test]
+fn a_known_listing_is_never_stale() {
+    let folder = Folder::new();
+    let fs = folder.mount(with_proc());
+    let root = fs.root().unwrap();
+    watch(&root);
+    let inode = fs.root_inode().unwrap();
+    assert!(inode.known_listing().is_none());
+    assert_eq!(names(&fs), [&b"."[..], b".."]);
+    assert!(inode.known_listing().is_some());
+    // By ourselves: at once.
+    root.create(b"a", &own(0o100644)).unwrap();
+    assert!(inode.known_listing().is_none());
+    assert_eq!(names(&fs), [&b"."[..], b"..", b"a"]);
+    // The event of our own change is still to come.
+    crate::catch_up();
+    names(&fs);
+    // Contents are not names.
+    fs::write(folder.path().join("a"), "more").unwrap();
+    crate::catch_up();
+    assert!(inode.known_listing().is_some());
+    // By others.
+    fs::write(folder.path().join("b"), "").unwrap();
+    crate::catch_up();
+    assert_eq!(names(&fs), [&b"."[..], b"..", b"a", b"b"]);
+    fs::rename(folder.path().join("b"), folder.path().join("c")).unwrap();
+    fs::remove_file(folder.path().join("a")).unwrap();
+    crate::catch_up();
+    assert_eq!(names(&fs), [&b"."[..], b"..", b"c"]);
+    root.unlink(b"c").unwrap();
+    assert_eq!(names(&fs), [&b"."[..], b".."]);
+}

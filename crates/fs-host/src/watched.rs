@@ -8,6 +8,7 @@ use vfs::{Inode, Metadata, Result};
 use crate::attributes::Known;
 use crate::cache::Names;
 use crate::inode::{HostInode, Link};
+use crate::listing::{self, Listing};
 use crate::watch;
 
 impl HostInode {
@@ -162,6 +163,43 @@ impl HostInode {
         generation.is_some_and(|generation| self.attributes.get(generation).is_some())
     }
 
+    /// The entries of this directory, if they are known.
+    pub(crate) fn known_listing(&self) -> Option<Arc<Listing>> {
+        self.names.as_ref()?.listing()
+    }
+
+    /// Changes of names so far, to be given to [`HostInode::listed`] after the host was asked.
+    pub(crate) fn before_listing(&self) -> u64 {
+        let Some(names) = &self.names else { return 0 };
+        if names.generation().is_none() {
+            self.slow(names);
+        }
+        names.name_changes()
+    }
+
+    /// The host told all entries.
+    pub(crate) fn listed(&self, listing: &Arc<Listing>, changes: u64) {
+        if self.names.as_ref().is_some_and(|names| names.keep_listing(listing, changes)) {
+            listing::kept(self.weak());
+        }
+    }
+
+    pub(crate) fn forget_listing(&self) {
+        if let Some(names) = &self.names {
+            names.drop_listing();
+        }
+    }
+
+    /// Whether it was used since this was asked last.
+    pub(crate) fn listing_was_used(&self) -> bool {
+        self.names.as_ref().is_some_and(|names| names.take_listing_used())
+    }
+
+    /// It is, or is not, among those that keep a listing; true if that is news.
+    pub(crate) fn queue_listing(&self, queued: bool) -> bool {
+        self.names.as_ref().is_some_and(|names| names.queue_listing(queued))
+    }
+
     pub(crate) fn watch_began(&self, watch: i32) {
         if let Some(names) = &self.names {
             names.began(watch);
@@ -187,6 +225,10 @@ impl HostInode {
         let Some(names) = &self.names else { return };
         if names_changed || name.is_none() {
             self.attributes.invalidate();
+        }
+        if name.is_none() {
+            // It may have moved: `..` is another directory then.
+            names.drop_listing();
         }
         if let Some(key) = names.event(name, names_changed)
             && let Some(child) = self.fs().living_by_key(key)

@@ -1,4 +1,5 @@
-//! Open directories of two layers: a listing made at the first read, whose positions stay.
+//! Open directories: of one layer alone as that layer lists it, of two a listing made at the first read,
+//! whose positions stay.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -21,23 +22,51 @@ struct Entry {
 /// An open directory.
 pub(crate) struct OpenDirectory {
     inode: Arc<OverlayInode>,
-    /// As it was when it was last read from the start.
-    listing: Mutex<Option<Vec<Entry>>>,
+    /// What it is read from since it was last read from the start.
+    source: Mutex<Option<Source>>,
+}
+
+/// Where entries come from; positions are those of this source.
+enum Source {
+    /// The only layer that has the directory.
+    Layer { file: Arc<OpenFile>, upper: bool },
+    /// Both layers, as they were.
+    Joined(Vec<Entry>),
 }
 
 impl OpenDirectory {
     pub(crate) fn new(inode: Arc<OverlayInode>) -> OpenDirectory {
-        OpenDirectory { inode, listing: Mutex::new(None) }
+        OpenDirectory { inode, source: Mutex::new(None) }
+    }
+
+    /// The inode numbers of `.` and `..`.
+    fn dots(&self) -> (u64, u64) {
+        let own = self.inode.shown().1;
+        let names = self.inode.layers.lock().names.clone();
+        match names {
+            Some(Names::At(parent, _)) => (own, parent.shown().1),
+            _ => (own, own),
+        }
+    }
+
+    fn source(&self) -> Result<Source> {
+        let (layer, upper) = {
+            let layers = self.inode.layers.lock();
+            match (&layers.upper, &layers.lower) {
+                (Some(upper), None) => (Some(upper.clone()), true),
+                (None, Some(lower)) if layers.hidden.is_empty() => (Some(lower.clone()), false),
+                _ => (None, false),
+            }
+        };
+        match layer {
+            Some(layer) => Ok(Source::Layer { file: copy_up::opened(&layer, OpenFlags::DIRECTORY)?, upper }),
+            None => Ok(Source::Joined(self.list()?)),
+        }
     }
 
     fn list(&self) -> Result<Vec<Entry>> {
         let fs = self.inode.fs()?;
-        let own = self.inode.shown().1;
-        let names = self.inode.layers.lock().names.clone();
-        let parent = match names {
-            Some(Names::At(parent, _)) => parent.shown().1,
-            _ => own,
-        };
+        let (own, parent) = self.dots();
         let dot = |name: &[u8], ino| Entry { name: name.into(), ino, kind: DirentType::Dir };
         let mut entries = vec![dot(b".", own), dot(b"..", parent)];
         if let Some(upper) = self.inode.upper() {
@@ -102,18 +131,43 @@ impl FileOps for OpenDirectory {
         Err(Errno::EISDIR)
     }
     fn seek(&self, _file: &OpenFile, offset: i64, whence: Whence) -> Result<u64> {
-        let length = self.listing.lock().as_ref().map_or(0, |listing| listing.len() as u64);
-        match whence {
-            Whence::End => length.checked_add_signed(offset).ok_or(Errno::EINVAL),
-            _ => Err(Errno::EINVAL),
+        if whence != Whence::End {
+            return Err(Errno::EINVAL);
+        }
+        let mut source = self.source.lock();
+        if source.is_none() {
+            *source = Some(self.source()?);
+        }
+        match source.as_ref() {
+            Some(Source::Layer { file, .. }) => file.ops().seek(file, offset, whence),
+            Some(Source::Joined(entries)) => {
+                (entries.len() as u64).checked_add_signed(offset).ok_or(Errno::EINVAL)
+            }
+            None => Err(Errno::EIO),
         }
     }
     fn readdir(&self, _file: &OpenFile, pos: u64, sink: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<u64> {
-        let mut listing = self.listing.lock();
-        if pos == 0 || listing.is_none() {
-            *listing = Some(self.list()?);
+        let mut source = self.source.lock();
+        if pos == 0 || source.is_none() {
+            *source = Some(self.source()?);
         }
-        let entries = listing.as_deref().unwrap_or_default();
+        let entries = match source.as_ref() {
+            Some(Source::Joined(entries)) => entries,
+            Some(Source::Layer { file, upper }) => {
+                let (own, parent) = self.dots();
+                let fs = self.inode.fs()?;
+                return file.ops().readdir(file, pos, &mut |entry| {
+                    let ino = match entry.name {
+                        b"." => own,
+                        b".." => parent,
+                        _ if *upper => fs.shown_ino(entry.ino),
+                        _ => entry.ino,
+                    };
+                    sink(DirEntry { ino, ..entry })
+                });
+            }
+            None => return Err(Errno::EIO),
+        };
         let mut position = pos;
         let start = usize::try_from(pos).unwrap_or(usize::MAX).min(entries.len());
         for entry in entries.get(start..).unwrap_or_default() {
