@@ -166,6 +166,7 @@ impl GuestThread {
                 Exit::Fault(Fault { signo: signo as i32, code: code as i32, addr, trapno, error, cr2 })
             }
             kind::NATIVE_DONE => Exit::NativeDone(request.native_ret),
+            kind::UNDELIVERED => Exit::Undelivered,
             // STARTED, ZYGOTE, and whatever the guest invents.
             _ => Exit::NativeDone(0),
         };

@@ -50,6 +50,8 @@ pub enum Exit {
     Interrupted,
     /// The native operations asked for are done: the last result, or the first negative errno.
     NativeDone(i64),
+    /// The answer to the last system call could not be copied to the guest: a bad address, or the guest says so.
+    Undelivered,
     /// The host thread is gone.
     Gone(i32),
 }

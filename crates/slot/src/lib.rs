@@ -34,6 +34,8 @@ pub mod kind {
     pub const STARTED: u32 = 4;
     /// The zygote waits for work.
     pub const ZYGOTE: u32 = 5;
+    /// The answer could not be copied to the guest (a bad address).
+    pub const UNDELIVERED: u32 = 6;
 }
 
 /// Values of [`Slot::via`]: how the guest came into the shim.

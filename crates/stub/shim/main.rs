@@ -122,7 +122,10 @@ pub fn serve(slot: *mut Slot, kind: u32, via: u32) -> Todo {
         loop {
             request(slot);
             if !marshal::copy_out(slot) {
-                return Todo::Return(-14);
+                // What the call took is given back; its result is an error then.
+                (*slot).kind = kind::UNDELIVERED;
+                (*slot).in_count = 0;
+                continue;
             }
             let ret = match (*slot).action {
                 action::RETURN => return Todo::Return((*slot).ret),

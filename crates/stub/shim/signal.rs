@@ -86,7 +86,7 @@ unsafe fn finish(slot: *mut Slot, frame: *mut UContext, mut todo: Todo) {
         unsafe {
             match todo {
                 Todo::Return(ret) => {
-                    if (*slot).kind == kind::SYSCALL || (*slot).kind == kind::NATIVE_DONE {
+                    if matches!((*slot).kind, kind::SYSCALL | kind::NATIVE_DONE | kind::UNDELIVERED) {
                         (*frame).gregs[G_RAX] = ret as u64;
                     }
                     if !interrupt_waits(slot) {

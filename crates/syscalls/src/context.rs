@@ -13,6 +13,7 @@ use linux_abi::signal::SigSet;
 use platform::{Exit, GuestThread, Identity, NativeOp};
 use vfs::{Caller, OpenFile};
 
+use crate::undo::Undo;
 use crate::{Restart, SysError, SysResult};
 
 /// How the run loop goes back to the guest after a handler, when not by the plain value.
@@ -52,6 +53,8 @@ pub struct ThreadLocal {
     pub robust_list: (u64, u64),
     /// Deadline of an interrupted timed wait that goes on (Linux's restart block).
     pub restart_deadline: Option<u64>,
+    /// What to take back if the answer does not reach the guest.
+    pub undo: Undo,
     /// Reusable buffer for data between guest and files.
     pub scratch: Vec<u8>,
 }

@@ -1,10 +1,11 @@
-//! fcntl(2) beyond descriptors and flags: locks, pipe sizes, seals, leases; flock(2), memfd_create(2).
+//! fcntl(2): descriptors, flags, locks, pipe sizes, seals, leases; flock(2), memfd_create(2).
 
 use std::sync::Arc;
 
 use executor::Events;
 use fs_tmp::TmpFile;
 use identity::Capability;
+use kernel::FdFlags;
 use kernel::locks::{Owner, RangeLock};
 use kernel::pipe::PipeEnd;
 use linux_abi::Errno;
@@ -48,8 +49,67 @@ struct Flock {
     pad1: u32,
 }
 
+/// fcntl(2).
+pub async fn fcntl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
+    const DUPFD: u32 = 0;
+    const GETFD: u32 = 1;
+    const SETFD: u32 = 2;
+    const GETFL: u32 = 3;
+    const SETFL: u32 = 4;
+    const SETOWN: u32 = 8;
+    const GETOWN: u32 = 9;
+    const SETSIG: u32 = 10;
+    const GETSIG: u32 = 11;
+    const DUPFD_CLOEXEC: u32 = 1030;
+    let file = cx.file(fd)?;
+    if file.flags().contains(OpenFlags::PATH) && !matches!(cmd, DUPFD | DUPFD_CLOEXEC | GETFD | SETFD | GETFL)
+    {
+        return Err(Errno::EBADF.into());
+    }
+    match cmd {
+        DUPFD | DUPFD_CLOEXEC => {
+            let limit = cx.process().limit(kernel::limits::resource::NOFILE);
+            let min = usize::try_from(arg as u32).unwrap_or(usize::MAX);
+            if min as u64 >= limit {
+                return Err(Errno::EINVAL.into());
+            }
+            Ok(i64::from(cx.files().insert(file, FdFlags { cloexec: cmd == DUPFD_CLOEXEC }, min, limit)?))
+        }
+        GETFD => Ok(i64::from(cx.files().flags(fd)?.cloexec)),
+        SETFD => {
+            cx.files().set_flags(fd, FdFlags { cloexec: arg & 1 != 0 })?;
+            Ok(0)
+        }
+        GETFL if file.flags().contains(OpenFlags::PATH) => Ok(i64::from(file.flags().bits())),
+        GETFL => {
+            // open(2) sets it; what was never opened by a name has not got it.
+            let opened = !file.inode().as_any().is::<vfs::anonymous::AnonInode>();
+            let large = if opened { OpenFlags::LARGEFILE } else { OpenFlags::empty() };
+            Ok(i64::from((file.flags() | large).bits()))
+        }
+        SETFL => {
+            file.set_flags(OpenFlags::from_bits_retain(arg as u32));
+            Ok(0)
+        }
+        SETOWN => {
+            file.set_owner(arg as i32);
+            Ok(0)
+        }
+        GETOWN => Ok(i64::from(file.owner())),
+        SETSIG => {
+            if arg > 64 {
+                return Err(Errno::EINVAL.into());
+            }
+            file.set_owner_signal(arg as i32);
+            Ok(0)
+        }
+        GETSIG => Ok(i64::from(file.owner_signal())),
+        _ => other(cx, &file, cmd, arg).await,
+    }
+}
+
 /// Commands that are not about descriptors and status flags.
-pub async fn other(cx: &mut Cx<'_>, file: &Arc<OpenFile>, cmd: u32, arg: u64) -> SysResult {
+async fn other(cx: &mut Cx<'_>, file: &Arc<OpenFile>, cmd: u32, arg: u64) -> SysResult {
     match cmd {
         GETLK | OFD_GETLK => get_lock(cx, file, cmd == OFD_GETLK, Ptr(arg)),
         SETLK | SETLKW | OFD_SETLK | OFD_SETLKW => {

@@ -1,4 +1,4 @@
-//! Reading, writing and descriptors: read(2), write(2), readv(2), lseek(2), dup(2), fcntl(2), ioctl(2), close(2).
+//! Reading, writing and descriptors: read(2), write(2), readv(2), lseek(2), dup(2), ioctl(2), close(2).
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use vfs::{OpenFile, Whence};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::args::Ptr;
+use crate::undo::Undo;
 use crate::{Cx, SysError, SysResult};
 
 /// The most that one call moves, as in Linux.
@@ -44,7 +45,7 @@ enum At {
 pub async fn read(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResult {
     let file = readable(cx, fd)?;
     let one = [IoVec { base: buf, len: count as u64 }];
-    transfer_in(cx, &file, &one, At::Position, false).await
+    transfer_in(cx, fd, &file, &one, At::Position, false).await
 }
 
 /// write(2).
@@ -60,7 +61,7 @@ pub async fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i
     let file = readable(cx, fd)?;
     seekable(&file)?;
     let one = [IoVec { base: buf, len: count as u64 }];
-    transfer_in(cx, &file, &one, At::Offset(offset), false).await
+    transfer_in(cx, fd, &file, &one, At::Offset(offset), false).await
 }
 
 /// pwrite64(2).
@@ -76,7 +77,7 @@ pub async fn pwrite64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: 
 pub async fn readv(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64) -> SysResult {
     let file = readable(cx, fd)?;
     let vectors = read_iovec(cx, iov, count)?;
-    transfer_in(cx, &file, &vectors, At::Position, false).await
+    transfer_in(cx, fd, &file, &vectors, At::Position, false).await
 }
 
 /// writev(2).
@@ -118,7 +119,7 @@ pub async fn preadv2(
     let file = readable(cx, fd)?;
     let at = position_arg(&file, lo)?;
     let vectors = read_iovec(cx, iov, count)?;
-    transfer_in(cx, &file, &vectors, at, flags & RWF_NOWAIT != 0).await
+    transfer_in(cx, fd, &file, &vectors, at, flags & RWF_NOWAIT != 0).await
 }
 
 /// pwritev2(2).
@@ -184,6 +185,7 @@ pub fn read_iovec(cx: &mut Cx<'_>, iov: Ptr, count: u64) -> SysResult<Vec<IoVec>
 /// From the file to guest memory.
 async fn transfer_in(
     cx: &mut Cx<'_>,
+    fd: i32,
     file: &Arc<OpenFile>,
     vectors: &[IoVec],
     at: At,
@@ -226,6 +228,10 @@ async fn transfer_in(
     if done > 0 {
         vfs::notify::used(file, Happening::ACCESS);
     }
+    if (1..=want as u64).contains(&done) {
+        let moved = matches!(at, At::Position) && file.ops().seekable();
+        cx.local.undo = Undo::Read { fd, id: file.id(), count: done as usize, moved };
+    }
     Ok(done as i64)
 }
 
@@ -239,21 +245,27 @@ fn read_once(
     done: u64,
 ) -> SysResult<usize> {
     file.ops().check_caller(file, cx, false)?;
-    let n = match at {
+    match at {
         At::Offset(offset) => {
             let pos = offset.checked_add(done).ok_or(Errno::EINVAL)?;
-            file.ops().read(file, buf, pos)?
+            let n = file.ops().read(file, buf, pos)?;
+            scatter(cx, vectors, done, buf.get(..n).unwrap_or_default())?;
+            Ok(n)
         }
         At::Position if file.ops().seekable() => {
             let mut pos = file.pos().lock();
             let n = file.ops().read(file, buf, *pos)?;
+            scatter(cx, vectors, done, buf.get(..n).unwrap_or_default())?;
             *pos = pos.saturating_add(n as u64);
-            n
+            Ok(n)
         }
-        At::Position => file.ops().read(file, buf, 0)?,
-    };
-    scatter(cx, vectors, done, buf.get(..n).unwrap_or_default())?;
-    Ok(n)
+        At::Position => {
+            let n = file.ops().read(file, buf, 0)?;
+            let data = buf.get(..n).unwrap_or_default();
+            scatter(cx, vectors, done, data).inspect_err(|_| file.ops().unread(data))?;
+            Ok(n)
+        }
+    }
 }
 
 /// Copies bytes to the guest's vectors, starting `skip` bytes into them.
@@ -498,65 +510,6 @@ fn dup_to(cx: &mut Cx<'_>, file: Arc<OpenFile>, new: i32, cloexec: bool) -> SysR
         let _ = closed(cx, &old);
     }
     Ok(i64::from(new))
-}
-
-/// fcntl(2).
-pub async fn fcntl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
-    const DUPFD: u32 = 0;
-    const GETFD: u32 = 1;
-    const SETFD: u32 = 2;
-    const GETFL: u32 = 3;
-    const SETFL: u32 = 4;
-    const SETOWN: u32 = 8;
-    const GETOWN: u32 = 9;
-    const SETSIG: u32 = 10;
-    const GETSIG: u32 = 11;
-    const DUPFD_CLOEXEC: u32 = 1030;
-    let file = cx.file(fd)?;
-    if file.flags().contains(OpenFlags::PATH) && !matches!(cmd, DUPFD | DUPFD_CLOEXEC | GETFD | SETFD | GETFL)
-    {
-        return Err(Errno::EBADF.into());
-    }
-    match cmd {
-        DUPFD | DUPFD_CLOEXEC => {
-            let limit = cx.process().limit(kernel::limits::resource::NOFILE);
-            let min = usize::try_from(arg as u32).unwrap_or(usize::MAX);
-            if min as u64 >= limit {
-                return Err(Errno::EINVAL.into());
-            }
-            Ok(i64::from(cx.files().insert(file, FdFlags { cloexec: cmd == DUPFD_CLOEXEC }, min, limit)?))
-        }
-        GETFD => Ok(i64::from(cx.files().flags(fd)?.cloexec)),
-        SETFD => {
-            cx.files().set_flags(fd, FdFlags { cloexec: arg & 1 != 0 })?;
-            Ok(0)
-        }
-        GETFL if file.flags().contains(OpenFlags::PATH) => Ok(i64::from(file.flags().bits())),
-        GETFL => {
-            // open(2) sets it; what was never opened by a name has not got it.
-            let opened = !file.inode().as_any().is::<vfs::anonymous::AnonInode>();
-            let large = if opened { OpenFlags::LARGEFILE } else { OpenFlags::empty() };
-            Ok(i64::from((file.flags() | large).bits()))
-        }
-        SETFL => {
-            file.set_flags(OpenFlags::from_bits_retain(arg as u32));
-            Ok(0)
-        }
-        SETOWN => {
-            file.set_owner(arg as i32);
-            Ok(0)
-        }
-        GETOWN => Ok(i64::from(file.owner())),
-        SETSIG => {
-            if arg > 64 {
-                return Err(Errno::EINVAL.into());
-            }
-            file.set_owner_signal(arg as i32);
-            Ok(0)
-        }
-        GETSIG => Ok(i64::from(file.owner_signal())),
-        _ => crate::fcntl::other(cx, &file, cmd, arg).await,
-    }
 }
 
 /// ioctl(2).

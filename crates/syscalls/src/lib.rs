@@ -48,6 +48,7 @@ pub mod system;
 pub mod table;
 pub mod time;
 pub mod timers;
+pub mod undo;
 pub mod wait;
 pub mod xattr;
 

@@ -6,9 +6,10 @@ use executor::Events;
 use kernel::pipe;
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
-use vfs::{Inode, OpenFile, Place};
+use vfs::{AnonInode, Inode, OpenFile, Place};
 
 use crate::args::Ptr;
+use crate::undo::Undo;
 use crate::{Cx, Restart, SysResult};
 
 /// pipe(2).
@@ -48,10 +49,12 @@ pub fn install_pair(
         let _ = cx.files().remove(b);
         return Err(err);
     }
+    cx.local.undo = Undo::Descriptors([a, b]);
     Ok(0)
 }
 
-/// Opens a FIFO: waits for the other end as fifo(7) says; `ENXIO` for a non-blocking writer without readers.
+/// Opens a FIFO: waits for the other end as fifo(7) says; `ENXIO` for a non-blocking writer without readers. A
+/// pipe reached through /proc waits for nobody.
 pub async fn open_fifo(
     cx: &mut Cx<'_>,
     place: Place,
@@ -60,6 +63,10 @@ pub async fn open_fifo(
 ) -> SysResult<Arc<OpenFile>> {
     let pipe = cx.kernel().io.fifos.get(&*inode)?;
     let (read, write) = (flags.readable(), flags.writable());
+    if inode.as_any().is::<AnonInode>() {
+        let end = pipe.reopen(read, write);
+        return Ok(OpenFile::new(place, inode, Arc::new(end), flags));
+    }
     let nonblock = flags.contains(OpenFlags::NONBLOCK);
     if write && !read && nonblock && pipe.ends().0 == 0 {
         return Err(Errno::ENXIO.into());

@@ -11,6 +11,7 @@ use platform::{Exit, GuestThread};
 
 use crate::context::Resume;
 use crate::signal::deliver::{self, Delivery};
+use crate::undo::Undo;
 use crate::{Cx, Restart, SysError, SysResult, ThreadLocal, table};
 
 /// Starts the task of a guest thread; `kernel::Kernel` is given this function.
@@ -85,6 +86,10 @@ async fn run_thread(thread: Arc<Thread>, mut guest: GuestThread, mut local: Thre
                 deliver::fault(&mut cx, &fault);
                 after_interrupt(&mut cx).await
             }
+            Exit::Undelivered => {
+                crate::undo::undo(&mut cx);
+                undelivered(&mut cx).await
+            }
             // A result nobody waits for: forged by the guest; it changes nothing.
             Exit::NativeDone(_) => {
                 cx.guest.resume_regs();
@@ -149,6 +154,7 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
     let trace = crate::strace::enter(cx, nr, &args);
     loop {
         cx.local.resume = Resume::Value;
+        cx.local.undo = Undo::Nothing;
         let result = table::dispatch(cx, nr, &args).await;
         if let Some(trace) = &trace {
             trace.leave(cx, &result);
@@ -198,6 +204,17 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
         }
         return Next::Continue;
     }
+}
+
+/// The result of the last call could not be copied out: it fails.
+async fn undelivered(cx: &mut Cx<'_>) -> Next {
+    let value = Errno::EFAULT.to_ret();
+    if !cx.thread.wants_attention() {
+        cx.guest.resume_syscall(value);
+        return Next::Continue;
+    }
+    cx.guest.regs_mut().rax = value as u64;
+    back_to_guest(cx, None).await
 }
 
 fn exited(result: SysResult) -> Next {

@@ -184,7 +184,7 @@ syscalls! {
     69 msgsnd boxed crate::ipc::msg::msgsnd, 4, Full, "";
     70 msgrcv boxed crate::ipc::msg::msgrcv, 5, Full, "";
     71 msgctl sync crate::ipc::msg::msgctl, 3, Full, "";
-    72 fcntl wait crate::file_io::fcntl, 3, Partial, "";
+    72 fcntl wait crate::fcntl::fcntl, 3, Partial, "";
     73 flock wait crate::fcntl::flock, 2, Full, "";
     74 fsync sync crate::sync::fsync, 1, Full, "";
     75 fdatasync sync crate::sync::fdatasync, 1, Full, "";

@@ -80,6 +80,9 @@ pub trait FileOps: Any + Send + Sync {
     fn read(&self, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         Err(Errno::EINVAL)
     }
+    /// Takes back what was just read from a stream and could not be handed on (a bad address), where Linux
+    /// copies before it takes: pipes.
+    fn unread(&self, data: &[u8]) {}
     /// Writes at a position (streams ignore it); `EAGAIN`: not yet.
     fn write(&self, file: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
         Err(Errno::EINVAL)

@@ -8,7 +8,7 @@ use crate::harness::{
 
 cases!("pipe": write_read, end_of_file, empty_nonblocking, full_nonblocking, size, atomic_writes, blocked_writer_goes_on,
     blocked_reader_wakes, zero_length, flags, packet_mode, fifo, fifo_nonblocking_errors, fifo_opens_meet, fionread,
-    closed_reader_wakes_writer, big_transfer, wrong_end, bad_buffer, vectors, seek, through_proc);
+    closed_reader_wakes_writer, big_transfer, wrong_end, bad_buffer, vectors, seek, through_proc, reopened);
 
 fn write_read() {
     let (r, w) = pipe();
@@ -260,6 +260,32 @@ fn bad_buffer() {
     fails!(EFAULT, libc::write(w, 8 as *const c_void, 10));
     write(w, b"kept");
     fails!(EFAULT, libc::read(r, 8 as *mut c_void, 4));
+    assert_eq!(read(r, 100), b"kept");
+    // A pipe whose numbers reach nobody is closed again.
+    fails!(EFAULT, syscall(SYS_pipe2, 8, 0));
+    let (again, _) = pipe();
+    assert_eq!(again, w + 1);
+}
+
+/// A pipe opened once more, by its name in /proc, waits for nobody, whoever has the other end.
+fn reopened() {
+    let (r, w) = pipe();
+    write(w, b"here is the document");
+    close(w);
+    let name = std::ffi::CString::new(format!("/proc/self/fd/{r}")).expect("a name");
+    let again = ok!(open(name.as_ptr(), O_RDONLY));
+    assert_eq!(read(again, 7), b"here is");
+    assert_eq!(read(r, 100), b" the document");
+    assert_eq!(read(again, 1), b"");
+    let mut poll_fd = pollfd { fd: again, events: POLLIN, revents: 0 };
+    assert_eq!(ok!(poll(&raw mut poll_fd, 1, 0)), 1);
+    assert_eq!(poll_fd.revents, POLLHUP);
+    let (r, w) = pipe();
+    let name = std::ffi::CString::new(format!("/dev/fd/{w}")).expect("a name");
+    close(r);
+    let again = ok!(open(name.as_ptr(), O_WRONLY | O_NONBLOCK));
+    ok!(sigaction(SIGPIPE, &super::signal::action(SIG_IGN, 0), std::ptr::null_mut()));
+    fails!(EPIPE, libc::write(again, b"x".as_ptr().cast(), 1));
 }
 
 fn vectors() {

@@ -78,6 +78,13 @@ impl Pipe {
         end
     }
 
+    /// Opens ends of a pipe that is no FIFO: a reader sees the hang-up at once if nobody writes.
+    pub fn reopen(self: &Arc<Pipe>, read: bool, write: bool) -> PipeEnd {
+        let mut end = self.open(read, write);
+        end.quiet_until = None;
+        end
+    }
+
     /// Woken when bytes, room or ends come and go.
     pub fn queue(&self) -> &Arc<WaitQueue> {
         &self.queue
@@ -230,6 +237,9 @@ impl FileOps for PipeEnd {
     fn read(&self, _file: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
         self.pipe.read(buf)
     }
+    fn unread(&self, data: &[u8]) {
+        self.pipe.unread(data);
+    }
     fn write(&self, file: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
         self.pipe.write(buf, file.flags().contains(OpenFlags::DIRECT))
     }
@@ -272,8 +282,7 @@ impl FileOps for PipeEnd {
 /// A new pipe's reading and writing end. `flags`: `O_NONBLOCK`, `O_DIRECT`.
 pub fn pair(flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
     let pipe = Pipe::new();
-    let mut reader = pipe.open(true, false);
-    reader.quiet_until = None;
+    let reader = pipe.reopen(true, false);
     let writer = pipe.open(false, true);
     let kept = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
     let read = OpenFile::anonymous(b"pipe:", S_IFIFO | 0o600, Arc::new(reader), kept - OpenFlags::DIRECT);
