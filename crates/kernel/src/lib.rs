@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod limits;
 pub mod locks;
 pub mod mm;
+pub mod mqueue;
 pub mod pidfd;
 pub mod pipe;
 pub mod process;

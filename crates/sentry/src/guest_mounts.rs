@@ -19,6 +19,14 @@ pub(crate) fn register(kernel: &Arc<Kernel>) {
             }),
         );
     }
+    let ipc = Arc::downgrade(kernel);
+    types.register(
+        "mqueue",
+        Arc::new(move |_source, _data| {
+            let kernel = ipc.upgrade().ok_or(Errno::ENODEV)?;
+            Ok(kernel::mqueue::MqueueFs::new(kernel.ipc.clone()))
+        }),
+    );
     // The kernel holds its types: they must not hold it.
     let weak = Arc::downgrade(kernel);
     types.register(

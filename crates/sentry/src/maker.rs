@@ -76,7 +76,7 @@ impl Maker<'_> {
             }
             MountKind::Sysfs => Some(fs_kernel::sys::mount(self.kernel, fresh_device())),
             MountKind::Cgroup => Some(fs_kernel::cgroup::mount(self.kernel, fresh_device())),
-            MountKind::Mqueue => Some(self.tmpfs("mode=1777")?),
+            MountKind::Mqueue => Some(kernel::mqueue::MqueueFs::new(self.kernel.ipc.clone())),
             MountKind::Bind { .. } | MountKind::Tmpfs { .. } | MountKind::Symlink { .. } => None,
         })
     }

@@ -92,6 +92,7 @@ fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
     cx.thread.set_files(Some(files));
     for file in closed {
         kernel::locks::descriptor_closed(&process, &file);
+        kernel::mqueue::descriptor_closed(&process, &file);
         // exec reports no errors of files it closes.
         let _ = file.ops().flush(&file);
     }

@@ -454,6 +454,7 @@ pub fn close(cx: &mut Cx<'_>, fd: i32) -> SysResult {
 /// What closing a descriptor means beyond dropping it: POSIX locks of the process on the file go.
 fn closed(cx: &Cx<'_>, file: &Arc<OpenFile>) -> SysResult<()> {
     kernel::locks::descriptor_closed(cx.process(), file);
+    kernel::mqueue::descriptor_closed(cx.process(), file);
     Ok(file.ops().flush(file)?)
 }
 

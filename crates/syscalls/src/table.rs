@@ -306,6 +306,12 @@ syscalls! {
     233 epoll_ctl sync crate::epoll::epoll_ctl, 4, Full, "";
     234 tgkill sync crate::signal::send::tgkill, 3, Full, "";
     235 utimes sync crate::attr::utimes, 2, Full, "";
+    240 mq_open sync crate::ipc::mqueue::mq_open, 4, Full, "";
+    241 mq_unlink sync crate::ipc::mqueue::mq_unlink, 1, Full, "";
+    242 mq_timedsend boxed crate::ipc::mqueue::mq_timedsend, 5, Full, "";
+    243 mq_timedreceive boxed crate::ipc::mqueue::mq_timedreceive, 5, Full, "";
+    244 mq_notify sync crate::ipc::mqueue::mq_notify, 2, Partial, "SIGEV_THREAD is missing";
+    245 mq_getsetattr sync crate::ipc::mqueue::mq_getsetattr, 3, Full, "";
     247 waitid wait crate::wait::waitid, 5, Full, "";
     251 ioprio_set sync crate::scheduling::ioprio_set, 3, Partial, "the host's I/O scheduler is not told";
     252 ioprio_get sync crate::scheduling::ioprio_get, 2, Full, "";

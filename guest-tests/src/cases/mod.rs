@@ -14,6 +14,7 @@ mod inet;
 mod job;
 mod limits;
 mod memory;
+mod mqueue;
 mod pipe;
 mod poll;
 mod prctl;
@@ -35,7 +36,7 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 30] = [
+    let subjects: [&[Case]; 31] = [
         attack::CASES,
         credentials::CASES,
         directory::CASES,
@@ -48,6 +49,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         job::CASES,
         limits::CASES,
         memory::CASES,
+        mqueue::CASES,
         pipe::CASES,
         poll::CASES,
         prctl::CASES,

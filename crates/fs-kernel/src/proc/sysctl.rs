@@ -121,13 +121,7 @@ pub(super) fn directory(kernel: &Arc<Kernel>) -> Arc<Node> {
         .with_text("suid_dumpable", "0\n")
         .with_text("lease-break-time", "45\n")
         .with_dir("epoll", Fixed::default().with_text("max_user_watches", "5000000\n"))
-        .with_dir(
-            "mqueue",
-            Fixed::default()
-                .with_text("msg_max", "10\n")
-                .with_text("msgsize_max", "8192\n")
-                .with_text("queues_max", "256\n"),
-        )
+        .with_dir("mqueue", super::sysvipc::mqueue(kernel))
         .with_dir("inotify", inotify);
     let core = Fixed::default()
         .with_text("somaxconn", "4096\n")

@@ -102,27 +102,27 @@ fn msg(namespace: &IpcNamespace) -> String {
     out
 }
 
-type Show = Box<dyn Fn(&Limits) -> String + Send + Sync>;
-type Set = Box<dyn Fn(&Limits, &[u8]) -> vfs::Result<()> + Send + Sync>;
+type Show = Box<dyn Fn(&IpcNamespace) -> String + Send + Sync>;
+type Set = Box<dyn Fn(&IpcNamespace, &[u8]) -> vfs::Result<()> + Send + Sync>;
 
 fn limit(kernel: &Arc<Kernel>, dir: Fixed, name: &'static str, show: Show, set: Set) -> Fixed {
     let (for_reads, for_writes) = (kernel.clone(), kernel.clone());
     let get = Box::new(move |caller: &mut dyn Caller| {
-        Ok(format!("{}\n", show(&namespace(caller, &for_reads).limits)).into_bytes())
+        Ok(format!("{}\n", show(&namespace(caller, &for_reads))).into_bytes())
     });
     let take = Box::new(move |caller: &mut dyn Caller, bytes: &[u8]| {
-        set(&namespace(caller, &for_writes).limits, bytes.trim_ascii())
+        set(&namespace(caller, &for_writes), bytes.trim_ascii())
     });
     dir.with(name, Node::new(ino_of(4, name.as_bytes()), 0o644, None, Kind::File(get, Some(take))))
 }
 
-fn small(field: fn(&Limits) -> &AtomicI32, most: i32) -> (Show, Set) {
-    let show = move |limits: &Limits| field(limits).load(Ordering::Relaxed).to_string();
+fn small(field: fn(&IpcNamespace) -> &AtomicI32, most: i32) -> (Show, Set) {
+    let show = move |limits: &IpcNamespace| field(limits).load(Ordering::Relaxed).to_string();
     (Box::new(show), Box::new(move |limits, text| ipc::set_limit(field(limits), text, most)))
 }
 
-fn large(field: fn(&Limits) -> &AtomicU64) -> (Show, Set) {
-    let show = move |limits: &Limits| field(limits).load(Ordering::Relaxed).to_string();
+fn large(field: fn(&IpcNamespace) -> &AtomicU64) -> (Show, Set) {
+    let show = move |limits: &IpcNamespace| field(limits).load(Ordering::Relaxed).to_string();
     (Box::new(show), Box::new(move |limits, text| ipc::set_limit_u64(field(limits), text)))
 }
 
@@ -134,25 +134,37 @@ fn sem_fields(limits: &Limits) -> [(&AtomicI32, i32); 4] {
 /// Adds the limits. Each has a bound of ours, since what it limits is memory of the kernel.
 pub(super) fn limits(kernel: &Arc<Kernel>, mut dir: Fixed) -> Fixed {
     let rows: [(&'static str, (Show, Set)); 6] = [
-        ("shmmax", large(|l| &l.shmmax)),
-        ("shmall", large(|l| &l.shmall)),
-        ("shmmni", small(|l| &l.shmmni, IPCMNI)),
-        ("msgmax", small(|l| &l.msgmax, 1 << 20)),
-        ("msgmnb", small(|l| &l.msgmnb, 1 << 24)),
-        ("msgmni", small(|l| &l.msgmni, IPCMNI)),
+        ("shmmax", large(|l| &l.limits.shmmax)),
+        ("shmall", large(|l| &l.limits.shmall)),
+        ("shmmni", small(|l| &l.limits.shmmni, IPCMNI)),
+        ("msgmax", small(|l| &l.limits.msgmax, 1 << 20)),
+        ("msgmnb", small(|l| &l.limits.msgmnb, 1 << 24)),
+        ("msgmni", small(|l| &l.limits.msgmni, IPCMNI)),
     ];
     for (name, (show, set)) in rows {
         dir = limit(kernel, dir, name, show, set);
     }
-    let show: Show = Box::new(|limits| {
-        sem_fields(limits).map(|(field, _)| field.load(Ordering::Relaxed).to_string()).join("\t")
+    let show: Show = Box::new(|namespace| {
+        sem_fields(&namespace.limits).map(|(field, _)| field.load(Ordering::Relaxed).to_string()).join("\t")
     });
-    let set: Set = Box::new(|limits, text| {
+    let set: Set = Box::new(|namespace, text| {
         let words = text.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty());
-        for (word, (field, most)) in words.zip(sem_fields(limits)) {
+        for (word, (field, most)) in words.zip(sem_fields(&namespace.limits)) {
             ipc::set_limit(field, word, most)?;
         }
         if text.is_empty() { Err(Errno::EINVAL) } else { Ok(()) }
     });
     limit(kernel, dir, "sem", show, set)
+}
+
+/// /proc/sys/fs/mqueue.
+pub(super) fn mqueue(kernel: &Arc<Kernel>) -> Fixed {
+    let rows: [(&'static str, (Show, Set)); 5] = [
+        ("queues_max", small(|l| &l.mq.limits.queues_max, 65536)),
+        ("msg_max", small(|l| &l.mq.limits.msg_max, 65536)),
+        ("msgsize_max", small(|l| &l.mq.limits.msgsize_max, 16 << 20)),
+        ("msg_default", small(|l| &l.mq.limits.msg_default, 65536)),
+        ("msgsize_default", small(|l| &l.mq.limits.msgsize_default, 16 << 20)),
+    ];
+    rows.into_iter().fold(Fixed::default(), |dir, (name, (show, set))| limit(kernel, dir, name, show, set))
 }

@@ -101,6 +101,8 @@ pub struct IpcNamespace {
     pub(crate) semaphores: AtomicI32,
     /// Message queues.
     pub msg: Registry<msg::Queue>,
+    /// POSIX message queues.
+    pub mq: crate::mqueue::Queues,
 }
 
 /// What a thread has of System V IPC.

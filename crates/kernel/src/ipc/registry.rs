@@ -13,8 +13,10 @@ use crate::Result;
 struct Inner<T> {
     objects: Slab<(i32, Arc<T>)>,
     keys: HashMap<i32, usize>,
-    /// Differs between objects that one place had.
+    /// Differs between objects that one place had: it goes on when places are used again.
     sequence: u16,
+    last: usize,
+    used: bool,
 }
 
 /// Objects of one kind. An id is a place and a sequence number.
@@ -24,7 +26,15 @@ pub struct Registry<T> {
 
 impl<T> Default for Registry<T> {
     fn default() -> Registry<T> {
-        Registry { inner: RwLock::new(Inner { objects: Slab::new(), keys: HashMap::new(), sequence: 0 }) }
+        Registry {
+            inner: RwLock::new(Inner {
+                objects: Slab::new(),
+                keys: HashMap::new(),
+                sequence: 0,
+                last: 0,
+                used: false,
+            }),
+        }
     }
 }
 
@@ -63,9 +73,11 @@ impl<T> Registry<T> {
         if inner.objects.len() >= usize::try_from(limit).unwrap_or(0) {
             return Err(Errno::ENOSPC);
         }
-        let id = i32::from(inner.sequence) << 15 | small;
+        let again = inner.used && place <= inner.last;
+        let sequence = inner.sequence.wrapping_add(u16::from(again));
+        let id = i32::from(sequence) << 15 | small;
         let object = Arc::new(make(id)?);
-        inner.sequence = inner.sequence.wrapping_add(1);
+        (inner.sequence, inner.last, inner.used) = (sequence, place, true);
         inner.objects.insert((id, object));
         if key != IPC_PRIVATE {
             inner.keys.insert(key, place);
@@ -80,9 +92,9 @@ impl<T> Registry<T> {
         found.filter(|(own, _)| *own == id).map(|(_, object)| object.clone()).ok_or(Errno::EINVAL)
     }
 
-    /// The object at a place, for `*_STAT`; `EINVAL`.
+    /// The object at a place, for `*_STAT` (an id will do); `EINVAL`.
     pub fn at(&self, place: i32) -> Result<(i32, Arc<T>)> {
-        let place = usize::try_from(place).map_err(|_| Errno::EINVAL)?;
+        let place = usize::try_from(place & PLACE).map_err(|_| Errno::EINVAL)?;
         self.inner.read().objects.get(place).cloned().ok_or(Errno::EINVAL)
     }
 

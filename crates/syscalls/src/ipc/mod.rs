@@ -1,5 +1,6 @@
-//! System V IPC: sysvipc(7).
+//! System V IPC: sysvipc(7); POSIX message queues: mq_overview(7).
 
+pub mod mqueue;
 pub mod msg;
 pub mod sem;
 pub mod shm;
