@@ -15,6 +15,8 @@ pub struct IoTables {
     pub file_systems: FileSystems,
     /// File locks.
     pub locks: Arc<Locks>,
+    /// Requests of io_setup(2).
+    pub aio: Arc<crate::aio::Quota>,
     /// The network that guests see.
     pub network: net::Network,
 }

@@ -4,6 +4,7 @@
 //! running thread touches is in `syscalls::Cx`. Handlers of system calls live in `syscalls`.
 #![forbid(unsafe_code)]
 
+pub mod aio;
 pub mod clock;
 pub mod cpu_time;
 pub mod epoll;

@@ -58,6 +58,8 @@ pub struct Mm {
     /// Files mapped, in order of address; what was since unmapped natively may linger here, so it is only
     /// believed where the host's own maps show a file.
     pub files: Mutex<Vec<FileMapping>>,
+    /// Contexts of io_setup(2); a forked process has none.
+    pub aio: crate::aio::Contexts,
     /// `PR_SET_DUMPABLE`.
     pub dumpable: std::sync::atomic::AtomicBool,
 }
@@ -74,6 +76,7 @@ impl Mm {
             layout: RwLock::default(),
             exe: RwLock::default(),
             files: Mutex::default(),
+            aio: Default::default(),
             dumpable: std::sync::atomic::AtomicBool::new(true),
         }
     }
@@ -87,6 +90,7 @@ impl Mm {
             layout: RwLock::new(self.layout.read().clone()),
             exe: RwLock::new(self.exe.read().clone()),
             files: Mutex::new(files),
+            aio: Default::default(),
             dumpable: std::sync::atomic::AtomicBool::new(
                 self.dumpable.load(std::sync::atomic::Ordering::Relaxed),
             ),

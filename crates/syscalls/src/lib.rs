@@ -3,6 +3,7 @@
 //! To add a call: one line in [`table`], a handler in the file of its subject, a guest test.
 #![forbid(unsafe_code)]
 
+pub mod aio;
 pub mod args;
 pub mod attr;
 pub mod capability;

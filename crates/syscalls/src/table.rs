@@ -287,6 +287,11 @@ syscalls! {
     201 time sync crate::time::time, 1, Full, "";
     203 sched_setaffinity sync crate::scheduling::sched_setaffinity, 3, Full, "";
     204 sched_getaffinity sync crate::scheduling::sched_getaffinity, 3, Full, "";
+    206 io_setup boxed crate::aio::io_setup, 2, Full, "";
+    207 io_destroy boxed crate::aio::io_destroy, 1, Full, "";
+    208 io_getevents boxed crate::aio::io_getevents, 5, Full, "";
+    209 io_submit boxed crate::aio::io_submit, 3, Full, "";
+    210 io_cancel sync crate::aio::io_cancel, 3, Full, "";
     213 epoll_create sync crate::epoll::epoll_create, 1, Full, "";
     217 getdents64 sync crate::dir::getdents64, 3, Full, "";
     218 set_tid_address sync crate::process::set_tid_address, 1, Full, "";
@@ -377,6 +382,7 @@ syscalls! {
     328 pwritev2 wait crate::file_io::pwritev2, 6, Partial, "RWF_ATOMIC is missing";
     329 pkey_mprotect sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";
     332 statx sync crate::stat::statx, 5, Full, "";
+    333 io_pgetevents boxed crate::aio::io_pgetevents, 6, Full, "";
     424 pidfd_send_signal sync crate::signal::send::pidfd_send_signal, 4, Full, "";
     434 pidfd_open sync crate::pidfd::pidfd_open, 2, Partial, "PIDFD_THREAD only of the first thread";
     435 clone3 boxed crate::clone::clone3, 2, Full, "";

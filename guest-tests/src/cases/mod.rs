@@ -2,6 +2,7 @@
 
 use crate::harness::Case;
 
+mod aio;
 mod attack;
 mod credentials;
 mod directory;
@@ -36,7 +37,8 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 31] = [
+    let subjects: [&[Case]; 32] = [
+        aio::CASES,
         attack::CASES,
         credentials::CASES,
         directory::CASES,

@@ -1,6 +1,7 @@
 //! /proc/sys: sysctl values that run-times and databases read.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kernel::Kernel;
 use linux_abi::Errno;
@@ -106,6 +107,17 @@ pub(super) fn directory(kernel: &Arc<Kernel>) -> Arc<Node> {
         .with_text("max_queued_events", "16384\n")
         .with_text("max_user_instances", "8192\n")
         .with_text("max_user_watches", "524288\n");
+    let (get, put, used) = (kernel.io.aio.clone(), kernel.io.aio.clone(), kernel.io.aio.clone());
+    let aio_most = settable(
+        "aio-max-nr",
+        move || format!("{}\n", get.most.load(Ordering::Relaxed)).into_bytes(),
+        move |text| {
+            if let Some(most) = std::str::from_utf8(text).ok().and_then(|t| t.trim().parse().ok()) {
+                put.most.store(most, Ordering::Relaxed);
+            }
+        },
+    );
+    let aio_used = move || format!("{}\n", used.used.load(Ordering::Relaxed)).into_bytes();
     let fs = Fixed::default()
         .with_text("file-max", "9223372036854775807\n")
         .with_text("file-nr", "1024\t0\t9223372036854775807\n")
@@ -114,8 +126,8 @@ pub(super) fn directory(kernel: &Arc<Kernel>) -> Arc<Node> {
         .with_text("pipe-max-size", "1048576\n")
         .with_text("pipe-user-pages-soft", "16384\n")
         .with_text("pipe-user-pages-hard", "0\n")
-        .with_text("aio-max-nr", "65536\n")
-        .with_text("aio-nr", "0\n")
+        .with("aio-max-nr", aio_most)
+        .with_made("aio-nr", aio_used)
         .with_text("protected_hardlinks", "1\n")
         .with_text("protected_symlinks", "1\n")
         .with_text("suid_dumpable", "0\n")

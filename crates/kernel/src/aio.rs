@@ -1,0 +1,193 @@
+//! Asynchronous input and output: io_setup(2). Contexts belong to an address space; requests under way are tasks.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use executor::{Events, WaitQueue};
+use linux_abi::Errno;
+use parking_lot::Mutex;
+use vfs::OpenFile;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Result;
+use crate::eventfd::EventFd;
+
+/// `struct io_event`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[expect(missing_docs, reason = "named in io_getevents(2)")]
+pub struct IoEvent {
+    pub data: u64,
+    pub obj: u64,
+    pub res: i64,
+    pub res2: i64,
+}
+
+/// Requests that all contexts of the sandbox were made for, and the most (/proc/sys/fs/aio-nr, aio-max-nr).
+pub struct Quota {
+    /// In use.
+    pub used: AtomicU64,
+    /// The most.
+    pub most: AtomicU64,
+}
+
+impl Default for Quota {
+    fn default() -> Quota {
+        Quota { used: AtomicU64::new(0), most: AtomicU64::new(65536) }
+    }
+}
+
+/// The contexts of an address space, by id.
+#[derive(Default)]
+pub struct Contexts(Mutex<BTreeMap<u64, Arc<Context>>>);
+
+/// Contexts that one address space may have.
+const MAX_CONTEXTS: usize = 4096;
+
+impl Contexts {
+    /// A context; `EINVAL`.
+    pub fn get(&self, id: u64) -> Result<Arc<Context>> {
+        self.0.lock().get(&id).cloned().ok_or(Errno::EINVAL)
+    }
+    /// Adds a context; `EAGAIN`.
+    pub fn add(&self, id: u64, context: Arc<Context>) -> Result<()> {
+        let mut all = self.0.lock();
+        if all.len() >= MAX_CONTEXTS {
+            return Err(Errno::EAGAIN);
+        }
+        all.insert(id, context);
+        Ok(())
+    }
+    /// Takes a context out; `EINVAL`.
+    pub fn remove(&self, id: u64) -> Result<Arc<Context>> {
+        self.0.lock().remove(&id).ok_or(Errno::EINVAL)
+    }
+}
+
+/// Called to end a request before its time.
+type Cancel = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct State {
+    done: VecDeque<IoEvent>,
+    /// Under way, events not yet taken included.
+    used: u32,
+    running: u32,
+    /// Requests that can be cancelled, by the address of their iocb.
+    cancels: HashMap<u64, Cancel>,
+    destroyed: bool,
+}
+
+/// One context.
+pub struct Context {
+    most: u32,
+    quota: Arc<Quota>,
+    state: Mutex<State>,
+    /// Woken when a request is done.
+    pub queue: Arc<WaitQueue>,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.quota.used.fetch_sub(u64::from(self.most), Ordering::Relaxed);
+    }
+}
+
+impl Context {
+    /// For so many requests at once; `EAGAIN` past the sandbox's quota.
+    pub fn new(most: u32, quota: &Arc<Quota>) -> Result<Arc<Context>> {
+        let used = quota.used.fetch_add(u64::from(most), Ordering::Relaxed);
+        // From here on the drop gives it back.
+        let context = Arc::new(Context {
+            most,
+            quota: quota.clone(),
+            state: Mutex::default(),
+            queue: Arc::new(WaitQueue::new()),
+        });
+        let fits = used.saturating_add(u64::from(most)) <= quota.most.load(Ordering::Relaxed);
+        if fits { Ok(context) } else { Err(Errno::EAGAIN) }
+    }
+
+    /// Begins a request; `EAGAIN` if there is no room for its event, `EINVAL` once destroyed.
+    pub fn begin(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.destroyed {
+            return Err(Errno::EINVAL);
+        }
+        if state.used >= self.most {
+            return Err(Errno::EAGAIN);
+        }
+        state.used += 1;
+        state.running += 1;
+        Ok(())
+    }
+
+    /// Takes a request back that could not be begun after all.
+    pub fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.used = state.used.saturating_sub(1);
+        state.running = state.running.saturating_sub(1);
+    }
+
+    /// A request is done.
+    pub fn finish(&self, event: IoEvent, tell: Option<&Arc<OpenFile>>) {
+        {
+            let mut state = self.state.lock();
+            state.cancels.remove(&event.obj);
+            state.running = state.running.saturating_sub(1);
+            state.done.push_back(event);
+        }
+        if let Some(counter) = tell.and_then(|file| file.ops_as::<EventFd>()) {
+            counter.signal(1);
+        }
+        self.queue.wake_all(Events::READABLE);
+    }
+
+    /// The request of this iocb can be ended by `cancel`.
+    pub fn cancellable(&self, iocb: u64, cancel: Cancel) {
+        self.state.lock().cancels.insert(iocb, cancel);
+    }
+
+    /// io_cancel(2): whether there was such a request.
+    pub fn cancel(&self, iocb: u64) -> bool {
+        let cancel = self.state.lock().cancels.remove(&iocb);
+        match cancel {
+            Some(cancel) => {
+                cancel();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes up to `most` events into `out`.
+    pub fn take(&self, most: usize, out: &mut Vec<IoEvent>) {
+        let mut state = self.state.lock();
+        let n = most.saturating_sub(out.len()).min(state.done.len());
+        out.extend(state.done.drain(..n));
+        state.used = state.used.saturating_sub(n as u32);
+    }
+
+    /// io_destroy(2): no request begins any more, those that can be are cancelled.
+    pub fn destroy(&self) {
+        let cancels = {
+            let mut state = self.state.lock();
+            state.destroyed = true;
+            std::mem::take(&mut state.cancels)
+        };
+        for (_, cancel) in cancels {
+            cancel();
+        }
+        self.queue.wake_all(Events::READABLE);
+    }
+
+    /// Whether no request is under way.
+    pub fn is_idle(&self) -> bool {
+        self.state.lock().running == 0
+    }
+    /// Whether it was destroyed.
+    pub fn is_destroyed(&self) -> bool {
+        self.state.lock().destroyed
+    }
+}
