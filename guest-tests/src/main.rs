@@ -24,9 +24,11 @@ fn main() -> ExitCode {
         ["run", names @ ..] if !names.is_empty() => harness::run_named(names),
         ["run-all"] => harness::run_filtered(""),
         ["run-all", "--filter", text] => harness::run_filtered(text),
-        ["bench", row, rest @ ..] => bench::run(row, rest),
+        ["bench", words @ ..] => bench::run(words),
         _ => {
-            eprintln!("usage: guest-tests list | run NAME... | run-all [--filter TEXT] | bench ROW");
+            eprintln!(
+                "usage: guest-tests list | run NAME... | run-all [--filter TEXT] | bench [--time MS] [--step] all | ROW..."
+            );
             ExitCode::from(2)
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! * `test`: installs what the tests need and runs them all.
 //! * `scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]`: the scripts of `tests/FOLDER`.
-//! * `bench [--runs N] [--sallet PATH]`: the host beside Sallet, in one table.
+//! * `bench [--quick] [--runs N] [--row NAME] [--sallet PATH]`: the host beside Sallet, in one table.
 //! * `compatibility`: writes docs/compatibility.md from the table of system calls.
 //! * `tidy`: the rules of the house that the compiler does not check.
 //! * `guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT]
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         ["guest-tests", options @ ..] => guest_tests::run(options),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | compatibility | bench [--runs N] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
+                "usage: cargo xtask test | compatibility | bench [--quick] [--runs N] [--row NAME] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
                  | scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]"
             );
             return ExitCode::from(2);

@@ -47,6 +47,9 @@ pub struct BootSpec {
     pub network: NetworkMode,
     /// What the guest may know of its limits.
     pub cgroup: CgroupInfo,
+    /// Where the kernel process reads how much CPU time it has: the container's group and those above.
+    #[serde(default)]
+    pub cpu_quota: Vec<QuotaFds>,
     /// Guest user id ranges, when the bundle asks for a user namespace.
     pub uid_mappings: Vec<IdMapping>,
     /// Guest group id ranges, likewise.
@@ -235,6 +238,17 @@ pub struct CgroupInfo {
     pub cpuset_cpus: Option<String>,
     /// Greatest number of tasks.
     pub pids_limit: Option<u64>,
+}
+
+/// Control files of one group, open for reading: cgroups(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaFds {
+    /// `cpu.max`, or version 1's `cpu.cfs_quota_us`.
+    pub quota: FdIndex,
+    /// Version 1's `cpu.cfs_period_us`.
+    pub period: Option<FdIndex>,
+    /// `cpu.stat`.
+    pub stat: Option<FdIndex>,
 }
 
 /// One range of ids, as in /proc/PID/uid_map.

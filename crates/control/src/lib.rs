@@ -13,7 +13,7 @@ mod process;
 
 pub use boot::{
     BootReply, BootSpec, CgroupInfo, Detach, DeviceKind, DeviceSpec, FdIndex, IdMapping, JailMode,
-    MountFlags, MountKind, MountSpec, NetworkMode, RootSpec, StdioSpec, Tracing,
+    MountFlags, MountKind, MountSpec, NetworkMode, QuotaFds, RootSpec, StdioSpec, Tracing,
 };
 pub use channel::{Channel, ChannelError, MAX_BODY_BYTES, MAX_FDS};
 pub use message::{ErrorKind, ExitStatus, ProcessInfo, Reply, Request, SandboxState, Stats};

@@ -153,8 +153,15 @@ pub struct Stats {
     pub processes: u64,
     /// Guest threads now.
     pub threads: u64,
-    /// System calls answered by the kernel process since boot.
+    /// System calls that came to the kernel process since boot; those that a shim or the host answered are not
+    /// among them.
     pub system_calls: u64,
+    /// Requests (system calls, faults, interrupts) that a spinning worker took, without a doorbell.
+    pub spun: u64,
+    /// How often a worker began to spin.
+    pub spins: u64,
+    /// System call sites that were rewritten to jump into the shim.
+    pub patched: u64,
 }
 
 #[cfg(test)]

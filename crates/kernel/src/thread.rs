@@ -1,7 +1,7 @@
 //! A guest thread as others see it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use executor::{Events, Observer, Waiter};
 use identity::Credentials;
@@ -41,8 +41,6 @@ pub struct Thread {
     sleeping: AtomicBool,
     /// Start time, CLOCK_MONOTONIC nanoseconds.
     pub start_ns: u64,
-    /// How many system calls it made.
-    pub syscalls: AtomicU64,
     /// How it wants to be scheduled.
     pub scheduling: Mutex<Scheduling>,
     /// `PR_SET_PDEATHSIG`.
@@ -86,7 +84,6 @@ impl Thread {
             attention: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             start_ns: executor::monotonic_ns(),
-            syscalls: AtomicU64::new(0),
             scheduling: Mutex::default(),
             parent_death_signal: std::sync::atomic::AtomicI32::new(0),
         })

@@ -10,6 +10,7 @@ mod instructions;
 mod machine;
 mod patch;
 mod process;
+mod quota;
 mod slots;
 mod spinner;
 mod start;
@@ -20,6 +21,7 @@ mod worker;
 
 pub use machine::{Platform, Usage};
 pub use process::AddressSpace;
+pub use quota::{Quota, QuotaFiles};
 pub use start::{Config, Error};
 pub use thread::{GuestThread, ThreadHandle};
 pub use types::{CloneRequest, Exit, Fault, Identity, NativeOp, Regs, SignalFrame};

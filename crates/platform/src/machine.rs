@@ -39,8 +39,8 @@ pub struct Platform {
     pub(crate) patcher: crate::patch::Patcher,
     /// Words of `active` that were ever in use.
     high_water: AtomicU32,
-    /// Requests answered, for benchmarks.
-    pub(crate) answered: AtomicU64,
+    /// System calls that came to their threads' tasks.
+    pub(crate) calls: AtomicU64,
 }
 
 /// What is in use, to find leaks.
@@ -193,7 +193,7 @@ impl Platform {
             spinner,
             patcher,
             high_water: AtomicU32::new(0),
-            answered: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
         }
     }
 
@@ -205,9 +205,13 @@ impl Platform {
     pub fn xstate_size(&self) -> usize {
         self.xstate_size.load(Ordering::Relaxed) as usize
     }
-    /// How many requests have been answered.
-    pub fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
+    /// How many system calls came to this process.
+    pub fn system_calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+    /// How many requests a spinning worker took, without a doorbell.
+    pub fn spun(&self) -> u64 {
+        self.spinner.taken.load(Ordering::Relaxed)
     }
     /// How many system call sites were patched.
     pub fn patched(&self) -> u64 {

@@ -2,7 +2,8 @@
 //!
 //! It may only spin where a CPU would otherwise be idle, so it starts after a burst of doorbells, on a CPU
 //! that the doorbell did not come from, and stops when calls dry up or when it woke a waiting thread. If
-//! another thread wanted its CPU, that was not idle: it rests for a while.
+//! another thread wanted its CPU, that was not idle: it rests for a while. Its time is charged to the
+//! container: where the control group's quota would run short by it, it does not start.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,9 +11,11 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::process::getpid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 use crate::machine::Platform;
+use crate::quota::Quota;
 use crate::thread::WOKE_PARKED;
 
 /// Doorbells within `BURST_WINDOW` that start the spinner.
@@ -26,16 +29,24 @@ const GUEST_SPIN: u32 = 2000;
 /// Rest after the CPU was wanted by others, doubled each time up to the maximum.
 const REST: Duration = Duration::from_millis(2);
 const REST_MAX: Duration = Duration::from_millis(256);
+/// Rest after the sandbox ran out of its CPU time.
+const REST_THROTTLED: Duration = Duration::from_secs(1);
+/// How long a look at the CPU set and the quota counts.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// State of the spinner.
 pub(crate) struct Spinner {
-    allowed: bool,
+    enabled: bool,
+    quota: Arc<Quota>,
     running: AtomicBool,
     thread: OnceLock<Thread>,
     burst: Mutex<Burst>,
+    room: Mutex<Room>,
     cpu: AtomicU32,
     /// How often it started.
     pub(crate) starts: AtomicU64,
+    /// Requests that it took.
+    pub(crate) taken: AtomicU64,
 }
 
 /// Doorbells of late.
@@ -47,22 +58,58 @@ struct Burst {
     rest: Option<Instant>,
 }
 
+/// Whether there is a CPU to spare for spinning, as of the last look.
+struct Room {
+    looked: Option<Instant>,
+    cpus: CpuSet,
+    enough: bool,
+    throttled: u64,
+}
+
+impl Room {
+    /// Looks again if the last look is too old: the set of CPUs, the quota and the period's end change from
+    /// outside while the sandbox runs.
+    fn look(&mut self, quota: &Quota, now: Instant) -> bool {
+        if self.looked.is_some_and(|at| now.duration_since(at) < LOOK) {
+            return self.enough;
+        }
+        let first = self.looked.is_none();
+        // After the thread was throttled more than LOOK may have passed, so that this is seen at once.
+        let throttled = quota.throttled();
+        let ran_out = throttled != self.throttled && !first;
+        self.throttled = throttled;
+        // The leader's set: that of the spinner's thread is its own choice.
+        self.cpus = sched_getaffinity(Some(getpid())).unwrap_or_default();
+        self.enough = !ran_out && is_enough(self.cpus.count(), quota.cpus());
+        self.looked = Some(if ran_out { now + REST_THROTTLED } else { now });
+        self.enough
+    }
+}
+
+/// A spinner beside one running guest thread takes two CPUs' time: with less it would take the guest's.
+fn is_enough(cpus: u32, quota: f64) -> bool {
+    cpus >= 2 && quota >= 2.0
+}
+
 impl Spinner {
-    pub(crate) fn new(allowed: bool) -> Spinner {
+    pub(crate) fn new(enabled: bool, quota: Arc<Quota>) -> Spinner {
         Spinner {
-            allowed: allowed && cpus().is_some_and(|set| set.count() > 1),
+            enabled,
+            quota,
             running: AtomicBool::new(false),
             thread: OnceLock::new(),
             burst: Mutex::default(),
+            room: Mutex::new(Room { looked: None, cpus: CpuSet::new(), enough: false, throttled: 0 }),
             cpu: AtomicU32::new(0),
             starts: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
         }
     }
 
     /// Makes the thread, which sleeps until it is needed. Early, since the container's limit of processes
     /// may leave no room later.
     pub(crate) fn prepare(&self, platform: &Arc<Platform>) -> std::io::Result<()> {
-        if !self.allowed {
+        if !self.enabled {
             return Ok(());
         }
         let platform = platform.clone();
@@ -76,7 +123,7 @@ impl Spinner {
 
     /// Called by the notification worker after each doorbell.
     pub(crate) fn doorbell(&self) {
-        if !self.allowed || self.running.load(Ordering::Relaxed) {
+        if !self.enabled || self.running.load(Ordering::Relaxed) {
             return;
         }
         let Some(thread) = self.thread.get() else { return };
@@ -95,16 +142,15 @@ impl Spinner {
             }
             *burst = Burst::default();
         }
+        if !self.room.lock().look(&self.quota, now) {
+            return;
+        }
         // The doorbell's caller sleeps on this CPU and wakes here too.
         self.cpu.store(u32::try_from(sched_getcpu()).unwrap_or(0), Ordering::Relaxed);
         self.starts.fetch_add(1, Ordering::Relaxed);
         self.running.store(true, Ordering::SeqCst);
         thread.unpark();
     }
-}
-
-fn cpus() -> Option<CpuSet> {
-    sched_getaffinity(None).ok()
 }
 
 /// Moves this thread off the given CPU, among those of the process.
@@ -120,32 +166,29 @@ fn avoid(all: &CpuSet, cpu: u32) {
 fn run(platform: &Arc<Platform>) {
     let _scope = executor::worker_scope();
     let spinner = &platform.spinner;
-    let all = cpus().unwrap_or_default();
-    let mut placed = u32::MAX;
+    let mut placed = None;
     let mut rest = REST;
     loop {
         while !spinner.running.load(Ordering::SeqCst) {
             std::thread::park();
         }
-        let cpu = spinner.cpu.load(Ordering::Relaxed);
-        if cpu != placed {
-            avoid(&all, cpu);
-            placed = cpu;
+        let place = (spinner.cpu.load(Ordering::Relaxed), spinner.room.lock().cpus);
+        if placed != Some(place) {
+            avoid(&place.1, place.0);
+            placed = Some(place);
         }
         let control = platform.slots.control();
         control.guest_spin.store(GUEST_SPIN, Ordering::Relaxed);
         control.spinning.store(1, Ordering::SeqCst);
-        let before = host::process::involuntary_switches();
-        let began = Instant::now();
-        spin(platform);
+        let crowded = spin(platform);
         control.spinning.store(0, Ordering::SeqCst);
-        // Now and then somebody passes by.
-        let switches = host::process::involuntary_switches() - before;
-        if switches > 1 + i64::try_from(began.elapsed().as_millis()).unwrap_or(0) / 4 {
-            spinner.burst.lock().rest = Some(Instant::now() + rest);
-            rest = (rest * 2).min(REST_MAX);
-        } else if switches == 0 {
-            rest = REST;
+        match crowded {
+            Some(true) => {
+                spinner.burst.lock().rest = Some(Instant::now() + rest);
+                rest = (rest * 2).min(REST_MAX);
+            }
+            Some(false) => rest = REST,
+            None => {}
         }
         spinner.running.store(false, Ordering::SeqCst);
         // Requests posted before the flag was seen.
@@ -156,8 +199,29 @@ fn run(platform: &Arc<Platform>) {
     }
 }
 
-fn spin(platform: &Arc<Platform>) {
+/// Whether others want the CPU that this thread spins on.
+struct Crowd {
+    began: Instant,
+    switches: i64,
+}
+
+impl Crowd {
+    fn new(now: Instant) -> Crowd {
+        Crowd { began: now, switches: host::process::involuntary_switches() }
+    }
+    /// Whether others wanted it since `new`: now and then somebody passes by. Nothing for a stay that tells little.
+    fn came(&self, now: Instant) -> Option<bool> {
+        let switches = host::process::involuntary_switches() - self.switches;
+        let stayed = i64::try_from(now.duration_since(self.began).as_millis()).unwrap_or(0);
+        if switches > 1 + stayed / 4 { Some(true) } else { (switches == 0).then_some(false) }
+    }
+}
+
+/// Spins until requests dry up, or there is no CPU to spare any more; whether others came to this one.
+fn spin(platform: &Arc<Platform>) -> Option<bool> {
+    let spinner = &platform.spinner;
     let mut last = Instant::now();
+    let mut crowd = Crowd::new(last);
     let mut rounds = 0u32;
     WOKE_PARKED.set(false);
     loop {
@@ -166,17 +230,24 @@ fn spin(platform: &Arc<Platform>) {
             last = Instant::now();
             rounds = 0;
             if WOKE_PARKED.replace(false) {
-                return;
+                break;
+            }
+            if last.duration_since(crowd.began) > LOOK {
+                if crowd.came(last) == Some(true) || !spinner.room.lock().look(&spinner.quota, last) {
+                    break;
+                }
+                crowd = Crowd::new(last);
             }
         } else {
             std::hint::spin_loop();
             rounds = rounds.wrapping_add(1);
             // The clock costs more than a look at the slots.
             if rounds.is_multiple_of(16) && last.elapsed() > DRY {
-                return;
+                break;
             }
         }
     }
+    crowd.came(Instant::now())
 }
 
 /// One look at all slots in use.
@@ -191,10 +262,27 @@ fn scan(platform: &Arc<Platform>) -> bool {
             if slot.state().load(Ordering::Relaxed) != slot::state::REQUEST {
                 continue;
             }
-            if let Some(core) = platform.core(index as u64) {
-                found |= platform.take(&core, None);
+            if let Some(core) = platform.core(index as u64)
+                && platform.take(&core, None)
+            {
+                found = true;
+                platform.spinner.taken.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_enough;
+
+    #[test]
+    fn one_cpu_or_a_short_quota_leaves_no_room() {
+        assert!(is_enough(2, f64::INFINITY));
+        assert!(is_enough(4, 2.0));
+        assert!(!is_enough(1, f64::INFINITY));
+        assert!(!is_enough(4, 1.5));
+        assert!(!is_enough(4, 1.0));
+    }
 }

@@ -13,6 +13,7 @@ use crate::filter;
 use crate::machine::{Core, Platform};
 use crate::patch::Patcher;
 use crate::process::{ProcessCore, Space};
+use crate::quota::Quota;
 use crate::slots::Slots;
 use crate::spinner::Spinner;
 use crate::thread::GuestThread;
@@ -25,6 +26,8 @@ pub struct Config {
     pub checked_memory: bool,
     /// Whether a worker may spin where a CPU is idle.
     pub allow_spin: bool,
+    /// The control groups whose CPU time spinning would use up.
+    pub quota: Arc<Quota>,
     /// Guest processes cannot be read by others of the same user. Needs CAP_SYS_PTRACE in the own user namespace.
     pub undumpable: bool,
     /// Whether system call sites that are met often are rewritten to jump into the shim.
@@ -42,6 +45,7 @@ impl Default for Config {
         Config {
             checked_memory: false,
             allow_spin: true,
+            quota: Arc::default(),
             undumpable: true,
             patching: true,
             proc: None,
@@ -110,7 +114,7 @@ impl Platform {
         let [vdso, entry, ..] = slots.slot(0).map_or([0; 6], |s| s.request().fault);
         let patching = config.patching && (text_start..text_end).contains(&entry);
         let patcher = Patcher::new(patching, config.proc.clone(), entry);
-        let spinner = Spinner::new(config.allow_spin);
+        let spinner = Spinner::new(config.allow_spin, config.quota.clone());
         let platform = Arc::new(Platform::assemble(
             slots,
             listener,

@@ -135,7 +135,6 @@ impl GuestThread {
             state.request.take()
         };
         let Some(request) = request else { return Poll::Ready(Exit::Gone(0)) };
-        self.platform.answered.fetch_add(1, Ordering::Relaxed);
         if let Some(child) = self.cloning.take() {
             self.core.in_vfork.store(false, Ordering::SeqCst);
             self.core.announced.lock().clone = None;
@@ -154,6 +153,7 @@ impl GuestThread {
             .next_multiple_of(16);
         let exit = match request.kind {
             kind::SYSCALL => {
+                self.platform.calls.fetch_add(1, Ordering::Relaxed);
                 if request.site != 0 {
                     let platform = &self.platform;
                     platform.patcher.hit(&platform.slots, &self.core.process, request.site, self.regs.rax);

@@ -200,6 +200,7 @@ fn fill(
     let (stdio, master) = open_stdio(plan, &process, &mut fds)?;
     let preserved = preserved(plan.preserve_fds, &globals.inherited, &mut fds)?;
     let view = view(&mut fds)?;
+    let cpu_quota = crate::cgroup::quota::open(&cgroup, &Hierarchy::find(), &mut fds);
     let control = fds.add(container.listen()?);
     let start_container_hooks =
         all_hooks.start_container.iter().map(|hook| guest_hook(hook, &process)).collect();
@@ -221,6 +222,7 @@ fn fill(
         control,
         network: mode,
         cgroup: translate::cgroup_info(linux.resources.as_ref()),
+        cpu_quota,
         uid_mappings: translate::id_mappings(&linux.uid_mappings),
         gid_mappings: translate::id_mappings(&linux.gid_mappings),
         annotations: plan.config.annotations.clone(),

@@ -1,7 +1,6 @@
 //! The guest's processes and counters, for `ps`, `top` and `events`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use control::{ProcessInfo, Stats};
 use kernel::Kernel;
@@ -29,11 +28,13 @@ pub(crate) fn list(kernel: &Arc<Kernel>) -> Vec<ProcessInfo> {
 /// Counters.
 pub(crate) fn stats(kernel: &Arc<Kernel>) -> Stats {
     let processes = kernel.pids.processes();
-    let threads: Vec<_> =
-        processes.iter().flat_map(|p| p.threads.lock().values().cloned().collect::<Vec<_>>()).collect();
+    let threads: usize = processes.iter().map(|process| process.threads.lock().len()).sum();
     Stats {
         processes: processes.len() as u64,
-        threads: threads.len() as u64,
-        system_calls: threads.iter().map(|t| t.syscalls.load(Ordering::Relaxed)).sum(),
+        threads: threads as u64,
+        system_calls: kernel.platform.system_calls(),
+        spun: kernel.platform.spun(),
+        spins: kernel.platform.spins(),
+        patched: kernel.platform.patched(),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use control::BootSpec;
 use kernel::{Kernel, KernelConfig};
-use platform::{Config, Platform};
+use platform::{Config, Platform, Quota, QuotaFiles};
 
 use crate::descriptors::Descriptors;
 use crate::kernel_sandbox::KernelSandbox;
@@ -44,7 +44,8 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
         fs_tmp::set_proc_self_fd(Arc::clone(directory));
     }
     host::proc_fs::set_root(proc);
-    let platform = Platform::start(Config::default()).context("start guest processes")?;
+    let quota = quota(&spec, &mut descriptors)?;
+    let platform = Platform::start(Config { quota, ..Config::default() }).context("start guest processes")?;
     let kernel = Kernel::new(platform, config(&spec), syscalls::spawn);
     crate::guest_mounts::register(&kernel);
     kernel.pids.set_limit(spec.cgroup.pids_limit);
@@ -66,6 +67,17 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     }
     let init = launch::prepare(&kernel, &root, &spec.process, streams)?;
     Ok(KernelSandbox::new(kernel, root, terminals, init))
+}
+
+/// The control groups that limit our CPU time.
+fn quota(spec: &BootSpec, descriptors: &mut Descriptors) -> Result<Arc<Quota>> {
+    let mut groups = Vec::new();
+    for files in &spec.cpu_quota {
+        let mut take = |index: Option<_>| index.map(|index| descriptors.take(index)).transpose();
+        let (period, stat) = (take(files.period)?, take(files.stat)?);
+        groups.push(QuotaFiles { quota: descriptors.take(files.quota)?, period, stat });
+    }
+    Ok(Arc::new(Quota(groups)))
 }
 
 fn config(spec: &BootSpec) -> KernelConfig {

@@ -1,7 +1,6 @@
 //! The life of a guest thread: resume the guest, take its next exit, handle it, deliver signals, repeat.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use kernel::Thread;
 use kernel::process::ExitStatus;
@@ -150,7 +149,6 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
     let regs = *cx.guest.regs();
     let nr = regs.rax as u32;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-    cx.thread.syscalls.fetch_add(1, Ordering::Relaxed);
     let trace = crate::strace::enter(cx, nr, &args);
     loop {
         cx.local.resume = Resume::Value;

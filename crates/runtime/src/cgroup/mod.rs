@@ -6,6 +6,7 @@
 
 mod files;
 mod hierarchy;
+pub(crate) mod quota;
 mod stats;
 mod v1;
 mod v2;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use control::{Reply, Request};
 use serde_json::json;
 
 use crate::cli::Globals;
@@ -31,7 +32,12 @@ impl Events {
         }
         loop {
             let stats = container.state.cgroup.stats();
-            println!("{}", json!({"type": "stats", "id": self.id, "data": stats}));
+            // Beside runc's counters, those of the kernel process.
+            let kernel = match container.ask(&Request::Stats) {
+                Ok(Reply::Stats(kernel)) => Some(kernel),
+                _ => None,
+            };
+            println!("{}", json!({"type": "stats", "id": self.id, "data": stats, "kernel": kernel}));
             if self.stats || container.state.status() == Status::Stopped {
                 return Ok(ExitCode::SUCCESS);
             }

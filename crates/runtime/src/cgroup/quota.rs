@@ -1,0 +1,67 @@
+//! The files that tell the kernel process how much CPU time its groups leave it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use control::QuotaFds;
+
+use super::{Cgroup, Hierarchy};
+use crate::launch::FdList;
+
+/// More groups above each other than any engine makes.
+const MAX_DEPTH: usize = 16;
+
+/// Opens the control files of the group and of all above it, for reading. What is not there limits nothing.
+pub(crate) fn open(cgroup: &Cgroup, hierarchy: &Hierarchy, fds: &mut FdList) -> Vec<QuotaFds> {
+    let mut found = Vec::new();
+    for directory in levels(cgroup, hierarchy) {
+        let mut add = |name: &str| File::open(directory.join(name)).ok().map(|file| fds.add(file));
+        let (v2, v1) = (add("cpu.max"), add("cpu.cfs_quota_us"));
+        let Some(quota) = v2.or(v1) else { continue };
+        let period = v1.and_then(|_| add("cpu.cfs_period_us"));
+        found.push(QuotaFds { quota, period, stat: add("cpu.stat") });
+    }
+    found
+}
+
+/// The container's group with the cpu controller (the caller's where it has none) and those above.
+fn levels(cgroup: &Cgroup, hierarchy: &Hierarchy) -> Vec<PathBuf> {
+    let mounted = hierarchy
+        .v1
+        .iter()
+        .find(|mounted| mounted.controllers.iter().any(|name| name == "cpu"))
+        .or(hierarchy.v2.as_ref());
+    let own = |root: &Path, own: &str| root.join(own.trim_start_matches('/'));
+    let planned = cgroup.v1.get("cpu").or(cgroup.v2.as_ref());
+    let Some(root) = mounted.map(|mounted| mounted.root.as_path()) else { return Vec::new() };
+    let directory = planned.cloned().or_else(|| mounted.map(|mounted| own(&mounted.root, &mounted.own)));
+    let above = directory.as_deref().into_iter().flat_map(Path::ancestors);
+    above.take_while(|path| path.starts_with(root)).take(MAX_DEPTH).map(Path::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hierarchy::Mounted;
+    use super::*;
+
+    #[test]
+    fn all_groups_above_count() {
+        let mounted = |root: &str, controllers: &[&str], own: &str| Mounted {
+            root: root.into(),
+            controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
+            own: own.into(),
+        };
+        let hierarchy = Hierarchy {
+            v1: vec![mounted("/c/memory", &["memory"], "/x"), mounted("/c/cpu", &["cpu", "cpuacct"], "/x")],
+            v2: None,
+        };
+        let paths = |cgroup: &Cgroup, hierarchy: &Hierarchy| {
+            levels(cgroup, hierarchy).iter().map(|p| p.display().to_string()).collect::<Vec<_>>()
+        };
+        let planned = Cgroup::plan(&hierarchy, "/docker/box", "box");
+        assert_eq!(paths(&planned, &hierarchy), ["/c/cpu/docker/box", "/c/cpu/docker", "/c/cpu"]);
+        // Rootless: the caller's.
+        assert_eq!(paths(&Cgroup::default(), &hierarchy), ["/c/cpu/x", "/c/cpu"]);
+        assert!(paths(&Cgroup::default(), &Hierarchy::default()).is_empty());
+    }
+}
