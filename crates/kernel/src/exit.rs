@@ -29,6 +29,7 @@ pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
         threads.is_empty()
     };
     process.kernel().pids.remove_thread(thread.tid());
+    process.kernel().pi_futexes.holder_ended(thread.tid());
     // What this thread would have taken goes to another.
     crate::signal::retarget(thread, linux_abi::signal::SigSet(u64::MAX));
     if last {

@@ -194,6 +194,8 @@ pub struct Kernel {
     pub init_queue: Arc<WaitQueue>,
     /// System V IPC of the first namespace.
     pub ipc: Arc<crate::ipc::IpcNamespace>,
+    /// Priority-inheritance futexes.
+    pub pi_futexes: crate::pi_futex::PiFutexes,
     /// What open files of the sandbox share.
     pub io: crate::io_tables::IoTables,
     pub(crate) find_terminal: std::sync::OnceLock<crate::terminal::FindTerminal>,
@@ -224,6 +226,7 @@ impl Kernel {
             init_status: Mutex::new(None),
             init_queue: Arc::new(WaitQueue::new()),
             ipc: Arc::default(),
+            pi_futexes: crate::pi_futex::PiFutexes::default(),
             io: crate::io_tables::IoTables::default(),
             find_terminal: std::sync::OnceLock::new(),
             forks: AtomicU64::new(0),
@@ -322,7 +325,7 @@ impl Kernel {
         }
         for other in self.pids.processes() {
             if other.pid() != 1 {
-                other.begin_exit(ExitStatus::Signaled {
+                other.kill_now(ExitStatus::Signaled {
                     signal: linux_abi::signal::Signo::SIGKILL,
                     core: false,
                 });

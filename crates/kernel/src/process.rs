@@ -10,6 +10,7 @@ use linux_abi::signal::{SigInfo, Signo};
 use parking_lot::{Mutex, RwLock};
 
 use crate::limits::Limits;
+use crate::robust::Mending;
 use crate::signal::{Actions, Pending};
 use crate::timers::Timers;
 use crate::wait::ChildState;
@@ -96,6 +97,8 @@ pub struct Process {
     pub exit_signal: AtomicI32,
     /// Ordered to end with this status; the first order wins.
     exit_status: Mutex<Option<ExitStatus>>,
+    /// Robust futexes to be marked before the host process may go.
+    mending: Mutex<Mending>,
     /// It has run execve since fork (setpgid's `EACCES`).
     pub did_exec: AtomicBool,
     /// `PR_SET_CHILD_SUBREAPER`.
@@ -139,6 +142,7 @@ impl Process {
             exit_queue: Arc::new(WaitQueue::new()),
             exit_signal: AtomicI32::new(Signo::SIGCHLD.raw()),
             exit_status: Mutex::new(None),
+            mending: Mutex::default(),
             did_exec: AtomicBool::new(false),
             child_subreaper: AtomicBool::new(false),
             personality: AtomicU32::new(0),
@@ -209,8 +213,18 @@ impl Process {
     }
 
     /// Orders all threads to end with this status (exit_group(2), fatal signals) and kills the host
-    /// process. The first order wins.
+    /// process, once a thread of it has marked the robust futexes that it holds. The first order wins.
     pub fn begin_exit(&self, status: ExitStatus) {
+        self.end(status, true);
+    }
+
+    /// As [`Process::begin_exit`], at once: nobody is left to whom its futexes could matter, or the host process
+    /// cannot be trusted to do anything any more.
+    pub fn kill_now(&self, status: ExitStatus) {
+        self.end(status, false);
+    }
+
+    fn end(&self, status: ExitStatus, mend: bool) {
         {
             let mut slot = self.exit_status.lock();
             if slot.is_some() {
@@ -220,13 +234,28 @@ impl Process {
         }
         crate::cpu_time::keep(self);
         let threads: Vec<_> = self.threads.lock().values().cloned().collect();
+        let handle = threads.iter().find_map(|t| t.handle());
+        let lists = if mend { crate::robust::held(&threads) } else { Vec::new() };
+        let waits = !lists.is_empty() && handle.is_some();
+        if waits {
+            *self.mending.lock() = Mending::wanted(lists, handle.clone());
+        }
         for thread in &threads {
             thread.set_dying();
         }
-        if let Some(handle) = threads.iter().find_map(|t| t.handle()) {
+        if let Some(handle) = handle.filter(|_| !waits) {
             handle.kill_process();
         }
         self.stop_queue.wake(Events::all());
+    }
+    /// What is to be marked before the host process is killed: once, for one thread.
+    pub fn take_mending(&self) -> Mending {
+        let mut mending = self.mending.lock();
+        match &*mending {
+            Mending::Wanted { .. } => std::mem::replace(&mut mending, Mending::UnderWay),
+            Mending::UnderWay => Mending::UnderWay,
+            Mending::None => Mending::None,
+        }
     }
     /// The status it was ordered to end with.
     pub fn exit_status(&self) -> Option<ExitStatus> {

@@ -1,7 +1,7 @@
 //! A guest thread as others see it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use executor::{Events, Observer, Waiter};
 use identity::Credentials;
@@ -43,6 +43,8 @@ pub struct Thread {
     pub start_ns: u64,
     /// How it wants to be scheduled.
     pub scheduling: Mutex<Scheduling>,
+    /// Head of the list of set_robust_list(2); 0 is none.
+    pub robust_list: AtomicU64,
     /// `PR_SET_PDEATHSIG`.
     pub parent_death_signal: std::sync::atomic::AtomicI32,
 }
@@ -85,6 +87,7 @@ impl Thread {
             sleeping: AtomicBool::new(false),
             start_ns: executor::monotonic_ns(),
             scheduling: Mutex::default(),
+            robust_list: AtomicU64::new(0),
             parent_death_signal: std::sync::atomic::AtomicI32::new(0),
         })
     }

@@ -120,7 +120,8 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
     }
     call(&mut out, nr::futex, |b| {
         // Operation without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME: WAIT WAKE REQUEUE CMP_REQUEUE WAKE_OP
-        // WAIT_BITSET WAKE_BITSET run natively; PI operations name thread ids, which are not the host's.
+        // WAIT_BITSET WAKE_BITSET run natively; PI operations name thread ids, which are not the host's: the
+        // kernel process answers them.
         b.op(LOAD, low(1)).op(AND, !(128 | 256));
         for operation in [0, 1, 3, 4, 5, 9, 10] {
             b.ret_if(JEQ, operation, ALLOW);

@@ -286,10 +286,31 @@ impl AddressSpace {
             host::process::write_memory(pid, addr, buf).map_err(to_fault)
         }
     }
+    /// Where the byte at an address of a shared mapping is kept: device (as the host names it), inode and offset
+    /// of the backing object. None if the mapping is private or there is none.
+    pub fn shared_place(&self, addr: u64) -> Option<(u64, u64, u64)> {
+        let maps = host::proc_fs::read(&format!("{}/maps", self.host_pid())).ok()?;
+        maps.lines().find_map(|line| shared_place(line, addr))
+    }
     /// The host's process id in the kernel process's pid namespace (0 while unknown).
     pub fn host_pid(&self) -> i32 {
         self.process.pid()
     }
+}
+
+/// As [`AddressSpace::shared_place`], if this line of /proc/PID/maps covers the address.
+fn shared_place(line: &str, addr: u64) -> Option<(u64, u64, u64)> {
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let (start, end) = (hex(start)?, hex(end)?);
+    if addr < start || addr >= end || !fields.next()?.ends_with('s') {
+        return None;
+    }
+    let offset = hex(fields.next()?)?;
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let inode = fields.next()?.parse().ok()?;
+    Some((hex(major)? << 32 | hex(minor)?, inode, offset.checked_add(addr - start)?))
 }
 
 pub(crate) fn read_process(process: &ProcessCore, addr: u64, buf: &mut [u8]) -> Result<usize, Errno> {

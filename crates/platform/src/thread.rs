@@ -189,7 +189,7 @@ impl GuestThread {
     }
 
     /// Whether an exit was delivered that has not been answered.
-    pub(crate) fn has_exited(&self) -> bool {
+    pub fn has_exited(&self) -> bool {
         self.request.is_some()
     }
 
@@ -384,6 +384,12 @@ impl GuestThread {
                 NativeOp::SetGsBase { base } => (op::SET_GS, [base, 0, 0, 0, 0, 0]),
                 NativeOp::GetGsBase { addr } => (op::GET_GS, [addr, 0, 0, 0, 0, 0]),
                 NativeOp::FutexWake { addr, count } => (op::FUTEX_WAKE, [addr, u64::from(count), 0, 0, 0, 0]),
+                NativeOp::CompareExchange { addr, expected, new } => {
+                    (op::COMPARE_EXCHANGE, [addr, u64::from(expected), u64::from(new), 0, 0, 0])
+                }
+                NativeOp::RobustList { head, tid } => {
+                    (op::ROBUST_LIST, [head, u64::from(tid as u32), 0, 0, 0, 0])
+                }
             };
             if self.core.slot.write_op(i, &Op { kind, pad: 0, args }).is_err() {
                 break;
@@ -471,7 +477,7 @@ impl GuestThread {
     pub fn exit_thread(
         mut self,
         clear_child_tid: Option<u64>,
-        robust_list: Option<(u64, u64)>,
+        robust_list: Option<u64>,
         tid: i32,
         code: i32,
     ) {
@@ -480,7 +486,7 @@ impl GuestThread {
         self.ended = true;
         self.core.parked.store(leader, Ordering::SeqCst);
         self.platform.watch.count_threads(&self.platform, &self.core.process);
-        let head = robust_list.map_or(0, |(head, _)| head);
+        let head = robust_list.unwrap_or(0);
         let a =
             [clear_child_tid.unwrap_or(0), head, tid as u32 as u64, code as u64, u64::from(leader), 0, 0, 0];
         self.publish(action::EXIT, 0, a, 0, &[]);

@@ -60,17 +60,66 @@ pub enum Exit {
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "as in the man pages of the calls")]
 pub enum NativeOp {
-    Mmap { addr: u64, len: u64, prot: u32, flags: u32, file: Option<(Arc<OwnedFd>, u64)> },
-    Munmap { addr: u64, len: u64 },
-    Mprotect { addr: u64, len: u64, prot: u32 },
-    Mremap { addr: u64, old_len: u64, new_len: u64, flags: u32, new_addr: u64 },
-    Madvise { addr: u64, len: u64, advice: u32 },
-    Copy { addr: u64, bytes: Vec<u8> },
-    Zero { addr: u64, len: u64 },
-    SetFsBase { base: u64 },
-    FutexWake { addr: u64, count: u32 },
-    SetGsBase { base: u64 },
-    GetGsBase { addr: u64 },
+    Mmap {
+        addr: u64,
+        len: u64,
+        prot: u32,
+        flags: u32,
+        file: Option<(Arc<OwnedFd>, u64)>,
+    },
+    Munmap {
+        addr: u64,
+        len: u64,
+    },
+    Mprotect {
+        addr: u64,
+        len: u64,
+        prot: u32,
+    },
+    Mremap {
+        addr: u64,
+        old_len: u64,
+        new_len: u64,
+        flags: u32,
+        new_addr: u64,
+    },
+    Madvise {
+        addr: u64,
+        len: u64,
+        advice: u32,
+    },
+    Copy {
+        addr: u64,
+        bytes: Vec<u8>,
+    },
+    Zero {
+        addr: u64,
+        len: u64,
+    },
+    SetFsBase {
+        base: u64,
+    },
+    FutexWake {
+        addr: u64,
+        count: u32,
+    },
+    /// Stores `new` in the word at `addr` if it is `expected`; the result is the word's old value.
+    CompareExchange {
+        addr: u64,
+        expected: u32,
+        new: u32,
+    },
+    /// Does for thread `tid` of the guest what Linux does at its end with set_robust_list(2).
+    RobustList {
+        head: u64,
+        tid: i32,
+    },
+    SetGsBase {
+        base: u64,
+    },
+    GetGsBase {
+        addr: u64,
+    },
 }
 
 /// Numbers that a guest thread may learn without asking the kernel; `None` asks. A value must be taken back

@@ -92,6 +92,10 @@ pub mod op {
     pub const SET_GS: u32 = 9;
     /// Write the GS base to `args[0]`: 0 if it is the shim's.
     pub const GET_GS: u32 = 10;
+    /// Store `args[2]` in the 32-bit word at `args[0]` if it is `args[1]`; the result is its old value.
+    pub const COMPARE_EXCHANGE: u32 = 11;
+    /// Mark the futexes of the robust list at `args[0]` that thread `args[1]` holds, and wake their waiters.
+    pub const ROBUST_LIST: u32 = 12;
 }
 
 /// One native operation, an entry of an array at the start of `data`.

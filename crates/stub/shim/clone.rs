@@ -199,38 +199,60 @@ fn load64(at: u64) -> Option<u64> {
     (unsafe { sys::shim_copy((&raw mut value) as u64, at, 8) } == 0).then_some(value)
 }
 
-/// Marks the futexes that the dying thread holds: set_robust_list(2).
-fn robust_list(head: u64, tid: u32) {
+/// Most entries of a robust list that are looked at, as Linux's `ROBUST_LIST_LIMIT`.
+const ROBUST_LIST_LIMIT: u32 = 2048;
+/// In a link of a robust list: the entry is a priority-inheritance futex, whose waiters the kernel process wakes.
+const PI: u64 = 1;
+
+/// Marks the futexes that a dying thread holds: set_robust_list(2).
+pub fn robust_list(head: u64, tid: u32) {
     let Some(mut entry) = load64(head) else { return };
     let Some(offset) = load64(head.wrapping_add(8)) else { return };
     let pending = load64(head.wrapping_add(16)).unwrap_or(0);
-    let mut left = 2048;
-    while entry & !1 != head && left > 0 {
-        let next = load64(entry & !1);
-        if entry != pending {
-            owner_died((entry & !1).wrapping_add(offset), tid);
+    let mut left = ROBUST_LIST_LIMIT;
+    while entry & !PI != head && left > 0 {
+        let next = load64(entry & !PI);
+        if entry & !PI != pending & !PI {
+            owner_died((entry & !PI).wrapping_add(offset), tid, entry & PI != 0, false);
         }
         let Some(next) = next else { return };
         entry = next;
         left -= 1;
     }
-    if pending & !1 != 0 {
-        owner_died((pending & !1).wrapping_add(offset), tid);
+    if pending & !PI != 0 {
+        owner_died((pending & !PI).wrapping_add(offset), tid, pending & PI != 0, true);
     }
 }
 
-fn owner_died(futex: u64, tid: u32) {
+fn owner_died(futex: u64, tid: u32, pi: bool, pending: bool) {
     const WAITERS: u32 = 0x8000_0000;
     const OWNER_DIED: u32 = 0x4000_0000;
     const TID_MASK: u32 = 0x3fff_ffff;
     let mut value = 0u32;
     // SAFETY: the copy survives bad addresses.
-    if futex % 4 != 0 || unsafe { sys::shim_copy((&raw mut value) as u64, futex, 4) } != 0 || value & TID_MASK != tid {
+    if futex % 4 != 0 || unsafe { sys::shim_copy((&raw mut value) as u64, futex, 4) } != 0 {
         return;
     }
-    // The word is readable; a write to a read-only page ends this dying thread's process, as it harms only itself.
-    // SAFETY: the store survives bad addresses.
-    if unsafe { sys::shim_store32(futex, (value & WAITERS) | OWNER_DIED) } == 0 && value & WAITERS != 0 {
+    loop {
+        // Unlocked already, but the wake-up did not come any more.
+        if pending && !pi && value == 0 {
+            sys::syscall3(nr::FUTEX, futex, 1, 1);
+            return;
+        }
+        if value & TID_MASK != tid {
+            return;
+        }
+        // SAFETY: the exchange survives bad addresses.
+        let old = unsafe { sys::shim_compare_exchange(futex, value, (value & WAITERS) | OWNER_DIED) };
+        if old < 0 {
+            return;
+        }
+        if old as u32 == value {
+            break;
+        }
+        value = old as u32;
+    }
+    if !pi && value & WAITERS != 0 {
         sys::syscall3(nr::FUTEX, futex, 1, 1);
     }
 }

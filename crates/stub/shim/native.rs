@@ -80,6 +80,12 @@ fn run(slot: *mut Slot, op: &Op) -> i64 {
             if unsafe { sys::shim_copy(a[0], (&raw const base) as u64, 8) } == 0 { 0 } else { -14 }
         }
         op::FUTEX_WAKE => sys::syscall3(nr::FUTEX, a[0], 1, a[1]),
+        // SAFETY: the exchange survives bad addresses.
+        op::COMPARE_EXCHANGE => unsafe { sys::shim_compare_exchange(a[0], a[1] as u32, a[2] as u32) },
+        op::ROBUST_LIST => {
+            crate::clone::robust_list(a[0], a[1] as u32);
+            0
+        }
         _ => -38,
     }
 }

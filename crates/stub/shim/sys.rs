@@ -56,14 +56,16 @@ unsafe extern "C" {
     pub fn shim_copy_str(to: u64, from: u64, max: u64) -> i64;
     /// Stores a word; 0, or 1 if the address is bad.
     pub fn shim_store32(to: u64, value: u32) -> u64;
+    /// Stores `new` if the word is `expected`, as one step; the word's old value, or -14 if the address is bad.
+    pub fn shim_compare_exchange(at: u64, expected: u32, new: u32) -> i64;
     /// Zeroes; returns the bytes left over.
     pub fn shim_zero(to: u64, len: u64) -> u64;
 }
 
 global_asm!(
-    ".globl shim_copy, shim_copy_str, shim_store32, shim_zero",
-    ".globl shim_fix_copy, shim_fix_str, shim_fix_store, shim_fix_zero",
-    ".globl shim_fixed_copy, shim_fixed_str, shim_fixed_store",
+    ".globl shim_copy, shim_copy_str, shim_store32, shim_zero, shim_compare_exchange",
+    ".globl shim_fix_copy, shim_fix_str, shim_fix_store, shim_fix_zero, shim_fix_exchange",
+    ".globl shim_fixed_copy, shim_fixed_str, shim_fixed_store, shim_fixed_exchange",
     "shim_copy: mov rcx, rdx",
     "cld",
     "shim_fix_copy: rep movsb",
@@ -90,6 +92,13 @@ global_asm!(
     "xor eax, eax",
     "ret",
     "shim_fixed_store: mov eax, 1",
+    "ret",
+    "shim_compare_exchange: mov eax, esi",
+    "shim_fix_exchange: lock cmpxchg dword ptr [rdi], edx",
+    // Clears the high half.
+    "mov eax, eax",
+    "ret",
+    "shim_fixed_exchange: mov rax, -14",
     "ret",
     ".set shim_store32, shim_fix_store",
     // Named by core's unwind tables, never called.
@@ -141,6 +150,8 @@ unsafe extern "C" {
     static shim_fixed_copy: u8;
     static shim_fixed_str: u8;
     static shim_fixed_store: u8;
+    static shim_fix_exchange: u8;
+    static shim_fixed_exchange: u8;
 }
 
 /// Where to go on after a fault at `rip`, if it is one of the copies above.
@@ -154,6 +165,8 @@ pub fn fixup(rip: u64) -> Option<u64> {
             Some(at(&shim_fixed_str))
         } else if rip == at(&shim_fix_store) {
             Some(at(&shim_fixed_store))
+        } else if rip == at(&shim_fix_exchange) {
+            Some(at(&shim_fixed_exchange))
         } else {
             None
         }

@@ -49,8 +49,6 @@ pub struct ThreadLocal {
     pub saved_mask: Option<SigSet>,
     /// Address that the thread clears and wakes at its end: set_tid_address(2).
     pub clear_child_tid: u64,
-    /// set_robust_list(2): head and length.
-    pub robust_list: (u64, u64),
     /// Deadline of an interrupted timed wait that goes on (Linux's restart block).
     pub restart_deadline: Option<u64>,
     /// What to take back if the answer does not reach the guest.

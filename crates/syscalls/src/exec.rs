@@ -11,6 +11,7 @@ use kernel::{FsContext, Kernel};
 use linux_abi::Errno;
 use linux_abi::fs::AT_FDCWD;
 use linux_abi::signal::Signo;
+use platform::NativeOp;
 use vfs::Caller;
 
 use crate::args::Ptr;
@@ -62,8 +63,18 @@ pub async fn execveat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, argv: Ptr, envp: P
     let prepared = prepare(&fs, cx, start.as_ref(), &path, name, nofollow, args, env)?;
     let kernel = cx.kernel().clone();
     let loaded = Box::pin(load(&kernel, prepared)).await?;
+    let_go_of_memory(cx).await?;
     take_over(cx, loaded);
     Ok(0)
+}
+
+/// Marks the robust futexes of all threads that end with the old memory.
+async fn let_go_of_memory(cx: &mut Cx<'_>) -> SysResult<()> {
+    let threads: Vec<_> = cx.process().threads.lock().values().cloned().collect();
+    for (head, tid) in kernel::robust::held(&threads) {
+        cx.native(NativeOp::RobustList { head, tid }).await?;
+    }
+    Ok(())
 }
 
 /// Makes the thread run the loaded program: the point of no return is behind us.
@@ -110,7 +121,7 @@ fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
     cx.local.identity_told = false;
     cx.local.alt_stack = Default::default();
     cx.local.clear_child_tid = 0;
-    cx.local.robust_list = (0, 0);
+    cx.thread.robust_list.store(0, Ordering::Relaxed);
     cx.local.resume = Resume::Regs;
 }
 

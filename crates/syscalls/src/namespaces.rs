@@ -1,7 +1,4 @@
-//! Host names and the namespaces that there are not: sethostname(2), unshare(2), setns(2), kcmp(2), getcpu(2).
-
-use std::cmp::Ordering;
-use std::sync::Arc;
+//! Host names and the namespaces that there are not: sethostname(2), unshare(2), setns(2), getcpu(2).
 
 use identity::Capability;
 use linux_abi::Errno;
@@ -85,37 +82,4 @@ pub fn getcpu(cx: &mut Cx<'_>, cpu: Ptr, node: Ptr) -> SysResult {
         cx.write(node, &0u32)?;
     }
     Ok(0)
-}
-
-/// kcmp(2): 0 equal, 1 before, 2 after.
-pub fn kcmp(cx: &mut Cx<'_>, pid1: i32, pid2: i32, kind: i32, a: u64, b: u64) -> SysResult {
-    let first = cx.kernel().pids.thread(pid1)?;
-    let second = cx.kernel().pids.thread(pid2)?;
-    let own = cx.credentials.euid;
-    for thread in [&first, &second] {
-        if thread.credentials().euid != own && !cx.credentials.capable(Capability::SYS_PTRACE) {
-            return Err(Errno::EPERM.into());
-        }
-    }
-    let order = match kind {
-        0 => {
-            let one = first.files().get(i32::try_from(a).map_err(|_| Errno::EBADF)?)?;
-            let other = second.files().get(i32::try_from(b).map_err(|_| Errno::EBADF)?)?;
-            one.id().cmp(&other.id())
-        }
-        1 => address(&first.mm()).cmp(&address(&second.mm())),
-        2 => address(&first.files()).cmp(&address(&second.files())),
-        3 => address(&first.fs()).cmp(&address(&second.fs())),
-        4 => address(&first.process().actions()).cmp(&address(&second.process().actions())),
-        _ => return Err(Errno::EINVAL.into()),
-    };
-    Ok(match order {
-        Ordering::Equal => 0,
-        Ordering::Less => 1,
-        Ordering::Greater => 2,
-    })
-}
-
-fn address<T>(shared: &Arc<T>) -> usize {
-    Arc::as_ptr(shared).addr()
 }

@@ -1,6 +1,5 @@
 //! Processes as descriptors: pidfd_open(2), pidfd_getfd(2).
 
-use identity::Capability;
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
 
@@ -39,14 +38,7 @@ pub fn pidfd_getfd(cx: &mut Cx<'_>, pidfd: i32, target: i32, flags: u32) -> SysR
     let file = cx.file(pidfd)?;
     let process = kernel::pidfd::process_of(&file).ok_or(Errno::EBADF)?;
     let thread = process.any_thread().ok_or(Errno::ESRCH)?;
-    let theirs = thread.credentials();
-    let mine = &cx.credentials;
-    // As ptrace(2) would be allowed to attach.
-    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|id| *id == mine.fsuid)
-        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|id| *id == mine.fsgid)
-        && theirs.permitted.0 & !mine.permitted.0 == 0
-        && thread.mm().dumpable.load(std::sync::atomic::Ordering::Relaxed);
-    if !same && process.pid() != cx.process().pid() && !mine.capable(Capability::SYS_PTRACE) {
+    if !crate::process_vm::may_access(cx, &thread) {
         return Err(Errno::EPERM.into());
     }
     let file = thread.files().get(target)?;

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use kernel::process::Job;
 use linux_abi::Errno;
 
-use crate::args::Ptr;
 use crate::{Cx, SysResult};
 
 /// getpid(2).
@@ -29,27 +28,6 @@ pub fn gettid(cx: &mut Cx<'_>) -> SysResult {
 pub fn set_tid_address(cx: &mut Cx<'_>, addr: u64) -> SysResult {
     cx.local.clear_child_tid = addr;
     Ok(i64::from(cx.thread.tid()))
-}
-
-/// set_robust_list(2).
-pub fn set_robust_list(cx: &mut Cx<'_>, head: u64, len: u64) -> SysResult {
-    if len != 24 {
-        return Err(Errno::EINVAL.into());
-    }
-    cx.local.robust_list = (head, len);
-    Ok(0)
-}
-
-/// get_robust_list(2): of the calling thread.
-pub fn get_robust_list(cx: &mut Cx<'_>, pid: i32, head: Ptr, len: Ptr) -> SysResult {
-    if pid != 0 && pid != cx.thread.tid() {
-        cx.kernel().pids.thread(pid)?;
-        return Err(Errno::EPERM.into());
-    }
-    let (list, size) = cx.local.robust_list;
-    cx.write(len, &if size == 0 { 24 } else { size })?;
-    cx.write(head, &list)?;
-    Ok(0)
 }
 
 /// umask(2).

@@ -1,12 +1,14 @@
 //! The life of a guest thread: resume the guest, take its next exit, handle it, deliver signals, repeat.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kernel::Thread;
 use kernel::process::ExitStatus;
+use kernel::robust::Mending;
 use linux_abi::Errno;
 use linux_abi::signal::{SigInfo, Signo};
-use platform::{Exit, GuestThread};
+use platform::{Exit, GuestThread, NativeOp};
 
 use crate::context::Resume;
 use crate::signal::deliver::{self, Delivery};
@@ -31,7 +33,7 @@ impl Drop for PanicGuard {
         if let Some(thread) = self.0.take() {
             tracing::error!("task of thread {} ended unexpectedly: its process is killed", thread.tid());
             let status = ExitStatus::Signaled { signal: Signo::SIGKILL, core: false };
-            thread.process().begin_exit(status);
+            thread.process().kill_now(status);
             kernel::exit::thread_exited(&thread, status);
         }
     }
@@ -51,7 +53,7 @@ impl executor::Observer for HostGone {
         // Ordered ends and exec have marked the thread before.
         if let Some(thread) = self.0.upgrade().filter(|t| !t.is_dying()) {
             tracing::debug!(tid = thread.tid(), "the host process is gone");
-            thread.process().begin_exit(ExitStatus::Signaled { signal: Signo::SIGKILL, core: false });
+            thread.process().kill_now(ExitStatus::Signaled { signal: Signo::SIGKILL, core: false });
         }
         false
     }
@@ -118,31 +120,46 @@ enum Next {
     End,
 }
 
-async fn finish(thread: &Arc<Thread>, guest: GuestThread, local: &mut ThreadLocal, status: ExitStatus) {
+async fn finish(thread: &Arc<Thread>, mut guest: GuestThread, local: &mut ThreadLocal, status: ExitStatus) {
     let process = thread.process();
     let ordered = process.exit_status();
     if ordered.is_none() && !thread.is_dying() && process.threads.lock().len() > 1 {
         // One thread of several ends by exit(2): its shim clears the tid word and robust locks.
+        let robust_list = thread.robust_list.load(Ordering::Relaxed);
         guest.exit_thread(
             (local.clear_child_tid != 0).then_some(local.clear_child_tid),
-            (local.robust_list.0 != 0).then_some(local.robust_list),
+            (robust_list != 0).then_some(robust_list),
             thread.tid(),
             0,
         );
     } else {
-        if ordered.is_none() {
-            tracing::debug!(
-                tid = thread.tid(),
-                dying = thread.is_dying(),
-                ?status,
-                "thread ends its process"
-            );
-            kernel::cpu_time::keep(process);
+        if ordered.is_none() && !thread.is_dying() {
+            tracing::debug!(tid = thread.tid(), ?status, "the last thread ends its process");
+            process.begin_exit(status);
         }
+        mend(process, &mut guest).await;
         guest.handle().kill_process();
         drop(guest);
     }
     kernel::exit::thread_exited(thread, ordered.unwrap_or(status));
+}
+
+/// Marks the robust futexes of a process that ends, or waits until another thread has done so.
+async fn mend(process: &kernel::Process, guest: &mut GuestThread) {
+    match process.take_mending() {
+        Mending::None => {}
+        Mending::Wanted { lists, watchdog } => {
+            for (head, tid) in lists {
+                if !guest.has_exited() {
+                    break;
+                }
+                guest.native(NativeOp::RobustList { head, tid });
+                guest.next_exit().await;
+            }
+            drop(watchdog);
+        }
+        Mending::UnderWay => while !matches!(guest.next_exit().await, Exit::Gone(_)) {},
+    }
 }
 
 async fn system_call(cx: &mut Cx<'_>) -> Next {

@@ -285,6 +285,7 @@ syscalls! {
     199 fremovexattr sync crate::xattr::fremovexattr, 2, Full, "";
     200 tkill sync crate::signal::send::tkill, 2, Full, "";
     201 time sync crate::time::time, 1, Full, "";
+    202 futex boxed crate::futex::futex, 6, Full, "native but for priority inheritance, which does not raise the holder's priority";
     203 sched_setaffinity sync crate::scheduling::sched_setaffinity, 3, Full, "";
     204 sched_getaffinity sync crate::scheduling::sched_getaffinity, 3, Full, "";
     206 io_setup boxed crate::aio::io_setup, 2, Full, "";
@@ -339,8 +340,8 @@ syscalls! {
     270 pselect6 wait crate::select::pselect6, 6, Full, "";
     271 ppoll wait crate::poll::ppoll, 5, Full, "";
     272 unshare sync crate::namespaces::unshare, 1, Partial, "new namespaces are refused";
-    273 set_robust_list sync crate::process::set_robust_list, 2, Full, "";
-    274 get_robust_list sync crate::process::get_robust_list, 3, Full, "";
+    273 set_robust_list sync crate::futex::set_robust_list, 2, Full, "";
+    274 get_robust_list sync crate::futex::get_robust_list, 3, Full, "";
     275 splice boxed crate::splice::splice, 6, Full, "";
     276 tee boxed crate::splice::tee, 4, Full, "";
     277 sync_file_range sync crate::sync::sync_file_range, 4, Full, "the whole file is written";
@@ -369,7 +370,9 @@ syscalls! {
     307 sendmmsg boxed crate::socket::sendmmsg, 4, Full, "";
     308 setns sync crate::namespaces::setns, 2, Partial, "refused";
     309 getcpu sync crate::namespaces::getcpu, 2, Full, "";
-    312 kcmp sync crate::namespaces::kcmp, 5, Partial, "KCMP_IO, KCMP_SYSVSEM, KCMP_EPOLL_TFD are missing";
+    310 process_vm_readv sync crate::process_vm::process_vm_readv, 6, Full, "";
+    311 process_vm_writev sync crate::process_vm::process_vm_writev, 6, Full, "";
+    312 kcmp sync crate::process_vm::kcmp, 5, Partial, "KCMP_IO, KCMP_SYSVSEM, KCMP_EPOLL_TFD are missing";
     314 sched_setattr sync crate::scheduling::sched_setattr, 3, Partial, "real-time policies are refused";
     315 sched_getattr sync crate::scheduling::sched_getattr, 4, Full, "";
     316 renameat2 sync crate::link::renameat2, 5, Full, "";

@@ -10,7 +10,8 @@ use crate::harness::{End, cases, fails, fork, ok, pipe, read, sleep_ms, sys, wai
 cases!("job": stop_waits_for_continue, continue_drops_stops, kill_ends_a_stop, handler_of_cont,
     orphaned_group_does_not_stop, orphaned_group_is_hung_up, stop_does_not_end_sleep, futex_wait_fails_with_eintr,
     futex_wait_restarts, autodisarm, stack_overflow_of_alternate_stack, handlers_run_before_the_mask_call_returns,
-    sigreturn_of_nothing, bad_stack_kills, two_signals_nest);
+    sigreturn_of_nothing, bad_stack_kills, two_signals_nest,
+    pipelines_of_a_shell, getpid_after_fork, group_of_a_zombie);
 
 /// Waits for a stop of the child.
 fn stopped(pid: pid_t) -> i32 {
@@ -237,4 +238,78 @@ fn two_signals_nest() {
     ok!(raise(SIGUSR1));
     unblock(&[SIGUSR1, SIGUSR2]);
     assert_eq!(COUNT.load(Ordering::SeqCst), 2);
+}
+
+/// As a shell starts pipelines: parent and child both set the group, the leader ends soon, SIGCHLD comes at any time.
+fn pipelines_of_a_shell() {
+    on(SIGCHLD, SA_RESTART);
+    for round in 0..300 {
+        let mut leader = 0;
+        let mut all = Vec::new();
+        block(&[SIGCHLD]);
+        for member in 0..3 {
+            let pid = ok!(libc::fork());
+            if pid == 0 {
+                let me = ok!(getpid());
+                let group = if member == 0 { me } else { leader };
+                let done = sys!(setpgid(me, group)).err().unwrap_or(0);
+                let ok = done == 0 && ok!(getpgrp()) == group;
+                // SAFETY: ends the child.
+                unsafe { _exit(if ok { 0 } else { 10 + done }) };
+            }
+            if member == 0 {
+                leader = pid;
+            }
+            // It may have gone through exec or ended already.
+            let _ = sys!(setpgid(pid, leader));
+            all.push(pid);
+        }
+        unblock(&[SIGCHLD]);
+        for pid in all {
+            assert_eq!(wait(pid), End::Exited(0), "round {round}");
+        }
+    }
+}
+
+/// The ids that the C library asks for are those of this process, also right after a fork.
+fn getpid_after_fork() {
+    for round in 0..300 {
+        for _ in 0..5 {
+            ok!(getpid());
+        }
+        let (r, w) = pipe();
+        let pid = fork(|| {
+            let mut ids = [0u8; 4];
+            assert_eq!(ok!(libc::read(r, ids.as_mut_ptr().cast(), 4)), 4);
+            for _ in 0..5 {
+                assert_eq!(ok!(getpid()), i32::from_ne_bytes(ids));
+            }
+            0
+        });
+        write(w, &pid.to_ne_bytes());
+        assert_eq!(wait(pid), End::Exited(0), "round {round}");
+        ok!(close(r));
+        ok!(close(w));
+    }
+}
+
+/// A group exists while its last member is a zombie.
+fn group_of_a_zombie() {
+    let leader = fork(|| {
+        ok!(setpgid(0, 0));
+        0
+    });
+    let mut info: siginfo_t = zeroed();
+    ok!(waitid(P_PID, leader as u32, &mut info, WEXITED | WNOWAIT));
+    let member = fork(|| {
+        ok!(setpgid(0, leader));
+        0
+    });
+    assert_eq!(wait(member), End::Exited(0));
+    assert_eq!(wait(leader), End::Exited(0));
+    let late = fork(|| {
+        fails!(EPERM, setpgid(0, leader));
+        0
+    });
+    assert_eq!(wait(late), End::Exited(0));
 }

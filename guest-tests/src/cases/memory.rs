@@ -1,12 +1,15 @@
 //! mmap, munmap, mprotect, mremap, madvise, brk, msync: what the host does for the guest.
 
-use crate::harness::{End, Temp, cases, close, fails, file, fork, in_child, ok, sys, wait, zeroed};
+use crate::harness::{
+    End, Temp, cases, close, fails, file, fork, in_child, is_root, ok, pipe, read, sleep_ms, sys, wait,
+    write, zeroed,
+};
 
 cases!("memory": anonymous_is_zero, unmap_faults, protect_faults, fault_address, fixed_replaces, fixed_noreplace,
     shared_after_fork, private_after_fork, file_private, file_shared, file_beyond_end, file_grown, file_offset, remap_grows, remap_moves,
     dontneed_zeroes, break_moves, unaligned, zero_length, mincore_call, msync_call, mlock_call, reserve_terabyte,
     stack_grows, stack_overflow, huge_length, exec_pages, maps_show_mapping, shared_anonymous_zero_file, mapping_outlives_descriptor,
-    madvise_unknown, maps_device_zero, process_vm_self, many_mappings);
+    madvise_unknown, maps_device_zero, process_vm_self, process_vm_between, process_vm_of_others, many_mappings);
 
 const PAGE: usize = 4096;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -371,6 +374,69 @@ fn process_vm_self() {
     assert_eq!(get(to), 77);
     fails!(libc::ESRCH, libc::process_vm_readv(0x3fff_ffff, &piece(to), 1, &piece(from), 1, 0));
     fails!(libc::EFAULT, libc::process_vm_readv(me, &piece(to), 1, &piece(std::ptr::dangling_mut()), 1, 0));
+}
+
+fn process_vm_between() {
+    let shared = map(2);
+    let bytes: Vec<u8> = (0..PAGE).map(|i| i as u8).collect();
+    // SAFETY: within the mapping of two pages.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), shared, PAGE) };
+    let (ready, go) = pipe();
+    let child = fork(|| {
+        // The parent writes here.
+        let word = shared.cast::<u32>();
+        // SAFETY: volatile access to the mapping of this case.
+        unsafe { word.write_volatile(1) };
+        write(go, b"x");
+        // SAFETY: as above.
+        while unsafe { word.read_volatile() } != 0x0203_0405 {
+            sleep_ms(1);
+        }
+        0
+    });
+    read(ready, 1);
+    let piece = |at: *mut u8, len: usize| libc::iovec { iov_base: at.cast(), iov_len: len };
+    let to = map(1);
+    // The child's own copy, scattered in another way.
+    let local = [piece(to, 1), piece(to, 0), piece(to.wrapping_add(1), 9)];
+    let remote = [piece(shared, 4), piece(shared.wrapping_add(100), 100)];
+    assert_eq!(ok!(libc::process_vm_readv(child, local.as_ptr(), 3, remote.as_ptr(), 2, 0)), 10);
+    // SAFETY: ten bytes of the mapping.
+    assert_eq!(unsafe { std::slice::from_raw_parts(to, 10) }, [1, 0, 0, 0, 100, 101, 102, 103, 104, 105]);
+    // Up to the first bad address.
+    ok!(libc::munmap(to.cast(), PAGE));
+    let to = map(2);
+    ok!(libc::munmap(shared.wrapping_add(PAGE).cast(), PAGE));
+    let gone = piece(shared.wrapping_add(PAGE - 8), 16);
+    let before = piece(to, 16);
+    let n = ok!(libc::process_vm_readv(libc::getpid(), &before, 1, &gone, 1, 0));
+    assert_eq!(n, 8);
+    fails!(libc::EINVAL, libc::process_vm_readv(child, &before, 1, &gone, 1, 1));
+    fails!(libc::EINVAL, libc::process_vm_readv(child, &before, 1025, &gone, 1, 0));
+    fails!(libc::EINVAL, libc::process_vm_readv(child, &piece(to, usize::MAX), 1, &gone, 1, 0));
+    fails!(libc::EFAULT, libc::process_vm_writev(child, std::ptr::dangling(), 1, &gone, 1, 0));
+    assert_eq!(ok!(libc::process_vm_writev(child, &before, 0, &gone, 1, 0)), 0);
+    let word = 0x0203_0405u32;
+    let local = piece((&raw const word).cast_mut().cast(), 4);
+    assert_eq!(ok!(libc::process_vm_writev(child, &local, 1, &piece(shared, 4), 1, 0)), 4);
+    assert_eq!(wait(child), End::Exited(0));
+    fails!(libc::ESRCH, libc::process_vm_writev(child, &local, 1, &piece(shared, 4), 1, 0));
+}
+
+fn process_vm_of_others() {
+    if !is_root() {
+        crate::harness::skip!("needs root");
+    }
+    let target = ok!(libc::getpid());
+    let secret = map(1);
+    in_child(|| {
+        ok!(libc::setresuid(1234, 1234, 1234));
+        let to = map(1);
+        let piece = |at: *mut u8| libc::iovec { iov_base: at.cast(), iov_len: 16 };
+        fails!(libc::EPERM, libc::process_vm_readv(target, &piece(to), 1, &piece(secret), 1, 0));
+        fails!(libc::EPERM, libc::process_vm_writev(target, &piece(to), 1, &piece(secret), 1, 0));
+        fails!(libc::EPERM, libc::syscall(libc::SYS_kcmp, target, target, 1, 0, 0));
+    });
 }
 
 fn many_mappings() {

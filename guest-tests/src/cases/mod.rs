@@ -11,6 +11,7 @@ mod eventfd;
 mod exec;
 mod fd;
 mod file;
+mod futex_pi;
 mod inet;
 mod job;
 mod limits;
@@ -37,7 +38,7 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 32] = [
+    const SUBJECTS: &[&[Case]] = &[
         aio::CASES,
         attack::CASES,
         credentials::CASES,
@@ -47,6 +48,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         exec::CASES,
         fd::CASES,
         file::CASES,
+        futex_pi::CASES,
         inet::CASES,
         job::CASES,
         limits::CASES,
@@ -71,5 +73,5 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         unix_socket::CASES,
         wait::CASES,
     ];
-    subjects.into_iter().flatten().copied()
+    SUBJECTS.iter().copied().flatten().copied()
 }
