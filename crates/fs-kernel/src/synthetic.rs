@@ -26,6 +26,10 @@ pub trait Directory: Send + Sync {
     fn lookup(&self, name: &[u8]) -> Option<Arc<Node>>;
     /// The names of the children, with their types and inode numbers.
     fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)>;
+    /// The process, if this is /proc/PID.
+    fn of_process(&self) -> Option<Arc<Process>> {
+        None
+    }
     /// Whether a child found earlier is still the one of this name.
     fn still(&self, _name: &[u8]) -> bool {
         true
@@ -78,6 +82,13 @@ impl Node {
         make: impl Fn(&mut dyn Caller) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Arc<Node> {
         Node::new(ino_of(0, name.as_bytes()), 0o444, None, Kind::File(Box::new(make), None))
+    }
+    /// The process whose own directory it is.
+    fn directory_of(&self) -> Option<Arc<Process>> {
+        match &self.kind {
+            Kind::Directory(directory) => directory.of_process(),
+            _ => None,
+        }
     }
     /// The type for directory entries.
     pub fn dirent_type(&self) -> DirentType {
@@ -172,6 +183,11 @@ impl FileSystem for Synthetic {
     fn statfs(&self) -> Result<StatFs> {
         Ok(StatFs { magic: self.magic, block_size: 4096, name_max: 255, ..StatFs::default() })
     }
+}
+
+/// The process, if an open file is /proc/PID.
+pub fn process_of_directory(file: &OpenFile) -> Option<Arc<Process>> {
+    file.inode().as_any().downcast_ref::<SyntheticInode>()?.node.directory_of()
 }
 
 /// A node in its file system.

@@ -78,6 +78,15 @@ impl Clock {
         target.map(|p| Clock::Process(Arc::downgrade(&p))).map_err(|_| Errno::EINVAL)
     }
 
+    /// Its number, in [`id`].
+    pub fn id(&self) -> i32 {
+        match self {
+            Clock::Host(clock) => *clock as i32,
+            Clock::Process(_) | Clock::ProcessUser(_) => id::PROCESS_CPUTIME_ID,
+            Clock::Thread(_) => id::THREAD_CPUTIME_ID,
+        }
+    }
+
     /// Whether it counts CPU time.
     pub fn is_cpu(&self) -> bool {
         !matches!(self, Clock::Host(_))

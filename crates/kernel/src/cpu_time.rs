@@ -84,6 +84,20 @@ pub fn last_cpu(thread: &Thread) -> u32 {
     field.and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
+/// Whether a thread sleeps: in a call that waits here, or in one that the host answers (futex(2)).
+pub fn sleeps(thread: &Thread) -> bool {
+    if thread.is_sleeping() {
+        return true;
+    }
+    if !thread.handle().is_some_and(|handle| handle.in_guest_code()) {
+        return false;
+    }
+    let Some((pid, tid)) = host_ids(thread) else { return false };
+    let text = host::proc_fs::read(&format!("{pid}/task/{tid}/stat")).unwrap_or_default();
+    text.rsplit_once(')')
+        .is_some_and(|(_, rest)| matches!(rest.trim_start().as_bytes().first(), Some(b'S' | b'D')))
+}
+
 fn host_pid(process: &Process) -> Option<i32> {
     // What ends is kept already.
     if process.exit_status().is_some() {

@@ -30,15 +30,18 @@ pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
     };
     process.kernel().pids.remove_thread(thread.tid());
     process.kernel().pi_futexes.holder_ended(thread.tid());
+    // Whoever goes through exec waits for the others to end.
+    process.stop_queue.wake(Events::all());
     // What this thread would have taken goes to another.
     crate::signal::retarget(thread, linux_abi::signal::SigSet(u64::MAX));
     if last {
-        process_exited(process, thread.credentials().uid, process.note_exit_status(status));
+        process_exited(process, thread, process.note_exit_status(status));
     }
 }
 
 /// Makes the process a zombie, hands its children on and tells the parent.
-fn process_exited(process: &Arc<Process>, uid: u32, status: ExitStatus) {
+fn process_exited(process: &Arc<Process>, last: &Thread, status: ExitStatus) {
+    let uid = last.credentials().uid;
     let kernel = process.kernel();
     *process.timers.lock() = Default::default();
     crate::signal::hang_up_orphans(process);
@@ -52,6 +55,7 @@ fn process_exited(process: &Arc<Process>, uid: u32, status: ExitStatus) {
         let mut state = process.state.lock();
         state.zombie = Some(status);
         state.uid = uid;
+        state.comm = last.comm();
     }
     process.exit_queue.wake(Events::all());
     let Some(parent) = process.parent() else {

@@ -130,6 +130,12 @@ impl Pids {
     pub fn remove_thread(&self, tid: i32) {
         self.threads.lock().remove(&tid);
     }
+    /// A thread has another id now.
+    pub(crate) fn rename_thread(&self, old: i32, thread: &Arc<Thread>) {
+        let mut threads = self.threads.lock();
+        threads.remove(&old);
+        threads.insert(thread.tid(), thread.clone());
+    }
     /// Forgets a process (when it is reaped).
     pub fn remove_process(&self, pid: i32) {
         self.processes.lock().remove(&pid);
@@ -198,6 +204,7 @@ pub struct Kernel {
     pub pi_futexes: crate::pi_futex::PiFutexes,
     /// What open files of the sandbox share.
     pub io: crate::io_tables::IoTables,
+    pub(crate) find_process: std::sync::OnceLock<crate::pidfd::FindProcess>,
     pub(crate) find_terminal: std::sync::OnceLock<crate::terminal::FindTerminal>,
     /// Made processes and context switches, for /proc/stat.
     pub forks: AtomicU64,
@@ -228,6 +235,7 @@ impl Kernel {
             ipc: Arc::default(),
             pi_futexes: crate::pi_futex::PiFutexes::default(),
             io: crate::io_tables::IoTables::default(),
+            find_process: std::sync::OnceLock::new(),
             find_terminal: std::sync::OnceLock::new(),
             forks: AtomicU64::new(0),
         })

@@ -153,6 +153,10 @@ impl Process {
         })
     }
 
+    /// Whether select(2) and its like leave the timeout as it was: `STICKY_TIMEOUTS` of personality(2).
+    pub fn keeps_timeouts(&self) -> bool {
+        self.personality.load(Ordering::Relaxed) & 0x400_0000 != 0
+    }
     /// Its id.
     pub fn pid(&self) -> i32 {
         self.pid

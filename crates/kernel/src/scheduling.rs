@@ -41,6 +41,8 @@ pub struct Scheduling {
     pub io_priority: u32,
     /// `PR_SET_TIMERSLACK`, nanoseconds. The host's timers have their own.
     pub timer_slack_ns: u64,
+    /// What 0 sets it to: that of the thread that made this one.
+    default_slack_ns: u64,
 }
 
 impl Default for Scheduling {
@@ -51,17 +53,23 @@ impl Default for Scheduling {
             reset_on_fork: false,
             io_priority: 0,
             timer_slack_ns: DEFAULT_SLACK_NS,
+            default_slack_ns: DEFAULT_SLACK_NS,
         }
     }
 }
 
 impl Scheduling {
+    /// `PR_SET_TIMERSLACK`: nanoseconds, 0 for the default.
+    pub fn set_timer_slack(&mut self, slack_ns: u64) {
+        self.timer_slack_ns = if slack_ns == 0 { self.default_slack_ns } else { slack_ns };
+    }
     /// What a thread made by this one starts with.
     pub fn inherited(&self) -> Scheduling {
+        let new = Scheduling { default_slack_ns: self.timer_slack_ns, ..*self };
         if self.reset_on_fork {
-            Scheduling { nice: self.nice.max(0), policy: Policy::Other, reset_on_fork: false, ..*self }
+            Scheduling { nice: self.nice.max(0), policy: Policy::Other, reset_on_fork: false, ..new }
         } else {
-            *self
+            new
         }
     }
 }

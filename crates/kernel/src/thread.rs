@@ -1,7 +1,7 @@
 //! A guest thread as others see it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use executor::{Events, Observer, Waiter};
 use identity::Credentials;
@@ -16,8 +16,8 @@ use crate::{FdTable, FsContext, Kernel, Mm, Process};
 
 /// A guest thread (a task in Linux's words). What only its own task touches is not here.
 pub struct Thread {
-    /// Thread id as the guest sees it.
-    tid: i32,
+    /// Thread id as the guest sees it; changes only when a thread that is not the first one goes through exec.
+    tid: AtomicI32,
     process: Arc<Process>,
     /// `None` once the thread has exited.
     files: RwLock<Option<Arc<FdTable>>>,
@@ -46,7 +46,7 @@ pub struct Thread {
     /// Head of the list of set_robust_list(2); 0 is none.
     pub robust_list: AtomicU64,
     /// `PR_SET_PDEATHSIG`.
-    pub parent_death_signal: std::sync::atomic::AtomicI32,
+    pub parent_death_signal: AtomicI32,
 }
 
 /// What a new thread starts with.
@@ -71,7 +71,7 @@ impl Thread {
     /// A new thread of a process; not yet known by its id.
     pub fn new(tid: i32, process: Arc<Process>, parts: ThreadParts) -> Arc<Thread> {
         Arc::new(Thread {
-            tid,
+            tid: AtomicI32::new(tid),
             process,
             files: RwLock::new(Some(parts.files)),
             fs: RwLock::new(parts.fs),
@@ -88,13 +88,26 @@ impl Thread {
             start_ns: executor::monotonic_ns(),
             scheduling: Mutex::default(),
             robust_list: AtomicU64::new(0),
-            parent_death_signal: std::sync::atomic::AtomicI32::new(0),
+            parent_death_signal: AtomicI32::new(0),
         })
     }
 
     /// Its id; the first thread's is the process id.
     pub fn tid(&self) -> i32 {
-        self.tid
+        self.tid.load(Ordering::Relaxed)
+    }
+    /// Gives the only thread of its process the process's id: what exec leaves is the first thread.
+    pub fn become_first(self: &Arc<Thread>) {
+        let (old, new) = (self.tid(), self.process.pid());
+        if old == new {
+            return;
+        }
+        let mut threads = self.process.threads.lock();
+        threads.remove(&old);
+        self.tid.store(new, Ordering::Relaxed);
+        threads.insert(new, self.clone());
+        drop(threads);
+        self.kernel().pids.rename_thread(old, self);
     }
     /// Its process.
     pub fn process(&self) -> &Arc<Process> {

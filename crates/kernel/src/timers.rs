@@ -63,9 +63,9 @@ impl Timers {
     pub fn after_exec(&mut self) {
         self.posix.clear();
     }
-    /// Ids of the POSIX timers with the timers, for /proc/PID/timers.
-    pub fn posix(&self) -> impl Iterator<Item = (i32, &Arc<Timer>)> {
-        self.posix.iter().map(|(id, timer)| (*id, timer))
+    /// The POSIX timers, as /proc/PID/timers shows them.
+    pub fn describe(&self, pid: i32) -> String {
+        self.posix.values().map(|timer| timer.describe(pid)).collect()
     }
 }
 
@@ -160,6 +160,21 @@ impl Timer {
         old
     }
 
+    fn describe(&self, pid: i32) -> String {
+        let (sig, notify) = match &self.notify {
+            Notify::Process(_, sig) | Notify::Plain(_, sig) => (sig.raw(), format!("signal/pid.{pid}")),
+            Notify::Thread(thread, sig) => {
+                (sig.raw(), format!("signal/tid.{}", thread.upgrade().map_or(0, |thread| thread.tid())))
+            }
+            Notify::None | Notify::CpuLimit(_) => (0, format!("none/pid.{pid}")),
+        };
+        format!(
+            "ID: {}\nsignal: {sig}/{:016x}\nnotify: {notify}\nClockID: {}\n",
+            self.id,
+            self.value,
+            self.clock.id()
+        )
+    }
     /// timer_getoverrun(2): of the signal delivered last.
     pub fn overrun(&self) -> i32 {
         self.overrun.load(Ordering::Relaxed)

@@ -14,6 +14,8 @@ pub struct ChildState {
     pub report: Option<Report>,
     /// Real user id of one that has ended.
     pub uid: u32,
+    /// Name of one that has ended, NUL padded.
+    pub comm: [u8; 16],
 }
 
 /// A change that wait(2) reports once.
@@ -37,10 +39,13 @@ impl Process {
             'Z'
         } else if state.stopped.is_some() {
             'T'
-        } else if self.threads.lock().values().all(|t| t.is_sleeping()) {
-            'S'
         } else {
-            'R'
+            // That of the first thread, which may have ended before the others.
+            match self.thread(self.pid()) {
+                Ok(first) if crate::cpu_time::sleeps(&first) => 'S',
+                Ok(_) => 'R',
+                Err(_) => 'Z',
+            }
         }
     }
 }

@@ -63,6 +63,10 @@ impl ThreadHandle {
             self.core.process.kill();
         }
     }
+    /// Whether it runs guest code, as far as known here: it may wait in a call that the host answers.
+    pub fn in_guest_code(&self) -> bool {
+        self.core.state.lock().phase == Phase::Guest
+    }
     /// The host's thread id in the kernel process's pid namespace, for /proc (0 while unknown).
     pub fn host_tid(&self) -> i32 {
         host_tid(&self.core)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kernel::ipc::ThreadIpc;
+use kernel::pidfd::PidFd;
 use kernel::process::{ExitStatus, Process};
 use kernel::thread::ThreadParts;
 use kernel::{Mm, Thread};
@@ -148,7 +149,14 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
         tid,
         set_child_tid: flags.contains(CloneFlags::CHILD_SETTID).then_some(args.child_tid),
     };
-    let guest = cx.guest.begin_clone(request)?;
+    let pidfd = if flags.contains(CloneFlags::PIDFD) { Some(new_pidfd(cx, args.pidfd)?) } else { None };
+    let guest = match cx.guest.begin_clone(request) {
+        Ok(guest) => guest,
+        Err(errno) => {
+            close_pidfd(cx, pidfd);
+            return Err(errno.into());
+        }
+    };
 
     let mm =
         if flags.contains(CloneFlags::VM) { cx.mm() } else { Arc::new(cx.mm().fork(guest.address_space())) };
@@ -162,14 +170,9 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
         clear_child_tid: if flags.contains(CloneFlags::CHILD_CLEARTID) { args.child_tid } else { 0 },
         ..ThreadLocal::default()
     };
-    let pidfd = if flags.contains(CloneFlags::PIDFD) {
-        let fd = kernel::pidfd::open(&kernel, thread.process(), false)?;
-        let fd = cx.install(fd, true)?;
-        cx.write(Ptr(args.pidfd), &(fd as i32))?;
-        Some(fd as i32)
-    } else {
-        None
-    };
+    if let Some((_, pidfd)) = &pidfd {
+        pidfd.set(thread.process());
+    }
     if flags.contains(CloneFlags::PARENT_SETTID) {
         // Linux ignores a fault here.
         let _ = cx.write(Ptr(args.parent_tid), &tid);
@@ -186,12 +189,28 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
     match host_result(cx).await {
         Ok(()) => Ok(i64::from(tid)),
         Err(err) => {
-            if let Some(fd) = pidfd {
-                let _ = cx.files().remove(fd);
-            }
+            close_pidfd(cx, pidfd);
             abandon(&thread);
             Err(err)
         }
+    }
+}
+
+/// A descriptor for the child to come, told to the guest before anything else can fail.
+fn new_pidfd(cx: &mut Cx<'_>, at: u64) -> SysResult<(i32, Arc<PidFd>)> {
+    let (file, pidfd) = kernel::pidfd::reserve(false);
+    let fd = cx.install(file, true)? as i32;
+    if let Err(errno) = cx.guest.copy_out_now(at, &fd.to_ne_bytes()) {
+        close_pidfd(cx, Some((fd, pidfd)));
+        return Err(errno.into());
+    }
+    Ok((fd, pidfd))
+}
+
+fn close_pidfd(cx: &Cx<'_>, pidfd: Option<(i32, Arc<PidFd>)>) {
+    if let Some((fd, _)) = pidfd {
+        // Another thread may have closed it already.
+        let _ = cx.files().remove(fd);
     }
 }
 

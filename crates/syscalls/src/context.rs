@@ -9,8 +9,8 @@ use executor::{Alarm, Events, WaitQueue, Waiter};
 use identity::{Capability, Credentials};
 use kernel::{FdFlags, FdTable, FsContext, Kernel, Mm, Process, Thread};
 use linux_abi::Errno;
-use linux_abi::signal::SigSet;
-use platform::{Exit, GuestThread, Identity, NativeOp};
+use linux_abi::signal::{SigSet, Signo};
+use platform::{Exit, GuestThread, Identity, NativeOp, Regs};
 use vfs::{Caller, OpenFile};
 
 use crate::undo::Undo;
@@ -45,6 +45,8 @@ pub struct ThreadLocal {
     pub return_fpstate: Option<u64>,
     /// The last fault, as signal frames tell it.
     pub fault: platform::Fault,
+    /// The frame pushed last, to be undone if it could not be written.
+    pub pushed: Option<Pushed>,
     /// The mask to restore after a handler that interrupted sigsuspend, ppoll and the like.
     pub saved_mask: Option<SigSet>,
     /// Address that the thread clears and wakes at its end: set_tid_address(2).
@@ -55,6 +57,23 @@ pub struct ThreadLocal {
     pub undo: Undo,
     /// Reusable buffer for data between guest and files.
     pub scratch: Vec<u8>,
+}
+
+/// What a signal frame that is being pushed has replaced.
+#[derive(Clone, Copy)]
+pub struct Pushed {
+    /// Which signal it is for.
+    pub sig: Signo,
+    /// Registers before, and as the handler would have them.
+    pub before: Regs,
+    /// They.
+    pub handler: Regs,
+    /// The mask before, and what was to be restored after the handler instead.
+    pub mask: SigSet,
+    /// It.
+    pub saved_mask: SigSet,
+    /// The alternate stack before.
+    pub alt_stack: AltStack,
 }
 
 /// `stack_t` of sigaltstack(2).

@@ -16,7 +16,7 @@ use vfs::Caller;
 
 use crate::args::Ptr;
 use crate::context::Resume;
-use crate::{Cx, SysResult};
+use crate::{Cx, Restart, SysError, SysResult};
 
 pub use image::{Loaded, load};
 pub use program::{Prepared, prepare};
@@ -64,8 +64,7 @@ pub async fn execveat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, argv: Ptr, envp: P
     let kernel = cx.kernel().clone();
     let loaded = Box::pin(load(&kernel, prepared)).await?;
     let_go_of_memory(cx).await?;
-    take_over(cx, loaded);
-    Ok(0)
+    take_over(cx, loaded).await
 }
 
 /// Marks the robust futexes of all threads that end with the old memory.
@@ -78,14 +77,16 @@ async fn let_go_of_memory(cx: &mut Cx<'_>) -> SysResult<()> {
 }
 
 /// Makes the thread run the loaded program: the point of no return is behind us.
-fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
+async fn take_over(cx: &mut Cx<'_>, loaded: Loaded) -> SysResult {
     let process = cx.process().clone();
     let Loaded { guest, mm, credentials, comm } = loaded;
-    // Other threads end with the old address space.
-    let others: Vec<_> =
-        process.threads.lock().values().filter(|t| t.tid() != cx.thread.tid()).cloned().collect();
-    for other in others {
-        other.set_dying();
+    // Other threads end with the old address space. Of two that come here, one ends the other.
+    {
+        let threads = process.threads.lock();
+        if cx.thread.is_dying() {
+            return Err(SysError::Interrupted(Restart::Never));
+        }
+        threads.values().filter(|t| !Arc::ptr_eq(t, cx.thread)).for_each(|other| other.set_dying());
     }
     kernel::cpu_time::keep(&process);
     let old = std::mem::replace(cx.guest, guest);
@@ -94,9 +95,12 @@ fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
     cx.thread.set_handle(Some(cx.guest.handle()));
     old.handle().kill_process();
     drop(old);
+    others_end(cx).await;
     if cx.thread.is_dying() {
         cx.guest.handle().kill_process();
+        return Err(SysError::Interrupted(Restart::Never));
     }
+    cx.thread.become_first();
 
     let files = cx.files().duplicate();
     let closed = files.remove_cloexec();
@@ -123,6 +127,22 @@ fn take_over(cx: &mut Cx<'_>, loaded: Loaded) {
     cx.local.clear_child_tid = 0;
     cx.thread.robust_list.store(0, Ordering::Relaxed);
     cx.local.resume = Resume::Regs;
+    Ok(0)
+}
+
+/// Waits until the calling thread is the only one of its process, or must end itself.
+async fn others_end(cx: &mut Cx<'_>) {
+    let process = cx.process().clone();
+    let waiter = cx.thread.waiter().clone();
+    loop {
+        waiter.reset();
+        let listener = process.stop_queue.listen(&waiter, executor::Events::all(), false);
+        if process.threads.lock().len() <= 1 || cx.thread.is_dying() {
+            return;
+        }
+        cx.sleep_on(&waiter).await;
+        drop(listener);
+    }
 }
 
 /// Reads argv or envp; NULL counts as empty, as in Linux.

@@ -26,7 +26,7 @@ pub fn pidfd_open(cx: &mut Cx<'_>, pid: i32, flags: u32) -> SysResult {
             return Err(Errno::EINVAL.into());
         }
     };
-    let file = kernel::pidfd::open(cx.kernel(), &process, flags & nonblock != 0)?;
+    let file = kernel::pidfd::open(&process, flags & nonblock != 0);
     cx.install(file, true)
 }
 

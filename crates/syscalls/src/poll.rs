@@ -105,7 +105,7 @@ pub fn read_timeout(cx: &mut Cx<'_>, ptr: Ptr) -> SysResult<Option<u64>> {
 
 /// Writes back what is left of a time-out. Linux ignores a failure.
 pub fn write_left(cx: &mut Cx<'_>, ptr: Ptr, deadline: Option<u64>) {
-    if let Some(at) = deadline {
+    if let Some(at) = deadline.filter(|_| !cx.process().keeps_timeouts()) {
         let left = at.saturating_sub(executor::monotonic_ns());
         let _ = cx.write(ptr, &Timespec::from_nanos(left));
     }

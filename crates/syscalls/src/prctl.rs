@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use identity::{Capability, CapabilitySet, Credentials};
-use kernel::scheduling::DEFAULT_SLACK_NS;
 use linux_abi::Errno;
 use linux_abi::signal::Signo;
 use platform::NativeOp;
@@ -101,7 +100,7 @@ pub fn prctl(cx: &mut Cx<'_>, op: i32, a: u64, b: u64, c: u64, d: u64) -> SysRes
             Ok(0)
         }
         pr::SET_TIMERSLACK => {
-            cx.thread.scheduling.lock().timer_slack_ns = if (a as i64) <= 0 { DEFAULT_SLACK_NS } else { a };
+            cx.thread.scheduling.lock().set_timer_slack(if (a as i64) <= 0 { 0 } else { a });
             Ok(0)
         }
         pr::GET_TIMERSLACK => Ok(cx.thread.scheduling.lock().timer_slack_ns as i64),
@@ -143,8 +142,10 @@ pub fn prctl(cx: &mut Cx<'_>, op: i32, a: u64, b: u64, c: u64, d: u64) -> SysRes
         pr::GET_THP_DISABLE if (a | b | c | d) == 0 => Ok(0),
         pr::SET_THP_DISABLE if (a | b | c | d) == 0 => Ok(0),
         // Store bypass, indirect branch, L1D flush: as a processor that is not affected.
-        pr::GET_SPECULATION_CTRL if a <= 2 && (b | c | d) == 0 => Ok(0),
+        pr::GET_SPECULATION_CTRL if (b | c | d) != 0 => einval(),
+        pr::GET_SPECULATION_CTRL if a <= 2 => Ok(0),
         pr::GET_SPECULATION_CTRL => Err(Errno::ENODEV.into()),
+        pr::SET_SPECULATION_CTRL if (c | d) != 0 => einval(),
         pr::SET_SPECULATION_CTRL => Err(if a <= 2 { Errno::ENXIO } else { Errno::ENODEV }.into()),
         pr::GET_MDWE if (a | b | c | d) == 0 => Ok(0),
         _ => capabilities(cx, op, a, b, c, d),
@@ -216,16 +217,11 @@ pub async fn arch_prctl(cx: &mut Cx<'_>, op: i32, addr: u64) -> SysResult {
     }
 }
 
-/// personality(2).
+/// personality(2). As Linux, it takes any; of the bits only `STICKY_TIMEOUTS` changes anything.
 pub fn personality(cx: &mut Cx<'_>, persona: u32) -> SysResult {
     let slot = &cx.process().personality;
     if persona == u32::MAX {
         return Ok(i64::from(slot.load(Ordering::Relaxed)));
-    }
-    // Only PER_LINUX, PER_LINUX32 and the bits that change nothing here, ADDR_NO_RANDOMIZE among them.
-    if !matches!(persona & 0xff, 0 | 8) {
-        cx.kernel().note_missing("personality of another system");
-        return einval();
     }
     Ok(i64::from(slot.swap(persona, Ordering::Relaxed)))
 }

@@ -40,7 +40,7 @@ pub async fn select(
     };
     let deadline = deadline_after(cx, timeout);
     let result = select_until(cx, nfds, [read, write, except], timeout == Some(0), deadline).await;
-    if let Some(at) = deadline {
+    if let Some(at) = deadline.filter(|_| !cx.process().keeps_timeouts()) {
         let left = at.saturating_sub(executor::monotonic_ns());
         // Linux ignores a failure to write it.
         let _ = cx.write(timeout_at, &Timeval::from_nanos(left));

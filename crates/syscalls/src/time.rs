@@ -85,8 +85,9 @@ pub async fn clock_nanosleep(
     wanted: Ptr,
     remaining: Ptr,
 ) -> SysResult {
+    // The C library says EINVAL for it.
     if clock == id::THREAD_CPUTIME_ID {
-        return Err(Errno::EINVAL.into());
+        return Err(Errno::EOPNOTSUPP.into());
     }
     let clock = Clock::from_id(clock, cx.thread)?;
     if !clock.can_wait() {
@@ -116,7 +117,9 @@ async fn sleep(cx: &mut Cx<'_>, clock: &Clock, target: u64, remaining: Option<Pt
         if cx.thread.interrupted() {
             if let Some(remaining) = remaining {
                 if !remaining.is_null() {
-                    cx.write(remaining, &Timespec::from_nanos(left))?;
+                    // At once: with a bad address the sleep ends with EFAULT and does not start over.
+                    let left = Timespec::from_nanos(left);
+                    cx.guest.copy_out_now(remaining.0, zerocopy::IntoBytes::as_bytes(&left))?;
                 }
                 cx.local.restart_deadline = Some(target);
             }

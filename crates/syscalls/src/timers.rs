@@ -101,6 +101,9 @@ pub fn timer_create(cx: &mut Cx<'_>, clock: i32, event: Ptr, id_out: Ptr) -> Sys
 
 /// timer_settime(2).
 pub fn timer_settime(cx: &mut Cx<'_>, id: i32, flags: i32, new: Ptr, old: Ptr) -> SysResult {
+    if new.is_null() {
+        return Err(Errno::EINVAL.into());
+    }
     let new: ItimerSpec = cx.read(new)?;
     let setting = Setting { value: new.value.to_nanos()?, interval: new.interval.to_nanos()? };
     let timer = cx.process().timers.lock().get(id)?;

@@ -6,6 +6,7 @@ use executor::Events;
 use kernel::process::{ExitStatus, Process};
 use kernel::wait::Report;
 use linux_abi::Errno;
+use linux_abi::fs::OpenFlags;
 use linux_abi::signal::{SigInfo, Signo, si};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -117,6 +118,7 @@ pub async fn waitid(
     if options & !known != 0 || options & (WEXITED | WSTOPPED | WCONTINUED) == 0 {
         return Err(Errno::EINVAL.into());
     }
+    let mut nonblock = false;
     let which = match id_type {
         0 => Which::Any,
         1 if id > 0 => Which::Pid(id),
@@ -124,11 +126,15 @@ pub async fn waitid(
         2 if id == 0 => Which::Group(cx.process().job().pgid),
         3 => {
             let file = cx.file(id)?;
+            nonblock = file.flags().contains(OpenFlags::NONBLOCK) && options & WNOHANG == 0;
             Which::Pid(kernel::pidfd::pid_of(&file).ok_or(Errno::EBADF)?)
         }
         _ => return Err(Errno::EINVAL.into()),
     };
-    let found = wait(cx, which, options).await?;
+    let found = wait(cx, which, if nonblock { options | WNOHANG } else { options }).await?;
+    if found.is_none() && nonblock {
+        return Err(Errno::EAGAIN.into());
+    }
     if !info.is_null() {
         let bytes = match &found {
             None => SigInfo { signo: 0, errno: 0, code: 0, pad: 0, fields: [0; 112] },

@@ -2,11 +2,14 @@
 
 use libc::*;
 
-use crate::harness::{End, Temp, cases, fails, file, fork, in_child, ok, pipe, read, sleep_ms, wait, write};
+use crate::harness::{
+    End, Temp, cases, fails, file, fork, in_child, ok, pipe, read, sleep_ms, wait, write, zeroed,
+};
 
 cases!("process": fork_wait, exit_code_is_one_byte, child_sees_copy, getppid_of_child, orphan_is_reparented,
     process_group, setpgid_errors, setsid, getsid_of_unknown, descriptors_are_shared, many_forks, nested_forks,
-    exit_group_ends_threads, vfork_shares_memory, kill_zero, pid_of_dead_is_gone);
+    exit_group_ends_threads, vfork_shares_memory, kill_zero, pid_of_dead_is_gone, state_of_native_waits,
+    name_of_a_zombie, pidfd_to_a_bad_address, signal_by_proc_directory, personality_takes_any, nonblocking_pidfd);
 
 fn fork_wait() {
     let pid = fork(|| 7);
@@ -167,4 +170,120 @@ fn pid_of_dead_is_gone() {
     let pid = fork(|| 0);
     wait(pid);
     fails!(ESRCH, kill(pid, 0));
+}
+
+/// A process that waits in a futex, which the host does for it, is seen to sleep; one that computes to run.
+fn state_of_native_waits() {
+    let state = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+    };
+    let word = std::sync::atomic::AtomicU32::new(0);
+    let sleeper = fork(|| ok!(libc::syscall(libc::SYS_futex, word.as_ptr(), 0, 0, 0, 0, 0)) as i32);
+    let runner = fork(|| {
+        loop {
+            std::hint::spin_loop();
+        }
+    });
+    for _ in 0..2000 {
+        if state(sleeper) == Some('S') {
+            break;
+        }
+        sleep_ms(1);
+    }
+    assert_eq!(state(sleeper), Some('S'));
+    assert_eq!(state(runner), Some('R'));
+    for pid in [sleeper, runner] {
+        ok!(libc::kill(pid, libc::SIGKILL));
+        assert_eq!(wait(pid), End::Killed(libc::SIGKILL));
+    }
+}
+
+/// A zombie keeps its name.
+fn name_of_a_zombie() {
+    let pid = fork(|| {
+        ok!(libc::prctl(libc::PR_SET_NAME, c"ended".as_ptr()));
+        0
+    });
+    let mut info: libc::siginfo_t = zeroed();
+    ok!(libc::waitid(libc::P_PID, pid as u32, &mut info, libc::WEXITED | libc::WNOWAIT));
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    assert!(stat.starts_with(&format!("{pid} (ended) Z ")), "{stat}");
+    assert_eq!(wait(pid), End::Exited(0));
+}
+
+/// clone3 with a bad address for the pidfd makes no process.
+fn pidfd_to_a_bad_address() {
+    let mut args = [0u64; 8];
+    args[0] = 0x1000;
+    args[1] = 8;
+    args[4] = libc::SIGCHLD as u64;
+    fails!(libc::EFAULT, libc::syscall(libc::SYS_clone3, args.as_ptr(), 64));
+    fails!(libc::ECHILD, libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG));
+    // No descriptor is left.
+    let lowest = ok!(libc::dup(1));
+    ok!(libc::close(lowest));
+    let mut fd = -1i32;
+    args[1] = (&raw mut fd) as u64;
+    let pid = ok!(libc::syscall(libc::SYS_clone3, args.as_ptr(), 64));
+    if pid == 0 {
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(6) };
+    }
+    assert_eq!(fd, lowest);
+    assert_eq!(wait(pid as i32), End::Exited(6));
+    // Reaped: it names nobody any more.
+    fails!(libc::ESRCH, libc::syscall(libc::SYS_pidfd_send_signal, fd, 0, 0, 0));
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("fdinfo");
+    assert!(info.contains("Pid:\t-1\n"), "{info}");
+}
+
+/// A directory of /proc does for pidfd_send_signal(2), but nothing else of it.
+fn signal_by_proc_directory() {
+    let pid = fork(|| {
+        sleep_ms(10_000);
+        0
+    });
+    let open = |path: String| {
+        ok!(libc::open(
+            std::ffi::CString::new(path).expect("a path").as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC
+        ))
+    };
+    let file = open(format!("/proc/{pid}/stat"));
+    fails!(libc::EBADF, libc::syscall(libc::SYS_pidfd_send_signal, file, libc::SIGTERM, 0, 0));
+    let directory = open(format!("/proc/{pid}"));
+    ok!(libc::syscall(libc::SYS_pidfd_send_signal, directory, libc::SIGTERM, 0, 0));
+    assert_eq!(wait(pid), End::Killed(libc::SIGTERM));
+}
+
+fn personality_takes_any() {
+    let call = |value: u64| ok!(libc::syscall(libc::SYS_personality, value));
+    let before = call(0xffff_ffff);
+    assert_eq!(call(0x0410_0001), before);
+    assert_eq!(call(0xffff_ffff), 0x0410_0001);
+    let shown = std::fs::read_to_string("/proc/self/personality").expect("personality");
+    assert_eq!(shown, "04100001\n");
+    // STICKY_TIMEOUTS.
+    let mut time = libc::timeval { tv_sec: 0, tv_usec: 10 };
+    assert_eq!(ok!(libc::syscall(libc::SYS_select, 0, 0, 0, 0, &raw mut time)), 0);
+    assert_eq!(time.tv_usec, 10);
+    call(before as u64);
+}
+
+fn nonblocking_pidfd() {
+    let (r, w) = pipe();
+    let pid = fork(|| {
+        read(r, 1);
+        3
+    });
+    let fd = ok!(libc::syscall(libc::SYS_pidfd_open, pid, libc::O_NONBLOCK)) as u32;
+    let mut info: libc::siginfo_t = zeroed();
+    fails!(libc::EAGAIN, libc::waitid(libc::P_PIDFD, fd, &mut info, libc::WEXITED));
+    write(w, b"x");
+    let mut poll = libc::pollfd { fd: fd as i32, events: libc::POLLIN, revents: 0 };
+    assert_eq!(ok!(libc::poll(&mut poll, 1, 5000)), 1);
+    ok!(libc::waitid(libc::P_PIDFD, fd, &mut info, libc::WEXITED));
+    // SAFETY: filled in for a child that has exited.
+    assert_eq!(unsafe { (info.si_pid(), info.si_status()) }, (pid, 3));
 }

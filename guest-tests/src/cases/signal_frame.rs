@@ -10,7 +10,7 @@ use crate::harness::{End, Temp, cases, file, fork, ok, wait, zeroed};
 cases!("signal_frame": segv_unmapped, segv_protected, sigbus_beyond_file, divide_by_zero, illegal_instruction,
     breakpoint, handler_changes_rip, handler_changes_register, handler_changes_mask, vector_registers_survive,
     registers_survive_tick, mxcsr_survives, default_segv_kills, null_jump, frame_has_xstate_magic,
-    write_fault_has_error_code);
+    write_fault_has_error_code, frame_to_a_bad_stack_faults_as_before);
 
 static ADDRESS: AtomicUsize = AtomicUsize::new(0);
 static CODE: AtomicU64 = AtomicU64::new(0);
@@ -284,4 +284,39 @@ fn frame_has_xstate_magic() {
     assert_eq!(ERROR.load(Ordering::SeqCst), 0x4650_5845, "FP_XSTATE_MAGIC2");
     assert_eq!(ADDRESS.load(Ordering::SeqCst) % 64, 0);
     assert_eq!(TRAP.load(Ordering::SeqCst) & 1, 1, "UC_FP_XSTATE");
+}
+
+static FAULTED: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn count_fault(_: i32) {
+    FAULTED.fetch_add(1, Ordering::SeqCst);
+}
+
+/// A frame that cannot be written to the alternate stack: SIGSEGV's own handler, on the normal stack, runs as if
+/// the program had faulted where it was, and the program goes on after it.
+fn frame_to_a_bad_stack_faults_as_before() {
+    let stack = ok!(mmap(std::ptr::null_mut(), 65536, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    let alternate = stack_t { ss_sp: stack, ss_flags: 0, ss_size: 65536 };
+    ok!(sigaltstack(&alternate, std::ptr::null_mut()));
+    let mut action: sigaction = zeroed();
+    action.sa_sigaction = count_fault as *const () as usize;
+    ok!(sigaction(SIGSEGV, &action, std::ptr::null_mut()));
+    action.sa_flags = SA_ONSTACK;
+    ok!(sigaction(SIGUSR1, &action, std::ptr::null_mut()));
+    for round in 1..=50 {
+        let value = 123.456f64;
+        let after: f64;
+        // SAFETY: tkill(2) with a register that must survive the signal.
+        unsafe {
+            std::arch::asm!("syscall", inlateout("rax") SYS_tkill => _, in("rdi") getpid(), in("rsi") SIGUSR1,
+                inlateout("xmm5") value => after, lateout("rcx") _, lateout("r11") _);
+        }
+        assert_eq!(after, value);
+        assert_eq!(FAULTED.load(Ordering::SeqCst), round);
+    }
+    // The mask is as before: neither signal is blocked.
+    let mut mask: sigset_t = zeroed();
+    ok!(sigprocmask(SIG_BLOCK, std::ptr::null(), &mut mask));
+    // SAFETY: a mask filled in above.
+    assert_eq!(unsafe { (sigismember(&mask, SIGUSR1), sigismember(&mask, SIGSEGV)) }, (0, 0));
 }

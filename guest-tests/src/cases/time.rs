@@ -8,7 +8,7 @@ use crate::harness::{cases, fails, in_child, is_root, ok, sleep_ms, zeroed};
 
 cases!("time": clocks_advance, realtime_is_now, resolution, nanosleep_takes_time, clock_nanosleep_absolute,
     cpu_clock_counts_work, gettimeofday_agrees, bad_clock, bad_timespec, times_ticks, vdso_is_there, set_needs_right,
-    clock_of_other_process);
+    clock_of_other_process, errors_of_raw_sleeps);
 
 fn now(clock: clockid_t) -> f64 {
     let mut now: timespec = zeroed();
@@ -142,4 +142,21 @@ fn clock_of_other_process() {
     ok!(clock_gettime(clock, &mut out));
     assert!(out.tv_sec >= 0);
     assert_eq!(ok!(clock_getcpuclockid(1 << 21, &mut clock)), ESRCH);
+}
+
+/// Past the C library: what the kernel itself answers.
+fn errors_of_raw_sleeps() {
+    let short = timespec { tv_sec: 0, tv_nsec: 1000 };
+    fails!(EOPNOTSUPP, syscall(SYS_clock_nanosleep, CLOCK_THREAD_CPUTIME_ID, 0, &short, 0));
+    in_child(|| {
+        extern "C" fn nothing(_: i32) {}
+        let mut action: sigaction = zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        ok!(sigaction(SIGALRM, &action, std::ptr::null_mut()));
+        let soon = itimerval { it_interval: zeroed(), it_value: timeval { tv_sec: 0, tv_usec: 20_000 } };
+        ok!(setitimer(ITIMER_REAL, &soon, std::ptr::null_mut()));
+        let long = timespec { tv_sec: 5, tv_nsec: 0 };
+        // What is left cannot be told.
+        fails!(EFAULT, syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &long, 8));
+    });
 }

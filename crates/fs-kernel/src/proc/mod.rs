@@ -80,6 +80,7 @@ pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
         .with("net", link("net", Kind::Link(Box::new(|_| Ok(b"self/net".to_vec())))))
         .with_dir("sysvipc", sysvipc::directory(kernel))
         .with("sys", sysctl::directory(kernel));
+    kernel.set_process_finder(crate::synthetic::process_of_directory);
     let root = Root { kernel: kernel.clone(), fixed };
     let node = Node::new(1, 0o555, None, Kind::Directory(Box::new(root)));
     Synthetic::new("proc", PROC_MAGIC, device, node)

@@ -65,12 +65,20 @@ const FILES: &[(&str, u32)] = &[
     ("io", 0o400),
     ("schedstat", 0o444),
     ("timerslack_ns", 0o666),
-    ("coredump_filter", 0o644),
+    ("coredump_filter", 0o444),
+    ("arch_status", 0o444),
+    ("cpuset", 0o444),
+    ("projid_map", 0o644),
+    ("sched", 0o644),
+    ("timens_offsets", 0o644),
+    ("timers", 0o444),
     ("syscall", 0o400),
     ("stack", 0o400),
 ];
 const LINKS: &[&str] = &["exe", "cwd", "root"];
-const DIRS: &[&str] = &["fd", "fdinfo", "ns", "task", "net"];
+const DIRS: &[&str] = &["attr", "fd", "fdinfo", "ns", "task", "net"];
+/// What security modules say of a process: none is there.
+const ATTRIBUTES: &[&str] = &["current", "prev", "exec", "fscreate", "keycreate", "sockcreate"];
 const NAMESPACES: &[(&str, u64)] = &[
     ("cgroup", 4_026_531_835),
     ("ipc", 4_026_531_839),
@@ -134,7 +142,13 @@ impl Entry {
                         .store(if value == 15 { 1000 } else { value * 1000 / 17 }, Ordering::Relaxed);
                     Ok(())
                 }
-                "coredump_filter" | "timerslack_ns" => Ok(()),
+                "timerslack_ns" => {
+                    let value = text.parse().map_err(|_| Errno::EINVAL)?;
+                    if let Some(thread) = &thread {
+                        thread.scheduling.lock().set_timer_slack(value);
+                    }
+                    Ok(())
+                }
                 _ => Err(Errno::EPERM),
             }
         })
@@ -179,6 +193,13 @@ impl Directory for Entry {
                 info: true,
                 key: self.key(),
             })),
+            "attr" => {
+                let none = |all: crate::synthetic::Fixed, name: &&str| {
+                    let make = Box::new(|_: &mut dyn vfs::Caller| Err(Errno::EINVAL));
+                    all.with(name, self.node(name, 0o444, Kind::File(make, None)))
+                };
+                Kind::Directory(Box::new(ATTRIBUTES.iter().fold(crate::synthetic::Fixed::default(), none)))
+            }
             "ns" => Kind::Directory(Box::new(Namespaces { key: self.key() })),
             "task" if !self.task => Kind::Directory(Box::new(Tasks {
                 kernel: self.kernel.clone(),
@@ -204,6 +225,9 @@ impl Directory for Entry {
             push(name, DirentType::Symlink);
         }
         all
+    }
+    fn of_process(&self) -> Option<Arc<Process>> {
+        (!self.task).then(|| self.process.clone())
     }
     fn still(&self, _name: &[u8]) -> bool {
         self.thread.as_ref().is_some_and(|t| !t.is_dying())
@@ -308,13 +332,19 @@ fn contents(
         "oom_score_adj" => line(format!("{}\n", process.oom_score_adj.load(Ordering::Relaxed))),
         "oom_adj" => line(format!("{}\n", process.oom_score_adj.load(Ordering::Relaxed) * 17 / 1000)),
         "wchan" => line("0".into()),
-        "personality" => line("00000000\n".into()),
+        "personality" => line(format!("{:08x}\n", process.personality.load(Ordering::Relaxed))),
+        "arch_status" => Ok(Vec::new()),
+        "cpuset" => line("/\n".into()),
+        "projid_map" => line("         0          0 4294967295\n".into()),
+        "timens_offsets" => line("monotonic           0         0\nboottime            0         0\n".into()),
+        "timers" => line(process.timers.lock().describe(process.pid())),
+        "sched" => line(status::sched(process, thread)),
         "loginuid" | "sessionid" => line("4294967295".into()),
         "uid_map" | "gid_map" => line("         0          0 4294967295\n".into()),
         "setgroups" => line("allow\n".into()),
         "io" => line("rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n".into()),
         "schedstat" => line(format!("{} 0 0\n", kernel::cpu_time::thread_ns(thread))),
-        "timerslack_ns" => line("50000\n".into()),
+        "timerslack_ns" => line(format!("{}\n", thread.scheduling.lock().timer_slack_ns)),
         "coredump_filter" => line("00000033\n".into()),
         "syscall" => line("running\n".into()),
         "stack" => Ok(Vec::new()),

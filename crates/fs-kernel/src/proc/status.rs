@@ -33,10 +33,13 @@ fn ticks(ns: u64) -> u64 {
 pub(super) fn of_zombie(kernel: &Arc<Kernel>, process: &Arc<Process>, name: &str) -> vfs::Result<Vec<u8>> {
     let job = process.job();
     let start = ticks(process.start_ns.saturating_sub(kernel.boot_ns));
+    let ended = *process.state.lock();
+    let comm = ended.comm.split(|b| *b == 0).next().unwrap_or_default();
+    let comm = String::from_utf8_lossy(comm);
     match name {
         "stat" => {
             let mut out = format!(
-                "{} () Z {} {} {} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start}",
+                "{} ({comm}) Z {} {} {} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start}",
                 process.pid(),
                 process.parent_pid(),
                 job.pgid,
@@ -47,11 +50,13 @@ pub(super) fn of_zombie(kernel: &Arc<Kernel>, process: &Arc<Process>, name: &str
             Ok(out.into_bytes())
         }
         "status" => Ok(format!(
-            "Name:\t\nState:\tZ (zombie)\nTgid:\t{0}\nPid:\t{0}\nPPid:\t{1}\nThreads:\t1\n",
+            "Name:\t{comm}\nState:\tZ (zombie)\nTgid:\t{0}\nPid:\t{0}\nPPid:\t{1}\nTracerPid:\t0\nUid:\t{2}\t{2}\t{2}\t{2}\nThreads:\t1\n",
             process.pid(),
-            process.parent_pid()
+            process.parent_pid(),
+            ended.uid
         )
         .into_bytes()),
+        "comm" => Ok(format!("{comm}\n").into_bytes()),
         "cmdline" | "environ" | "maps" | "smaps" => Ok(Vec::new()),
         "statm" => Ok(b"0 0 0 0 0 0 0\n".to_vec()),
         "cgroup" => Ok(b"0::/\n".to_vec()),
@@ -75,7 +80,10 @@ pub(super) fn stat(
     let brk = *thread.mm().brk.lock();
     let threads = process.threads.lock().len();
     let start = ticks(process.start_ns.saturating_sub(kernel.boot_ns));
-    let letter = if task { if thread.is_sleeping() { 'S' } else { 'R' } } else { process.state_letter() };
+    let letter = match process.state_letter() {
+        'R' if task && kernel::cpu_time::sleeps(thread) => 'S',
+        letter => letter,
+    };
     let (mask, pending) = {
         let s = thread.signals.lock();
         (s.mask, s.pending.set())
@@ -251,4 +259,20 @@ pub(super) fn limits(process: &Process) -> vfs::Result<Vec<u8>> {
         let _ = writeln!(out, "{name:<25} {:<20} {:<20} {unit:<10}", shown(limit.cur), shown(limit.max));
     }
     Ok(out.into_bytes())
+}
+
+/// /proc/PID/sched: what is known of it here.
+pub(super) fn sched(process: &Process, thread: &Thread) -> String {
+    let name = String::from_utf8_lossy(&comm(thread)).into_owned();
+    let wishes = *thread.scheduling.lock();
+    let ms = |ns: u64| format!("{}.{:06}", ns / 1_000_000, ns % 1_000_000);
+    let head = format!("{name} ({}, #threads: {})", thread.tid(), process.threads.lock().len());
+    format!(
+        "{head}\n{}\nse.exec_start                                : {:>20}\nse.sum_exec_runtime                          : {:>20}\npolicy                                       : {:>20}\nprio                                         : {:>20}\n",
+        "-".repeat(67),
+        ms(thread.start_ns),
+        ms(kernel::cpu_time::thread_ns(thread)),
+        wishes.policy.raw(),
+        120 + wishes.nice,
+    )
 }

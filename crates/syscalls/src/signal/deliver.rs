@@ -9,7 +9,7 @@ use kernel::process::ExitStatus;
 use kernel::signal::{DefaultAction, default_action, has_deliverable, take};
 
 use super::frame::{Parts, build};
-use crate::context::AltStack;
+use crate::context::{AltStack, Pushed};
 use crate::{Cx, Restart};
 
 const SYS_FUTEX: u64 = 202;
@@ -40,9 +40,29 @@ pub fn fault_info(fault: &Fault) -> (Signo, SigInfo) {
 
 /// A fault of guest code: its signal is sent so that it cannot be blocked, and the frame will tell of it.
 pub fn fault(cx: &mut Cx<'_>, fault: &Fault) {
+    if frame_failed(cx, fault) {
+        return;
+    }
     cx.local.fault = *fault;
     let (sig, info) = fault_info(fault);
     force_signal(cx, sig, info);
+}
+
+/// A frame could not be written: all is as before it, but for a SIGSEGV.
+fn frame_failed(cx: &mut Cx<'_>, fault: &Fault) -> bool {
+    let told = fault.signo == Signo::SIGSEGV.raw() && fault.code == si::KERNEL && fault.addr == 0;
+    let Some(pushed) = cx.local.pushed.take().filter(|pushed| told && pushed.handler == *cx.guest.regs())
+    else {
+        return false;
+    };
+    *cx.guest.regs_mut() = pushed.before;
+    cx.local.alt_stack = pushed.alt_stack;
+    super::mask::set(cx.thread, pushed.mask);
+    if pushed.saved_mask != pushed.mask {
+        cx.local.saved_mask = Some(pushed.saved_mask);
+    }
+    force_segv(cx, pushed.sig);
+    true
 }
 
 /// Sends a signal that cannot be blocked or ignored: where it is, its action becomes the default.
@@ -220,6 +240,14 @@ fn handler(
         mask = mask.with(sig);
     }
     super::mask::set(cx.thread, mask);
+    cx.local.pushed = Some(Pushed {
+        sig,
+        before: *cx.guest.regs(),
+        handler: frame.regs,
+        mask: blocked,
+        saved_mask: saved,
+        alt_stack: cx.local.alt_stack,
+    });
     if cx.local.alt_stack.flags & SS_AUTODISARM != 0 {
         cx.local.alt_stack = AltStack::default();
     }

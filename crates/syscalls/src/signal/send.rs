@@ -55,16 +55,19 @@ fn send(cx: &Cx<'_>, target: &Process, sig: Option<Signo>, info: Option<SigInfo>
     Ok(target.send_signal(info)?)
 }
 
+/// A process by its id or that of one of its threads; `ESRCH`.
+fn process_or_of_thread(cx: &Cx<'_>, pid: i32) -> SysResult<Arc<Process>> {
+    let pids = &cx.kernel().pids;
+    Ok(pids.process(pid).or_else(|err| pids.thread(pid).map(|t| t.process().clone()).map_err(|_| err))?)
+}
+
 /// kill(2).
 pub fn kill(cx: &mut Cx<'_>, pid: i32, sig: i32) -> SysResult {
     let sig = number(sig)?;
     let targets: Vec<Arc<Process>> = match pid {
         i32::MIN => return Err(Errno::ESRCH.into()),
         pid if pid > 0 => {
-            let target = cx.kernel().pids.process(pid).or_else(|err| {
-                // The id of a thread names its process, as in Linux.
-                cx.kernel().pids.thread(pid).map(|t| t.process().clone()).map_err(|_| err)
-            })?;
+            let target = process_or_of_thread(cx, pid)?;
             send(cx, &target, sig, None)?;
             return Ok(0);
         }
@@ -144,7 +147,7 @@ fn read_info(cx: &mut Cx<'_>, ptr: Ptr, sig: i32, to_self: bool) -> SysResult<Si
 pub fn rt_sigqueueinfo(cx: &mut Cx<'_>, pid: i32, sig: i32, info: Ptr) -> SysResult {
     let to_self = pid == cx.process().pid();
     let info = read_info(cx, info, sig, to_self)?;
-    let target = cx.kernel().pids.process(pid)?;
+    let target = process_or_of_thread(cx, pid)?;
     send(cx, &target, number(sig)?, Some(info))?;
     Ok(0)
 }
@@ -167,7 +170,7 @@ pub fn pidfd_send_signal(cx: &mut Cx<'_>, fd: i32, sig: i32, info: Ptr, flags: u
         return Err(Errno::EINVAL.into());
     }
     let file = cx.file(fd)?;
-    let target = kernel::pidfd::process_of(&file).ok_or(Errno::EBADF)?;
+    let target = cx.kernel().process_to_signal(&file)?;
     let info = if info.is_null() {
         None
     } else {
