@@ -166,7 +166,21 @@ pub struct Stats {
 
 #[cfg(test)]
 mod tests {
-    use super::ExitStatus;
+    use super::{ConsoleSize, ExitStatus, Reply, Request};
+
+    /// The waiter of the host crate writes and reads these without a library.
+    #[test]
+    fn what_the_waiter_says_and_hears() {
+        fn json(value: &impl serde::Serialize) -> String {
+            serde_json::to_string(value).unwrap()
+        }
+        let signal = Request::Signal { pid: Some(7), signal: 15, all: false };
+        assert_eq!(json(&signal), r#"{"Signal":{"pid":7,"signal":15,"all":false}}"#);
+        let size = Request::WindowSize { pid: Some(7), size: ConsoleSize { rows: 24, columns: 80 } };
+        assert_eq!(json(&size), r#"{"WindowSize":{"pid":7,"size":{"rows":24,"columns":80}}}"#);
+        assert_eq!(json(&Reply::Exited(ExitStatus::Exited(3))), r#"{"Exited":{"Exited":3}}"#);
+        assert_eq!(json(&Reply::Exited(ExitStatus::Signaled(9))), r#"{"Exited":{"Signaled":9}}"#);
+    }
 
     #[test]
     fn a_signal_shows_as_128_and_more() {

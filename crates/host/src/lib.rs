@@ -14,3 +14,4 @@ pub mod seccomp_jail;
 pub mod shared;
 pub mod signal_fd;
 pub mod socket;
+pub mod waiter;

@@ -1,17 +1,18 @@
 //! `sallet exec`
 //!
-//! The process stays as a waiter for the guest's: signals it can catch go to
+//! A process stays as a waiter for the guest's: signals it can catch go to
 //! the guest process, its death by SIGKILL kills the guest process (the kernel
-//! process sees the connection end), and it ends as the guest process does.
+//! process sees the connection end), and it ends as the guest process does. In
+//! the foreground that is this program; else it is `host::waiter`'s.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use control::{Channel, ConsoleSize, ErrorKind, ExitStatus, ProcessSpec, Reply, Request};
+use control::{Channel, ErrorKind, ExitStatus, ProcessSpec, Reply, Request};
 use host::namespace::Fork;
 use host::signal_fd::SignalFd;
 
@@ -19,9 +20,9 @@ use crate::cli::Globals;
 use crate::container::Container;
 use crate::create::{preserved, write_pid_file};
 use crate::launch::FdList;
-use crate::oci::{Config, Process, capability, config, translate};
+use crate::oci::{Config, Process, capability, config, support, translate};
 use crate::state::Status;
-use crate::supervise::{self, Relay, SIGWINCH};
+use crate::supervise::{self, Relay};
 use crate::terminal::{self, Pty, RawMode};
 
 #[derive(Debug, Args)]
@@ -134,7 +135,7 @@ impl Exec {
         drop(request);
         drop(fds);
         if self.detach || self.console_socket.is_some() {
-            self.wait_apart(waiter, terminal, &globals.inherited)
+            self.wait_apart(&waiter, terminal)
         } else {
             self.wait_here(&waiter, terminal)
         }
@@ -145,6 +146,7 @@ impl Exec {
         if let Some(path) = &self.process {
             let text = fs::read(path).with_context(|| path.display().to_string())?;
             let process: Process = config::parse(&text).with_context(|| path.display().to_string())?;
+            support::refuse_process(&process)?;
             return translate::process(&process);
         }
         if self.command.is_empty() {
@@ -188,11 +190,13 @@ impl Exec {
         let signals = supervise::signals()?;
         let master = terminal.map(|pty| pty.master);
         let _raw = master.as_ref().map(|_| RawMode::enter()).transpose()?;
-        waiter.wait(&signals, master.map(Relay::new), None)
+        waiter.wait(&signals, master.map(Relay::new))
     }
 
     /// Leaves a child that waits; we end at once, unless we shall wait for it.
-    fn wait_apart(&self, waiter: Waiter, terminal: Option<Pty>, inherited: &[RawFd]) -> Result<ExitCode> {
+    fn wait_apart(&self, waiter: &Waiter, terminal: Option<Pty>) -> Result<ExitCode> {
+        // The child must lose no signal before it collects them.
+        host::waiter::block_signals().context("block signals")?;
         match host::namespace::fork().context("fork the waiter")? {
             Fork::Parent(pid) => {
                 if let Some(path) = &self.pid_file {
@@ -202,12 +206,13 @@ impl Exec {
                     return Ok(ExitCode::SUCCESS);
                 }
                 let pid = rustix::process::Pid::from_raw(pid).context("fork")?;
-                let status = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?
-                    .and_then(|(_, status)| status.exit_status());
-                Ok(ExitCode::from(u8::try_from(status.unwrap_or(1)).unwrap_or(1)))
+                let status = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?;
+                let code = status.and_then(|(_, status)| {
+                    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+                });
+                Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
             }
             Fork::Child => {
-                let signals = supervise::signals()?;
                 // A session leader with the terminal as its own gets SIGWINCH
                 // when the engine sets another size, and SIGHUP at its end.
                 rustix::process::setsid().context("start a session")?;
@@ -216,8 +221,9 @@ impl Exec {
                     rustix::process::ioctl_tiocsctty(slave).context("take the terminal")?;
                 }
                 close_streams()?;
-                host::inherited::close(inherited);
-                waiter.wait(&signals, None, slave)
+                let slave = slave.as_ref().map(AsFd::as_fd);
+                Err(host::waiter::replace(waiter.channel.as_fd(), slave, waiter.pid))
+                    .context("start the waiter")
             }
         }
     }
@@ -231,19 +237,11 @@ struct Waiter {
 }
 
 impl Waiter {
-    fn wait(&self, signals: &SignalFd, relay: Option<Relay>, slave: Option<OwnedFd>) -> Result<ExitCode> {
-        let relayed = relay.is_some();
-        let mut last_size = None;
+    fn wait(&self, signals: &SignalFd, relay: Option<Relay>) -> Result<ExitCode> {
         supervise::run(signals, self.channel.as_fd(), relay, |signal| {
-            if signal == SIGWINCH && !relayed {
-                let size = slave.as_ref().and_then(|slave| size_of(slave.as_fd()));
-                if size != last_size {
-                    last_size = size;
-                    self.resize(size);
-                }
-                return;
-            }
-            self.tell(&Request::Signal { pid: Some(self.pid), signal, all: false });
+            // Over a connection of its own, so that answers do not mix. The
+            // guest process, or the sandbox, may be gone by now.
+            let _ = self.container.ask(&Request::Signal { pid: Some(self.pid), signal, all: false });
         })?;
         let status = match self.channel.receive::<Reply>() {
             Ok((Reply::Exited(status), _)) => status,
@@ -253,23 +251,6 @@ impl Waiter {
         };
         Ok(ExitCode::from(status.code()))
     }
-
-    /// Over a connection of its own, so that answers do not mix. The guest
-    /// process, or the sandbox, may be gone by now.
-    fn tell(&self, request: &Request) {
-        let _ = self.container.ask(request);
-    }
-
-    fn resize(&self, size: Option<ConsoleSize>) {
-        if let Some(size) = size {
-            self.tell(&Request::WindowSize { pid: Some(self.pid), size });
-        }
-    }
-}
-
-fn size_of(terminal: BorrowedFd<'_>) -> Option<ConsoleSize> {
-    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
-    Some(ConsoleSize { rows: size.ws_row, columns: size.ws_col })
 }
 
 /// The waiter must not hold the caller's pipes open.
