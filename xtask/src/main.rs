@@ -2,6 +2,7 @@
 //!
 //! * `test`: installs what the tests need and runs them all.
 //! * `scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]`: the scripts of `tests/FOLDER`.
+//! * `contest FOLDER [--sallet PATH] [--filter TEXT]`: youki's OCI validation suite, built elsewhere.
 //! * `bench [--quick] [--runs N] [--row NAME] [--sallet PATH]`: the host beside Sallet, in one table.
 //! * `compatibility`: writes docs/compatibility.md from the table of system calls.
 //! * `tidy`: the rules of the house that the compiler does not check.
@@ -11,6 +12,7 @@
 
 mod bench;
 mod compatibility;
+mod contest;
 mod guest_tests;
 mod run;
 mod scripts;
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["bench", options @ ..] => bench::run(options),
+        ["contest", options @ ..] => contest::run(options),
         ["compatibility"] => compatibility::run(),
         ["test"] => test::run(),
         ["tidy"] => tidy::run(),
@@ -31,7 +34,7 @@ fn main() -> ExitCode {
         ["guest-tests", options @ ..] => guest_tests::run(options),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | compatibility | bench [--quick] [--runs N] [--row NAME] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
+                "usage: cargo xtask test | compatibility | contest FOLDER | bench [--quick] [--runs N] [--row NAME] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
                  | scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]"
             );
             return ExitCode::from(2);

@@ -54,6 +54,10 @@ pub struct BootSpec {
     pub uid_mappings: Vec<IdMapping>,
     /// Guest group id ranges, likewise.
     pub gid_mappings: Vec<IdMapping>,
+    /// The container's filter of system calls.
+    pub seccomp: Option<SeccompSpec>,
+    /// Where the host takes the guest's memory from.
+    pub memory_policy: Option<MemoryPolicy>,
     /// OCI annotations.
     pub annotations: BTreeMap<String, String>,
     /// OCI startContainer hooks, run inside before the first program.
@@ -260,6 +264,74 @@ pub struct IdMapping {
     pub outside: u32,
     /// Length of the range.
     pub length: u32,
+}
+
+/// A memory policy of set_mempolicy(2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPolicy {
+    /// Mode and flags.
+    pub mode: u32,
+    /// Numbers of memory nodes.
+    pub nodes: Vec<u16>,
+}
+
+/// An engine's profile of system calls, with names resolved to numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompSpec {
+    /// For calls that no rule is about.
+    pub default: SeccompAction,
+    /// Greatest number that the profile names.
+    pub newest: u32,
+    /// In the order of the profile.
+    pub rules: Vec<SeccompRule>,
+}
+
+/// One rule of a profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompRule {
+    /// Numbers of calls.
+    pub numbers: Vec<u32>,
+    /// What happens when all conditions hold.
+    pub action: SeccompAction,
+    /// Conditions on arguments.
+    pub conditions: Vec<SeccompCondition>,
+}
+
+/// What becomes of a call, as in seccomp(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named in seccomp(2)")]
+pub enum SeccompAction {
+    Allow,
+    Log,
+    Errno(u16),
+    Trap,
+    KillThread,
+    KillProcess,
+}
+
+/// A condition on one argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompCondition {
+    /// 0 to 5.
+    pub index: usize,
+    /// How it is compared.
+    pub compare: SeccompCompare,
+    /// With what.
+    pub value: u64,
+}
+
+/// How an argument is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as the operators are")]
+pub enum SeccompCompare {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    /// `argument & mask == value`
+    Masked(u64),
 }
 
 /// Diagnostics asked for on the command line.

@@ -13,8 +13,9 @@ mod process;
 
 pub use boot::{
     BootReply, BootSpec, CgroupInfo, Detach, DeviceKind, DeviceSpec, FdIndex, IdMapping, JailMode,
-    MountFlags, MountKind, MountSpec, NetworkMode, QuotaFds, RootSpec, StdioSpec, Tracing,
+    MemoryPolicy, MountFlags, MountKind, MountSpec, NetworkMode, QuotaFds, RootSpec, SeccompAction, SeccompCompare,
+    SeccompCondition, SeccompRule, SeccompSpec, StdioSpec, Tracing,
 };
 pub use channel::{Channel, ChannelError, MAX_BODY_BYTES, MAX_FDS};
 pub use message::{ErrorKind, ExitStatus, ProcessInfo, Reply, Request, SandboxState, Stats};
-pub use process::{CapabilityMasks, ConsoleSize, ProcessSpec, Rlimit};
+pub use process::{CapabilityMasks, ConsoleSize, ProcessSpec, Rlimit, Scheduling};

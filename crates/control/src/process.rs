@@ -35,8 +35,21 @@ pub struct ProcessSpec {
     pub no_new_privileges: bool,
     /// First value of the guest's `/proc/PID/oom_score_adj`.
     pub oom_score_adj: Option<i32>,
-    /// Nice value (-20 to 19) from the OCI scheduler object.
-    pub nice: Option<i32>,
+    /// How its first thread is scheduled.
+    pub scheduler: Option<Scheduling>,
+    /// Class and level of ioprio_set(2).
+    pub io_priority: Option<u32>,
+}
+
+/// The OCI scheduler object, for policies without privilege.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduling {
+    /// Number of sched_setscheduler(2).
+    pub policy: i32,
+    /// -20 (most) to 19 (least).
+    pub nice: i32,
+    /// `SCHED_FLAG_RESET_ON_FORK`.
+    pub reset_on_fork: bool,
 }
 
 /// Five capability sets, as in capabilities(7).

@@ -119,6 +119,11 @@ impl Fixed {
         self.0.push((name.as_bytes().to_vec(), node));
         self
     }
+    /// Without a child.
+    pub fn without(mut self, name: &str) -> Fixed {
+        self.0.retain(|(known, _)| known != name.as_bytes());
+        self
+    }
     /// With a read-only text file of fixed contents added.
     pub fn with_text(self, name: &str, text: impl Into<Vec<u8>>) -> Fixed {
         let text = text.into();

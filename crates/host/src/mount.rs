@@ -13,6 +13,13 @@ pub fn clone_tree(path: &Path) -> io::Result<OwnedFd> {
     clone_tree_at(CWD, path)
 }
 
+/// A detached copy of the mount that `path` lies in, from there down, without
+/// the mounts below it. `EINVAL` where those are locked (mount_namespaces(7)).
+pub fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(rustix::mount::open_tree(CWD, path, flags)?)
+}
+
 /// [`clone_tree`] relative to a directory.
 pub fn clone_tree_at(directory: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -31,6 +38,12 @@ pub struct Attributes {
     pub nodev: bool,
     /// Set-id bits do not count.
     pub nosuid: bool,
+    /// Access times stay.
+    pub noatime: bool,
+    /// Access times follow each access.
+    pub strictatime: bool,
+    /// Access times of directories stay.
+    pub nodiratime: bool,
 }
 
 /// Sets attributes on a mount and all mounts below it.
@@ -45,7 +58,21 @@ pub fn set_attributes(tree: impl AsFd, attributes: Attributes) -> io::Result<()>
     if attributes.nosuid {
         set |= libc::MOUNT_ATTR_NOSUID;
     }
-    mount_setattr(tree.as_fd(), libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 })
+    if attributes.nodiratime {
+        set |= libc::MOUNT_ATTR_NODIRATIME;
+    }
+    let mut clear = 0;
+    if attributes.noatime || attributes.strictatime {
+        clear = libc::MOUNT_ATTR__ATIME;
+        set |= if attributes.noatime { libc::MOUNT_ATTR_NOATIME } else { libc::MOUNT_ATTR_STRICTATIME };
+    }
+    if set == 0 && clear == 0 {
+        return Ok(());
+    }
+    mount_setattr(
+        tree.as_fd(),
+        libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 },
+    )
 }
 
 /// Makes a mount tree private: nothing mounted elsewhere shows up in it.

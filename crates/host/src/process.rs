@@ -34,6 +34,29 @@ pub fn signal_thread(pid: i32, tid: i32, signal: i32) -> Result<(), Errno> {
     if ret == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// Sets where the calling thread, and whom it starts, gets memory from: set_mempolicy(2). `mode` holds the flags.
+pub fn set_memory_policy(mode: u32, nodes: &[u16]) -> std::io::Result<()> {
+    let mut mask = [0u64; 16];
+    for node in nodes {
+        if let Some(word) = mask.get_mut(usize::from(*node) / 64) {
+            *word |= 1 << (node % 64);
+        }
+    }
+    // The kernel reads one bit less than it is told.
+    let (pointer, bits) = if nodes.is_empty() { (std::ptr::null(), 0) } else { (mask.as_ptr(), 1024 + 1) };
+    // SAFETY: the mask is of at least the length given, or absent.
+    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) };
+    if ret == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// ioprio_set(2) for one process: class and level of its input and output.
+pub fn set_io_priority(pid: i32, priority: u32) -> std::io::Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: takes numbers only.
+    let ret = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, pid, priority) };
+    if ret == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// Starts the program behind `image` with `fds` at descriptors 3, 4 and so on, nothing else open, an empty
 /// environment. Returns its process id. (A stub dies with its listener, so no PDEATHSIG is needed.)
 pub fn spawn_image(image: BorrowedFd<'_>, name: &CStr, fds: &[BorrowedFd<'_>]) -> Result<i32, Errno> {

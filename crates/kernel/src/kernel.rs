@@ -33,6 +33,14 @@ pub struct KernelConfig {
     pub cpu_quota: Option<(u64, u64)>,
     /// Log every system call to standard error or this file.
     pub strace: bool,
+    /// The container's filter of system calls.
+    pub seccomp: Option<Arc<crate::seccomp::Filter>>,
+    /// Values of /proc/sys by dotted name that differ from Linux's defaults.
+    pub sysctl: BTreeMap<String, String>,
+    /// Lines of the first user namespace's /proc/PID/uid_map: first id inside, outside, length.
+    pub uid_map: Vec<[u32; 3]>,
+    /// The same of gid_map.
+    pub gid_map: Vec<[u32; 3]>,
 }
 
 impl Default for KernelConfig {
@@ -45,6 +53,10 @@ impl Default for KernelConfig {
             memory_limit: None,
             cpu_quota: None,
             strace: false,
+            seccomp: None,
+            sysctl: BTreeMap::new(),
+            uid_map: vec![[0, 0, u32::MAX]],
+            gid_map: vec![[0, 0, u32::MAX]],
         }
     }
 }

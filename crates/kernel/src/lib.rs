@@ -27,6 +27,7 @@ pub mod pipe;
 pub mod process;
 pub mod robust;
 pub mod scheduling;
+pub mod seccomp;
 pub mod signal;
 pub mod signalfd;
 pub mod terminal;

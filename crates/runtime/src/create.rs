@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use control::{BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, RootSpec, StdioSpec, Tracing};
 
+use crate::bind::Binder;
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::cli::Globals;
 use crate::container::Container;
 use crate::launch::{self, FdList, Ids, Network, Tie};
 use crate::oci::config::Linux;
 use crate::oci::mounts::{ParsedKind, parse};
-use crate::oci::{Config, Hook, translate};
+use crate::oci::{Config, Hook, seccomp, support, translate};
 use crate::rootless;
 use crate::state::{Recorded, State, Status};
 use crate::terminal::Pty;
@@ -71,7 +72,7 @@ impl Plan {
     pub(crate) fn from_bundle(id: &str, bundle: &Path) -> Result<Plan> {
         let bundle = fs::canonicalize(bundle).with_context(|| format!("bundle {}", bundle.display()))?;
         let config = Config::load(&bundle)?;
-        translate::refuse_unsupported(&config)?;
+        support::refuse(&config)?;
         let root = config.root.as_ref().context("root is missing")?;
         let rootfs = bundle.join(&root.path);
         if !rootfs.is_dir() {
@@ -106,6 +107,9 @@ pub(crate) fn create_with(
     view: impl FnOnce(&mut FdList) -> Result<View>,
 ) -> Result<Created> {
     let linux = plan.config.linux.clone().unwrap_or_default();
+    for (for_users, text) in support::left_out(&plan.config) {
+        if for_users { log::warning(&text) } else { log::debug(&text) }
+    }
     let process = plan.config.process.clone().unwrap_or_default();
     let process = translate::process(&process)?;
     let owner_uid = rustix::process::geteuid().as_raw();
@@ -183,7 +187,14 @@ fn fill(
         launch::set_network_sysctls(namespace.as_fd(), &linux.sysctl)?;
     }
     let entrance = cgroup.entrance()?;
-    let kernel = launch::spawn(&plan.id, ids, network, &entrance, |pid| container.set_process(pid))?;
+    let io_priority = process.io_priority;
+    let kernel = launch::spawn(&plan.id, ids, network, &entrance, |pid| {
+        if let Some(priority) = io_priority {
+            // Inherited by the guest's processes.
+            host::process::set_io_priority(pid, priority).context("process.ioPriority: ioprio_set")?;
+        }
+        container.set_process(pid)
+    })?;
     drop(entrance);
     let all_hooks = container.state.hooks.clone();
     if !all_hooks.prestart.is_empty()
@@ -225,6 +236,8 @@ fn fill(
         cpu_quota,
         uid_mappings: translate::id_mappings(&linux.uid_mappings),
         gid_mappings: translate::id_mappings(&linux.gid_mappings),
+        seccomp: linux.seccomp.as_ref().map(seccomp::resolve).transpose()?,
+        memory_policy: linux.memory_policy.as_ref().map(translate::memory_policy).transpose()?,
         annotations: plan.config.annotations.clone(),
         start_container_hooks,
         hook_state: container.hook_state(Status::Created)?,
@@ -239,7 +252,6 @@ fn fill(
         own_id: ids.own_id(),
         ordinary_init: plan.ordinary_init,
     };
-    report_ignored(&plan.config);
     kernel.boot(&spec, fds)?;
     container.state.recorded = Recorded::Created;
     container.save()?;
@@ -275,25 +287,26 @@ fn bundle_view(config: &Config, bundle: &Path, rootfs: &Path, fds: &mut FdList) 
         host::mount::clone_tree(rootfs).with_context(|| format!("open rootfs {}", rootfs.display()))?;
     let root = RootSpec::Host { fd: fds.add(tree), readonly, private_overlay: false };
     let mut mounts = Vec::new();
+    let mut binder = Binder::default();
     for mount in &config.mounts {
         let parsed = parse(mount)?;
-        let kind = match parsed.kind {
+        match &parsed.kind {
             ParsedKind::Internal(kind) => {
                 if matches!(kind, MountKind::Proc | MountKind::Sysfs) {
                     check_mount_point(rootfs, &parsed.destination)?;
                 }
-                kind
+                mounts.push(MountSpec {
+                    destination: parsed.destination,
+                    source: parsed.source,
+                    kind: kind.clone(),
+                    flags: parsed.flags,
+                    data: parsed.data,
+                });
             }
-            ParsedKind::Bind => open_bind(&bundle.join(&parsed.source), parsed.flags.readonly, fds)
+            ParsedKind::Bind { recursive } => binder
+                .bind(bundle, &parsed, *recursive, fds, &mut mounts)
                 .with_context(|| format!("mount {} to {}", parsed.source, parsed.destination))?,
-        };
-        mounts.push(MountSpec {
-            destination: parsed.destination,
-            source: parsed.source,
-            kind,
-            flags: parsed.flags,
-            data: parsed.data,
-        });
+        }
     }
     Ok(View { root, mounts })
 }
@@ -307,17 +320,6 @@ fn check_mount_point(rootfs: &Path, destination: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Opens one host file or folder as a detached mount.
-pub(crate) fn open_bind(source: &Path, readonly: bool, fds: &mut FdList) -> Result<MountKind> {
-    let directory = fs::metadata(source).with_context(|| source.display().to_string())?.is_dir();
-    let tree = host::mount::clone_tree(source)?;
-    if readonly {
-        let attributes = host::mount::Attributes { readonly: true, ..host::mount::Attributes::default() };
-        host::mount::set_attributes(&tree, attributes)?;
-    }
-    Ok(MountKind::Bind { fd: fds.add(tree), directory, private_overlay: false })
 }
 
 fn open_stdio(
@@ -427,31 +429,6 @@ fn systemd_path(path: &str, id: &str) -> String {
         }
         _ if path.is_empty() => format!("/system.slice/sallet-{id}.scope"),
         _ => path.to_owned(),
-    }
-}
-
-/// What a bundle may ask for and the guest's kernel does without, told to
-/// developers only: engines ask for these on every container.
-fn report_ignored(config: &Config) {
-    if let Some(process) = &config.process {
-        let unknown = translate::unknown_capabilities(process);
-        if !unknown.is_empty() {
-            log::warning(&format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")));
-        }
-    }
-    let Some(linux) = &config.linux else {
-        return;
-    };
-    if linux.seccomp.is_some() {
-        log::debug("linux.seccomp is accepted and not enforced");
-    }
-    if let Some(process) = &config.process {
-        if process.apparmor_profile.is_some() {
-            log::debug("process.apparmorProfile is accepted and not applied");
-        }
-        if process.selinux_label.is_some() {
-            log::debug("process.selinuxLabel is accepted and not applied");
-        }
     }
 }
 

@@ -246,7 +246,12 @@ fn in_network<T>(namespace: BorrowedFd<'_>, action: impl FnOnce() -> Result<T>) 
 /// shared in memory by all sandboxes, else a sealed copy.
 fn own_executable() -> Result<OwnedFd> {
     let mounted = host::mount::clone_tree(Path::new("/proc/self/exe")).and_then(|tree| {
-        let attributes = host::mount::Attributes { readonly: true, nodev: true, nosuid: true };
+        let attributes = host::mount::Attributes {
+            readonly: true,
+            nodev: true,
+            nosuid: true,
+            ..host::mount::Attributes::default()
+        };
         host::mount::set_attributes(&tree, attributes)?;
         Ok(tree)
     });

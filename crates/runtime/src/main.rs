@@ -1,6 +1,7 @@
 //! `sallet`: an OCI runtime and a one-line sandbox.
 #![forbid(unsafe_code)]
 
+mod bind;
 mod cgroup;
 mod cli;
 mod clock;
@@ -8,6 +9,7 @@ mod commands;
 mod container;
 mod create;
 mod hooks;
+mod host_mounts;
 mod launch;
 mod log;
 mod oci;

@@ -263,7 +263,10 @@ fn bound(path: &Path, readonly: bool, fds: &mut FdList) -> Result<MountSpec> {
         bail!("{} is neither a file nor a folder", path.display());
     }
     let tree = host::mount::clone_tree(path).with_context(|| format!("open {}", path.display()))?;
-    host::mount::set_attributes(&tree, Attributes { readonly, nodev: true, nosuid: true })?;
+    host::mount::set_attributes(
+        &tree,
+        Attributes { readonly, nodev: true, nosuid: true, ..Attributes::default() },
+    )?;
     let mut mount = spec(
         path,
         MountKind::Bind { fd: fds.add(tree), directory: metadata.is_dir(), private_overlay: false },
@@ -275,8 +278,11 @@ fn bound(path: &Path, readonly: bool, fds: &mut FdList) -> Result<MountSpec> {
 
 /// The host side of a private layer is never written.
 fn protect(tree: &std::os::fd::OwnedFd) -> Result<()> {
-    host::mount::set_attributes(tree, Attributes { readonly: true, nodev: true, nosuid: true })
-        .context("make a mount read-only")
+    host::mount::set_attributes(
+        tree,
+        Attributes { readonly: true, nodev: true, nosuid: true, ..Attributes::default() },
+    )
+    .context("make a mount read-only")
 }
 
 fn spec(destination: &Path, kind: MountKind, data: &str) -> MountSpec {

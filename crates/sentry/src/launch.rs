@@ -7,6 +7,7 @@ use control::ProcessSpec;
 use identity::{CapabilitySet, Credentials};
 use kernel::limits::Limits;
 use kernel::process::Job;
+use kernel::scheduling::Policy;
 use kernel::signal::Actions;
 use kernel::thread::ThreadParts;
 use kernel::{FdFlags, FdTable, FsContext, Kernel, Process, Thread};
@@ -62,6 +63,14 @@ impl Ready {
     /// Lets it run; its process id.
     pub(crate) fn start(mut self) -> i32 {
         let pid = self.thread.tid();
+        let nice = self.thread.scheduling.lock().nice;
+        if nice != 0
+            && let Some(host) = rustix::process::Pid::from_raw(self.guest.handle().host_tid())
+            && let Err(error) = rustix::process::setpriority_process(Some(host), nice)
+        {
+            // As with the guest's own setpriority(2): the wish is kept.
+            tracing::debug!(%error, nice, "the host does not let us set the nice value");
+        }
         self.guest.resume_regs();
         self.thread.kernel().start_thread(self.thread.clone(), self.guest);
         pid
@@ -131,9 +140,23 @@ pub(crate) fn prepare(
         },
     );
     thread.set_comm(&loaded.comm);
+    schedule(&thread, spec);
     process.threads.lock().insert(pid, thread.clone());
     kernel.pids.add(&thread);
     Ok(Ready { thread, guest: loaded.guest })
+}
+
+/// Wishes for the host's scheduler, as the guest's own calls leave them.
+fn schedule(thread: &Thread, spec: &ProcessSpec) {
+    let mut wishes = thread.scheduling.lock();
+    if let Some(scheduler) = spec.scheduler {
+        wishes.policy = Policy::from_raw(scheduler.policy).unwrap_or_default();
+        wishes.nice = scheduler.nice;
+        wishes.reset_on_fork = scheduler.reset_on_fork;
+    }
+    if let Some(priority) = spec.io_priority {
+        wishes.io_priority = priority;
+    }
 }
 
 fn credentials(spec: &ProcessSpec) -> Credentials {

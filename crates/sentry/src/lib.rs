@@ -16,6 +16,7 @@ mod overlay;
 mod process_list;
 mod rootfs;
 pub mod sandbox;
+mod seccomp;
 mod server;
 mod start;
 mod start_hooks;

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use control::{BootSpec, DeviceKind, MountKind, MountSpec, RootSpec};
+use control::{BootSpec, DeviceKind, DeviceSpec, MountKind, MountSpec, RootSpec};
 use kernel::Kernel;
 use linux_abi::Errno;
 use linux_abi::fs::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFREG, makedev};
@@ -50,6 +50,8 @@ pub(crate) fn build(spec: &BootSpec, maker: &mut Maker<'_>) -> Result<(Arc<Mount
             kind | (device.mode & 0o7777),
             makedev(device.major, device.minor),
         );
+        // One that the image has is left as it is.
+        let made = made.and_then(|made| if made { own(&root, device) } else { Ok(()) });
         if let Err(errno) = made {
             tracing::debug!(path = device.path, %errno, "device node");
         }
@@ -192,14 +194,22 @@ fn make_point(root: &Place, path: &[u8], directory: bool) -> Result<Place, Errno
     resolve(root, path, true)
 }
 
-/// Makes a node unless there is one.
-pub(crate) fn make_node(root: &Place, path: &[u8], mode: u32, rdev: u64) -> Result<(), Errno> {
+/// Gives a new device node its owner.
+fn own(root: &Place, device: &DeviceSpec) -> Result<(), Errno> {
+    let place = resolve(root, device.path.as_bytes(), false)?;
+    vfs::ops::attributes::chown(&Booter::root(), &place, Some(device.uid), Some(device.gid))?;
+    vfs::ops::attributes::chmod(&Booter::root(), &place, device.mode & 0o7777)
+}
+
+/// Makes a node unless there is one; whether it did.
+pub(crate) fn make_node(root: &Place, path: &[u8], mode: u32, rdev: u64) -> Result<bool, Errno> {
     make_directory(root, split(path))?;
     let mut booter = Booter::root();
     let parent =
         Walker::new(root.clone(), root.clone(), &mut booter, WalkFlags::empty()).resolve_parent(path)?;
     match create::mknod(&Booter::root(), &parent, mode, rdev) {
-        Ok(_) | Err(Errno::EEXIST) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(Errno::EEXIST) => Ok(false),
         Err(errno) => Err(errno),
     }
 }

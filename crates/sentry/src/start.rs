@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use control::BootSpec;
+use control::{BootSpec, IdMapping};
 use kernel::{Kernel, KernelConfig};
 use platform::{Config, Platform, Quota, QuotaFiles};
 
@@ -44,6 +44,11 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
         fs_tmp::set_proc_self_fd(Arc::clone(directory));
     }
     host::proc_fs::set_root(proc);
+    if let Some(policy) = &spec.memory_policy {
+        // Stubs inherit it from us.
+        host::process::set_memory_policy(policy.mode, &policy.nodes)
+            .context("linux.memoryPolicy: set_mempolicy")?;
+    }
     let quota = quota(&spec, &mut descriptors)?;
     let platform = Platform::start(Config { quota, ..Config::default() }).context("start guest processes")?;
     let kernel = Kernel::new(platform, config(&spec), syscalls::spawn);
@@ -94,5 +99,17 @@ fn config(spec: &BootSpec) -> KernelConfig {
     config.cpu_quota =
         spec.cgroup.cpu_quota_us.map(|quota| (quota, spec.cgroup.cpu_period_us.unwrap_or(100_000)));
     config.strace = spec.tracing.strace.is_some();
+    config.seccomp = spec.seccomp.as_ref().map(crate::seccomp::compile);
+    config.sysctl.clone_from(&spec.sysctl);
+    if let Some(name) = config.sysctl.remove("kernel.domainname") {
+        config.domainname = name;
+    }
+    let lines = |map: &[IdMapping]| map.iter().map(|m| [m.inside, m.outside, m.length]).collect();
+    if !spec.uid_mappings.is_empty() {
+        config.uid_map = lines(&spec.uid_mappings);
+    }
+    if !spec.gid_mappings.is_empty() {
+        config.gid_map = lines(&spec.gid_mappings);
+    }
     config
 }

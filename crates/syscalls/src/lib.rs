@@ -38,6 +38,7 @@ pub mod process;
 pub mod process_vm;
 pub mod run_loop;
 pub mod scheduling;
+mod seccomp;
 pub mod select;
 pub mod signal;
 pub mod socket;

@@ -170,7 +170,10 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
     loop {
         cx.local.resume = Resume::Value;
         cx.local.undo = Undo::Nothing;
-        let result = table::dispatch(cx, nr, &args).await;
+        let result = match crate::seccomp::judge(cx, nr, &args) {
+            None => table::dispatch(cx, nr, &args).await,
+            Some(result) => result,
+        };
         if let Some(trace) = &trace {
             trace.leave(cx, &result);
         }

@@ -118,6 +118,41 @@ pub(super) fn smaps(thread: &Thread) -> vfs::Result<Vec<u8>> {
     Ok(out.into_bytes())
 }
 
+/// /proc/PID/numa_maps: the host's, with guest names.
+pub(super) fn numa_maps(thread: &Thread) -> vfs::Result<Vec<u8>> {
+    let mut out = String::new();
+    for line in host_text(thread, "numa_maps")?.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let Some(address) = words.next() else { continue };
+        let Ok(start) = u64::from_str_radix(address, 16) else { continue };
+        if hidden(start) {
+            continue;
+        }
+        let mm = thread.mm();
+        let layout = mm.layout.read().clone();
+        out.push_str(address);
+        for word in words {
+            // The host names its own files, heap and stack.
+            if word.starts_with("file=") {
+                let files = mm.files.lock();
+                if let Some(mapping) = files.iter().rev().find(|m| m.start <= start && start < m.end) {
+                    let path = mapping.file.place().path(&thread.fs().root());
+                    let _ = write!(out, " file={}", String::from_utf8_lossy(&path));
+                }
+            } else if word != "heap" && word != "stack" {
+                let _ = write!(out, " {word}");
+            }
+        }
+        if start == mm.brk.lock().start && start != 0 {
+            out.push_str(" heap");
+        } else if start <= layout.start_stack && layout.start_stack - start < 8 << 20 {
+            out.push_str(" stack");
+        }
+        out.push('\n');
+    }
+    Ok(out.into_bytes())
+}
+
 /// /proc/PID/smaps_rollup: sums over what is shown.
 pub(super) fn rollup(thread: &Thread) -> vfs::Result<Vec<u8>> {
     let text = smaps(thread)?;

@@ -290,6 +290,14 @@ fn memory(thread: &Thread, start: u64, end: u64) -> Vec<u8> {
     bytes
 }
 
+/// Lines of user_namespaces(7): first id inside, first id outside, length.
+fn id_map(lines: &[[u32; 3]]) -> String {
+    lines
+        .iter()
+        .map(|[inside, outside, length]| format!("{inside:>10} {outside:>10} {length:>10}\n"))
+        .collect()
+}
+
 fn contents(
     kernel: &Arc<Kernel>,
     process: &Arc<Process>,
@@ -321,7 +329,7 @@ fn contents(
         "maps" => maps::maps(thread),
         "smaps" => maps::smaps(thread),
         "smaps_rollup" => maps::rollup(thread),
-        "numa_maps" => Ok(Vec::new()),
+        "numa_maps" => maps::numa_maps(thread),
         "cgroup" => line("0::/\n".into()),
         "mounts" | "mountinfo" | "mountstats" => {
             let root = thread.fs().root();
@@ -340,7 +348,8 @@ fn contents(
         "timers" => line(process.timers.lock().describe(process.pid())),
         "sched" => line(status::sched(process, thread)),
         "loginuid" | "sessionid" => line("4294967295".into()),
-        "uid_map" | "gid_map" => line("         0          0 4294967295\n".into()),
+        "uid_map" => line(id_map(&kernel.config.uid_map)),
+        "gid_map" => line(id_map(&kernel.config.gid_map)),
         "setgroups" => line("allow\n".into()),
         "io" => line("rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n".into()),
         "schedstat" => line(format!("{} 0 0\n", kernel::cpu_time::thread_ns(thread))),

@@ -186,6 +186,7 @@ pub(super) fn status(process: &Arc<Process>, thread: &Arc<Thread>) -> vfs::Resul
     let list = if cpus == 1 { "0".to_owned() } else { format!("0-{}", cpus - 1) };
     let threads = process.threads.lock().len();
     let (pid, tid) = (process.pid(), thread.tid());
+    let filtered = thread.kernel().config.seccomp.is_some();
     let out = format!(
         "Name:\t{name}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t0\n\
 Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{}\nGroups:\t{groups}\nNStgid:\t{pid}\nNSpid:\t{tid}\nNSpgid:\t{}\nNSsid:\t{}\nKthread:\t0\n\
@@ -194,7 +195,7 @@ RssAnon:\t{:8} kB\nRssFile:\t{:8} kB\nRssShmem:\t       0 kB\nVmData:\t{:8} kB\n
 HugetlbPages:\t       0 kB\nCoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\nThreads:\t{threads}\nSigQ:\t{queued}/{limit}\n\
 SigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n\
 CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\n\
-NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tnot vulnerable\nSpeculationIndirectBranch:\talways enabled\n\
+NoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\nSpeculation_Store_Bypass:\tnot vulnerable\nSpeculationIndirectBranch:\talways enabled\n\
 Cpus_allowed:\t{mask_cpus:x}\nCpus_allowed_list:\t{list}\nMems_allowed:\t1\nMems_allowed_list:\t0\nvoluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
         thread.fs().umask(),
         process.parent_pid(),
@@ -228,6 +229,8 @@ Cpus_allowed:\t{mask_cpus:x}\nCpus_allowed_list:\t{list}\nMems_allowed:\t1\nMems
         c.bounding.0,
         c.ambient.0,
         u8::from(c.no_new_privs),
+        if filtered { 2 } else { 0 },
+        u8::from(filtered),
     );
     Ok(out.into_bytes())
 }

@@ -1,5 +1,6 @@
 //! /proc/sys: sysctl values that run-times and databases read.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,7 +8,7 @@ use kernel::Kernel;
 use linux_abi::Errno;
 
 use crate::proc::system::{RELEASE, VERSION};
-use crate::synthetic::{Fixed, Kind, Node, ino_of};
+use crate::synthetic::{Directory, Fixed, Kind, Node, ino_of};
 
 fn uuid() -> Vec<u8> {
     let mut b = [0u8; 16];
@@ -36,6 +37,25 @@ fn settable(
         Ok(())
     });
     Node::new(ino_of(4, name.as_bytes()), 0o644, None, Kind::File(make, Some(take)))
+}
+
+/// Puts the container's own values into a directory, or adds them to it. `prefix` is its dotted name
+/// with a dot at its end.
+fn configured(mut dir: Fixed, prefix: &str, values: &BTreeMap<String, String>) -> Fixed {
+    let mut inner = BTreeSet::new();
+    for (name, value) in values {
+        match name.strip_prefix(prefix).map(|rest| (rest, rest.split_once('.'))) {
+            Some((_, Some((directory, _)))) => {
+                inner.insert(directory);
+            }
+            Some((file, None)) => dir = dir.without(file).with_text(file, format!("{value}\n")),
+            None => {}
+        }
+    }
+    for name in inner.into_iter().filter(|name| dir.lookup(name.as_bytes()).is_none()).collect::<Vec<_>>() {
+        dir = dir.with_dir(name, configured(Fixed::default(), &format!("{prefix}{name}."), values));
+    }
+    dir
 }
 
 /// The directory.
@@ -158,7 +178,11 @@ pub(super) fn directory(kernel: &Arc<Kernel>) -> Arc<Node> {
         .with_text("tcp_congestion_control", "cubic\n")
         .with_text("ping_group_range", "0\t2147483647\n")
         .with_text("ip_forward", "0\n");
-    let net = Fixed::default().with_dir("core", core).with_dir("ipv4", ipv4);
+    let own = |dir: Fixed, prefix: &str| configured(dir, prefix, &kernel.config.sysctl);
+    let net =
+        Fixed::default().with_dir("core", own(core, "net.core.")).with_dir("ipv4", own(ipv4, "net.ipv4."));
+    let net = own(net, "net.");
+    let kernel_dir = own(kernel_dir, "kernel.");
     Fixed::default()
         .with_dir("kernel", kernel_dir)
         .with_dir("vm", vm)

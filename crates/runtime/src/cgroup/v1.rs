@@ -70,6 +70,12 @@ pub(super) fn apply(groups: &Directories, resources: &Resources) -> Result<()> {
         if let Some(quota) = cpu.quota.filter(|n| *n != 0) {
             set("cpu", "cpu.cfs_quota_us", quota.to_string())?;
         }
+        if let Some(burst) = cpu.burst {
+            set("cpu", "cpu.cfs_burst_us", burst.to_string())?;
+        }
+        if let Some(idle) = cpu.idle {
+            set("cpu", "cpu.idle", idle.to_string())?;
+        }
         if let Some(period) = cpu.realtime_period.filter(|n| *n != 0) {
             set("cpu", "cpu.rt_period_us", period.to_string())?;
         }
@@ -98,6 +104,15 @@ pub(super) fn apply(groups: &Directories, resources: &Resources) -> Result<()> {
             // Without a proportional scheduler the host has no such file.
             if let Some(file) = file {
                 set("blkio", file, weight.to_string())?;
+            }
+        }
+        for device in &io.weight_device {
+            if let Some(weight) = device.weight {
+                let file = ["blkio.weight_device", "blkio.bfq.weight_device"]
+                    .into_iter()
+                    .find(|file| groups.get("blkio").is_some_and(|directory| directory.join(file).exists()))
+                    .context("cannot set blockIO.weightDevice: the host has no such file")?;
+                set("blkio", file, format!("{}:{} {weight}", device.major, device.minor))?;
             }
         }
         let throttles = [

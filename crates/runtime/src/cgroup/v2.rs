@@ -67,6 +67,12 @@ pub(super) fn apply(directory: &Path, resources: &Resources) -> Result<()> {
             let period = cpu.period.filter(|n| *n != 0).unwrap_or(100_000);
             set("cpu.max", format!("{} {period}", or_max(quota)))?;
         }
+        if let Some(burst) = cpu.burst {
+            set("cpu.max.burst", burst.to_string())?;
+        }
+        if cpu.realtime_period.is_some_and(|n| n != 0) || cpu.realtime_runtime.is_some_and(|n| n != 0) {
+            bail!("limits of real-time tasks are not in cgroup v2");
+        }
         if let Some(idle) = cpu.idle {
             set("cpu.idle", idle.to_string())?;
         }
@@ -104,6 +110,16 @@ pub(super) fn apply(directory: &Path, resources: &Resources) -> Result<()> {
                 set("io.max", value)?;
             }
         }
+    }
+    if let Some(io) = &resources.block_io {
+        for device in &io.weight_device {
+            if let Some(weight) = device.weight {
+                set("io.bfq.weight", format!("{}:{} {weight}", device.major, device.minor))?;
+            }
+        }
+    }
+    if resources.network.as_ref().is_some_and(|n| n.class_id.is_some() || !n.priorities.is_empty()) {
+        bail!("linux.resources.network is not in cgroup v2");
     }
     for page in &resources.hugepage_limits {
         set(&format!("hugetlb.{}.max", page.page_size), page.limit.to_string())?;

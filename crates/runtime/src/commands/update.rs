@@ -92,7 +92,7 @@ impl Update {
                 realtime_period: self.cpu_rt_period,
                 cpus: self.cpuset_cpus.clone(),
                 mems: self.cpuset_mems.clone(),
-                idle: None,
+                ..Cpu::default()
             }),
             pids: self.pids_limit.map(|limit| Pids { limit }),
             block_io: self.blkio_weight.map(|weight| BlockIo { weight: Some(weight), ..BlockIo::default() }),

@@ -24,6 +24,10 @@ pub(crate) struct Config {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) linux: Option<Linux>,
+    /// Fields that this runtime does not know, by their paths. The
+    /// specification wants them ignored.
+    #[serde(skip)]
+    pub(crate) unknown: Vec<String>,
 }
 
 impl Config {
@@ -37,8 +41,16 @@ impl Config {
             }
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
-        let config: Config = parse(&text).context("config.json is not a valid configuration")?;
+        let config = Config::read(&text)?;
         config.check()?;
+        Ok(config)
+    }
+
+    fn read(text: &[u8]) -> Result<Config> {
+        let mut unknown = Vec::new();
+        let mut config: Config = parse_noting(text, &mut |field| unknown.push(field))
+            .context("config.json is not a valid configuration")?;
+        config.unknown = unknown;
         Ok(config)
     }
 
@@ -62,9 +74,17 @@ impl Config {
 
 /// Reads JSON where, as Go's encoder likes it, `null` may stand for "absent".
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    parse_noting(text, &mut |_| {})
+}
+
+/// [`parse`] that tells of fields nobody reads.
+fn parse_noting<T: serde::de::DeserializeOwned>(
+    text: &[u8],
+    note: &mut dyn FnMut(String),
+) -> serde_json::Result<T> {
     let mut value: serde_json::Value = serde_json::from_slice(text)?;
     drop_nulls(&mut value);
-    serde_json::from_value(value)
+    serde_ignored::deserialize(value, |path| note(path.to_string().replace("?.", "")))
 }
 
 fn drop_nulls(value: &mut serde_json::Value) {
@@ -109,6 +129,10 @@ pub(crate) struct Process {
     pub(crate) oom_score_adj: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scheduler: Option<Scheduler>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) io_priority: Option<IoPriority>,
+    #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
+    pub(crate) exec_cpu_affinity: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -153,10 +177,27 @@ pub(crate) struct Scheduler {
     pub(crate) policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) nice: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) priority: Option<i32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) flags: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) runtime: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deadline: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) period: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
+pub(crate) struct IoPriority {
+    pub(crate) class: String,
+    pub(crate) priority: i32,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct Mount {
     pub(crate) destination: String,
     #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
@@ -165,6 +206,10 @@ pub(crate) struct Mount {
     pub(crate) source: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) options: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) uid_mappings: Vec<IdMapping>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) gid_mappings: Vec<IdMapping>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -205,7 +250,7 @@ pub(crate) struct Linux {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) devices: Vec<Device>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) seccomp: Option<serde_json::Value>,
+    pub(crate) seccomp: Option<super::seccomp::Seccomp>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) rootfs_propagation: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -215,7 +260,33 @@ pub(crate) struct Linux {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) intel_rdt: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) personality: Option<serde_json::Value>,
+    pub(crate) personality: Option<Personality>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_policy: Option<MemoryPolicy>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) mount_label: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) net_devices: BTreeMap<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) time_offsets: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Personality {
+    pub(crate) domain: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) flags: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct MemoryPolicy {
+    pub(crate) mode: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) nodes: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) flags: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -272,6 +343,8 @@ pub(crate) struct Resources {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<Network>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) rdma: BTreeMap<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) unified: BTreeMap<String, String>,
 }
 
@@ -288,6 +361,14 @@ pub(crate) struct Memory {
     pub(crate) swappiness: Option<u64>,
     #[serde(rename = "disableOOMKiller", skip_serializing_if = "Option::is_none")]
     pub(crate) disable_oom_killer: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kernel: Option<i64>,
+    #[serde(rename = "kernelTCP", skip_serializing_if = "Option::is_none")]
+    pub(crate) kernel_tcp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) use_hierarchy: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) check_before_update: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -299,6 +380,8 @@ pub(crate) struct Cpu {
     pub(crate) quota: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) period: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) burst: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) realtime_runtime: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -322,12 +405,27 @@ pub(crate) struct Pids {
 pub(crate) struct BlockIo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) weight: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) leaf_weight: Option<u16>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) weight_device: Vec<WeightDevice>,
     pub(crate) throttle_read_bps_device: Vec<Throttle>,
     pub(crate) throttle_write_bps_device: Vec<Throttle>,
     #[serde(rename = "throttleReadIOPSDevice")]
     pub(crate) throttle_read_iops_device: Vec<Throttle>,
     #[serde(rename = "throttleWriteIOPSDevice")]
     pub(crate) throttle_write_iops_device: Vec<Throttle>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct WeightDevice {
+    pub(crate) major: i64,
+    pub(crate) minor: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) weight: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) leaf_weight: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]

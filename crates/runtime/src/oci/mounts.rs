@@ -12,16 +12,48 @@ pub(crate) struct ParsedMount {
     pub(crate) source: String,
     pub(crate) kind: ParsedKind,
     pub(crate) flags: MountFlags,
+    /// Whether an option speaks of flags; a bind has its source's where none does.
+    pub(crate) has_flags: bool,
+    /// Words that also hold for the mounts below a bind (`rro` as `ro`).
+    pub(crate) below: Vec<String>,
     pub(crate) data: String,
 }
 
 /// What is mounted.
 #[derive(Debug)]
 pub(crate) enum ParsedKind {
-    /// A host path, still to be opened.
-    Bind,
+    /// A host path, still to be opened; whether with the mounts below it.
+    Bind { recursive: bool },
     /// A file system of the guest kernel.
     Internal(MountKind),
+}
+
+/// Changes flags by a word of mount(8); whether it is one.
+pub(crate) fn apply_word(flags: &mut MountFlags, word: &str) -> bool {
+    match word {
+        "ro" => flags.readonly = true,
+        "rw" => flags.readonly = false,
+        "nosuid" => flags.nosuid = true,
+        "suid" => flags.nosuid = false,
+        "nodev" => flags.nodev = true,
+        "dev" => flags.nodev = false,
+        "noexec" => flags.noexec = true,
+        "exec" => flags.noexec = false,
+        "noatime" => (flags.noatime, flags.relatime, flags.strictatime) = (true, false, false),
+        "atime" => flags.noatime = false,
+        "nodiratime" => flags.nodiratime = true,
+        "diratime" => flags.nodiratime = false,
+        "relatime" => (flags.noatime, flags.relatime, flags.strictatime) = (false, true, false),
+        "norelatime" => flags.relatime = false,
+        "strictatime" => (flags.noatime, flags.relatime, flags.strictatime) = (false, false, true),
+        "nostrictatime" => flags.strictatime = false,
+        "sync" => flags.synchronous = true,
+        "async" => flags.synchronous = false,
+        "nosymfollow" => flags.nosymfollow = true,
+        "symfollow" => flags.nosymfollow = false,
+        _ => return false,
+    }
+    true
 }
 
 /// Sorts the options of one mount.
@@ -30,33 +62,18 @@ pub(crate) fn parse(mount: &Mount) -> Result<ParsedMount> {
         bail!("a mount without destination");
     }
     let mut flags = MountFlags::default();
+    let mut has_flags = false;
+    let mut below = Vec::new();
     let mut data = Vec::new();
+    // mount(8) takes the type `bind` for the option; runc, for the recursive one.
     let mut bind = mount.kind == "bind";
+    let mut recursive = bind && !mount.options.iter().any(|option| option == "bind");
     let mut copy_up = false;
     for option in &mount.options {
         match option.as_str() {
-            "bind" | "rbind" => bind = true,
+            "bind" => bind = true,
+            "rbind" => (bind, recursive) = (true, true),
             "tmpcopyup" => copy_up = true,
-            "ro" | "rro" => flags.readonly = true,
-            "rw" | "rrw" => flags.readonly = false,
-            "nosuid" | "rnosuid" => flags.nosuid = true,
-            "suid" | "rsuid" => flags.nosuid = false,
-            "nodev" | "rnodev" => flags.nodev = true,
-            "dev" | "rdev" => flags.nodev = false,
-            "noexec" | "rnoexec" => flags.noexec = true,
-            "exec" | "rexec" => flags.noexec = false,
-            "noatime" | "rnoatime" => flags.noatime = true,
-            "atime" | "ratime" => flags.noatime = false,
-            "nodiratime" | "rnodiratime" => flags.nodiratime = true,
-            "diratime" | "rdiratime" => flags.nodiratime = false,
-            "relatime" | "rrelatime" => flags.relatime = true,
-            "norelatime" | "rnorelatime" => flags.relatime = false,
-            "strictatime" | "rstrictatime" => flags.strictatime = true,
-            "nostrictatime" | "rnostrictatime" => flags.strictatime = false,
-            "sync" => flags.synchronous = true,
-            "async" => flags.synchronous = false,
-            "nosymfollow" | "rnosymfollow" => flags.nosymfollow = true,
-            "symfollow" | "rsymfollow" => flags.nosymfollow = false,
             // Nothing outside sees the guest's mounts, and nothing new of the
             // host's appears in a detached tree.
             "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" | "unbindable"
@@ -64,14 +81,21 @@ pub(crate) fn parse(mount: &Mount) -> Result<ParsedMount> {
             "defaults" | "silent" | "loud" | "mand" | "nomand" | "dirsync" | "iversion" | "noiversion"
             | "remount" => {}
             "idmap" | "ridmap" => bail!("mount of {}: id-mapped mounts are not supported", mount.destination),
-            other => data.push(other),
+            word if apply_word(&mut flags, word) => has_flags = true,
+            word => match word.strip_prefix('r').filter(|plain| apply_word(&mut flags, plain)) {
+                Some(plain) => {
+                    has_flags = true;
+                    below.push(plain.to_owned());
+                }
+                None => data.push(word),
+            },
         }
     }
     let kind = if bind {
         if mount.source.is_empty() {
             bail!("bind mount of {} has no source", mount.destination);
         }
-        ParsedKind::Bind
+        ParsedKind::Bind { recursive }
     } else {
         ParsedKind::Internal(match mount.kind.as_str() {
             "tmpfs" if mount.destination == "/dev" => MountKind::Dev,
@@ -87,7 +111,8 @@ pub(crate) fn parse(mount: &Mount) -> Result<ParsedMount> {
     };
     // A relative destination is taken from the root, as runc does.
     let destination = format!("/{}", mount.destination.trim_start_matches('/'));
-    Ok(ParsedMount { destination, source: mount.source.clone(), kind, flags, data: data.join(",") })
+    let source = mount.source.clone();
+    Ok(ParsedMount { destination, source, kind, flags, has_flags, below, data: data.join(",") })
 }
 
 #[cfg(test)]
@@ -100,6 +125,7 @@ mod tests {
             kind: kind.into(),
             source: "/srv".into(),
             options: options.iter().map(ToString::to_string).collect(),
+            ..Mount::default()
         }
     }
 
@@ -116,9 +142,20 @@ mod tests {
         for parsed in
             [parse(&mount("bind", &["rprivate"])).unwrap(), parse(&mount("", &["rbind", "rw"])).unwrap()]
         {
-            assert!(matches!(parsed.kind, ParsedKind::Bind));
+            assert!(matches!(parsed.kind, ParsedKind::Bind { recursive: true }));
             assert!(parsed.data.is_empty());
         }
+        let parsed = parse(&mount("bind", &["bind"])).unwrap();
+        assert!(matches!(parsed.kind, ParsedKind::Bind { recursive: false }));
+    }
+
+    #[test]
+    fn recursive_words_hold_for_the_mounts_below() {
+        let parsed = parse(&mount("", &["rbind", "rro", "nodev", "rnosuid", "ro"])).unwrap();
+        assert!(parsed.flags.readonly && parsed.flags.nodev && parsed.flags.nosuid && parsed.has_flags);
+        assert_eq!(parsed.below, ["ro", "nosuid"]);
+        assert!(parse(&mount("tmpfs", &["relatime"])).unwrap().below.is_empty());
+        assert!(!parse(&mount("", &["rbind", "rprivate"])).unwrap().has_flags);
     }
 
     #[test]

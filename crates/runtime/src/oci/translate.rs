@@ -2,13 +2,17 @@
 
 use std::fs;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use control::{
-    CapabilityMasks, CgroupInfo, ConsoleSize, DeviceKind, DeviceSpec, IdMapping, ProcessSpec, Rlimit,
+    CapabilityMasks, CgroupInfo, ConsoleSize, DeviceKind, DeviceSpec, IdMapping, MemoryPolicy, ProcessSpec,
+    Rlimit, Scheduling,
 };
 
-use super::config::{self, Config, Linux, Process, Resources};
+use super::config::{self, Linux, Process, Resources};
 use super::{capability, rlimit};
+
+/// More memory nodes than any host has.
+const MAX_NODES: u16 = 1024;
 
 /// The `process` object with names resolved to numbers.
 pub(crate) fn process(process: &Process) -> Result<ProcessSpec> {
@@ -67,8 +71,87 @@ pub(crate) fn process(process: &Process) -> Result<ProcessSpec> {
         console_size: process.console_size.map(console_size),
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: process.oom_score_adj,
-        nice: process.scheduler.as_ref().and_then(|s| s.nice),
+        scheduler: process.scheduler.as_ref().map(scheduler).transpose()?,
+        io_priority: process.io_priority.as_ref().map(io_priority).transpose()?,
     })
+}
+
+/// The policies that need no privilege; the host schedules guests beside others.
+fn scheduler(scheduler: &config::Scheduler) -> Result<Scheduling> {
+    let policy = match scheduler.policy.as_str() {
+        "" | "SCHED_OTHER" => 0,
+        "SCHED_BATCH" => 3,
+        "SCHED_IDLE" => 5,
+        other @ ("SCHED_FIFO" | "SCHED_RR" | "SCHED_DEADLINE" | "SCHED_ISO") => {
+            bail!("process.scheduler.policy {other} is not supported: the host's time is shared")
+        }
+        other => bail!("invalid process.scheduler.policy {other:?}"),
+    };
+    let nice = scheduler.nice.unwrap_or(0);
+    if !(-20..=19).contains(&nice) {
+        bail!("invalid process.scheduler.nice {nice}");
+    }
+    let times = [scheduler.runtime, scheduler.deadline, scheduler.period];
+    if scheduler.priority.unwrap_or(0) != 0 || times.iter().flatten().any(|n| *n != 0) {
+        bail!(
+            "process.scheduler: priority, runtime, deadline and period are for policies that are not supported"
+        );
+    }
+    let mut reset_on_fork = false;
+    for flag in &scheduler.flags {
+        match flag.as_str() {
+            "SCHED_FLAG_RESET_ON_FORK" => reset_on_fork = true,
+            other => bail!("process.scheduler.flags: {other} is not supported"),
+        }
+    }
+    Ok(Scheduling { policy, nice, reset_on_fork })
+}
+
+/// The number of ioprio_set(2).
+fn io_priority(wanted: &config::IoPriority) -> Result<u32> {
+    let class = match wanted.class.as_str() {
+        "IOPRIO_CLASS_RT" => 1,
+        "IOPRIO_CLASS_BE" => 2,
+        "IOPRIO_CLASS_IDLE" => 3,
+        other => bail!("invalid process.ioPriority.class {other:?}"),
+    };
+    match u32::try_from(wanted.priority) {
+        Ok(level @ 0..=7) => Ok(class << 13 | level),
+        _ => bail!("invalid process.ioPriority.priority {}", wanted.priority),
+    }
+}
+
+/// Where memory comes from, in set_mempolicy(2)'s numbers.
+pub(crate) fn memory_policy(wanted: &config::MemoryPolicy) -> Result<MemoryPolicy> {
+    let mode = match wanted.mode.as_str() {
+        "MPOL_DEFAULT" => 0,
+        "MPOL_PREFERRED" => 1,
+        "MPOL_BIND" => 2,
+        "MPOL_INTERLEAVE" => 3,
+        "MPOL_LOCAL" => 4,
+        "MPOL_PREFERRED_MANY" => 5,
+        "MPOL_WEIGHTED_INTERLEAVE" => 6,
+        other => bail!("invalid linux.memoryPolicy.mode {other:?}"),
+    };
+    let mut flags = 0;
+    for flag in &wanted.flags {
+        flags |= match flag.as_str() {
+            "MPOL_F_STATIC_NODES" => 1 << 15,
+            "MPOL_F_RELATIVE_NODES" => 1 << 14,
+            "MPOL_F_NUMA_BALANCING" => 1 << 13,
+            other => bail!("invalid linux.memoryPolicy.flags {other:?}"),
+        };
+    }
+    let mut nodes = Vec::new();
+    for part in wanted.nodes.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            let number = text.trim().parse::<u16>().ok().filter(|n| *n < MAX_NODES);
+            number.with_context(|| format!("invalid linux.memoryPolicy.nodes {:?}", wanted.nodes))
+        };
+        nodes.extend(number(first)?..=number(last)?);
+    }
+    Ok(MemoryPolicy { mode: mode | flags, nodes })
 }
 
 /// Of variables that are set twice, the last value counts.
@@ -175,47 +258,6 @@ pub(crate) fn cgroup_info(resources: Option<&Resources>) -> CgroupInfo {
     }
 }
 
-/// What the bundle asks for and this runtime cannot give: refused by name.
-pub(crate) fn refuse_unsupported(config: &Config) -> Result<()> {
-    let Some(linux) = &config.linux else {
-        return Ok(());
-    };
-    for namespace in &linux.namespaces {
-        match (namespace.kind.as_str(), namespace.path.is_empty()) {
-            ("pid" | "mount" | "ipc" | "uts" | "user" | "cgroup" | "network", true) | ("network", false) => {}
-            ("time", _) => bail!("linux.namespaces: the time namespace is not supported"),
-            (kind @ ("pid" | "mount" | "ipc" | "uts" | "user" | "cgroup"), false) => {
-                bail!("linux.namespaces: joining a {kind} namespace by path is not supported")
-            }
-            (other, _) => bail!("invalid namespace type {other:?}"),
-        }
-    }
-    let mut kinds: Vec<&str> = linux.namespaces.iter().map(|n| n.kind.as_str()).collect();
-    kinds.sort_unstable();
-    if let Some(pair) = kinds.windows(2).find(|pair| pair[0] == pair[1]) {
-        bail!("malformed spec file: duplicated ns {:?}", pair[0]);
-    }
-    if linux.intel_rdt.is_some() {
-        bail!("linux.intelRdt is not supported");
-    }
-    if let Some(domain) = linux.personality.as_ref().map(|personality| &personality["domain"])
-        && domain != "LINUX"
-    {
-        bail!("linux.personality.domain {domain} is not supported");
-    }
-    for name in linux.sysctl.keys() {
-        let ours = ["net.", "fs.mqueue.", "kernel.msg", "kernel.shm", "kernel.sem"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-            || name == "kernel.domainname"
-            || name == "kernel.hostname";
-        if !ours {
-            bail!("sysctl \"{name}\" is not in a separate kernel namespace");
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,6 +271,45 @@ mod tests {
         spec.cwd = "/".into();
         spec.args.clear();
         assert!(process(&spec).is_err());
+    }
+
+    #[test]
+    fn memory_nodes_are_listed() {
+        let policy = |mode: &str, nodes: &str, flag: &[&str]| {
+            memory_policy(&config::MemoryPolicy {
+                mode: mode.into(),
+                nodes: nodes.into(),
+                flags: flag.iter().map(ToString::to_string).collect(),
+            })
+        };
+        let bound = policy("MPOL_BIND", "0-2, 5", &["MPOL_F_STATIC_NODES"]).unwrap();
+        assert_eq!((bound.mode, bound.nodes), (2 | 1 << 15, vec![0, 1, 2, 5]));
+        assert!(policy("MPOL_DEFAULT", "", &[]).unwrap().nodes.is_empty());
+        for (mode, nodes, flags) in [
+            ("INTERLEAVE", "0", &[][..]),
+            ("", "0-7", &[]),
+            ("MPOL_BIND", "0-9876543210", &[]),
+            ("MPOL_BIND", "x", &[]),
+            ("MPOL_BIND", "0", &["badflag"]),
+        ] {
+            assert!(policy(mode, nodes, flags).is_err(), "{mode} {nodes}");
+        }
+    }
+
+    #[test]
+    fn priorities_are_numbers() {
+        let io = |class: &str, priority| io_priority(&config::IoPriority { class: class.into(), priority });
+        assert_eq!(io("IOPRIO_CLASS_BE", 4).unwrap(), 2 << 13 | 4);
+        assert!(io("IOPRIO_CLASS_BE", 8).is_err());
+        assert!(io("best", 1).is_err());
+        let wanted = |policy: &str, nice| config::Scheduler {
+            policy: policy.into(),
+            nice: Some(nice),
+            ..config::Scheduler::default()
+        };
+        assert_eq!(scheduler(&wanted("SCHED_BATCH", 5)).unwrap().nice, 5);
+        assert!(scheduler(&wanted("SCHED_FIFO", 0)).unwrap_err().to_string().contains("SCHED_FIFO"));
+        assert!(scheduler(&wanted("SCHED_OTHER", 20)).is_err());
     }
 
     #[test]

@@ -1,0 +1,257 @@
+"""The fields of config.json, each seen from inside the container or refused by name."""
+import os
+exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "oci.py.inc")).read())
+
+
+@test
+def hello(box):
+    equal("hello", box.sh("echo hello"))
+
+
+@test
+def hostname_and_domainname(box):
+    box.config["hostname"] = "some-host"
+    equal("some-host", box.sh("hostname"))
+
+
+@test
+def working_directory_is_made(box):
+    box.own_root()
+    box.config["process"]["cwd"] = "/srv/new/deep"
+    equal("/srv/new/deep", box.sh("pwd"))
+
+
+@test
+def user_groups_umask(box):
+    box.config["process"]["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [5, 77], "umask": 0o027}
+    equal("1000 1001 1001 5 77 0027", box.sh("echo $(id -u) $(id -g) $(id -G) $(umask)"))
+
+
+@test
+def environment_last_value_counts(box):
+    box.config["process"]["env"] += ["ONE=1", "ONE=2"]
+    equal("2", box.sh("echo $ONE"))
+
+
+@test
+def rlimits(box):
+    box.config["process"]["rlimits"] = [
+        {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 4096},
+    ]
+    equal("100 200 0", box.sh("echo $(ulimit -Sn) $(ulimit -Hn) $(ulimit -Sc)"))
+
+
+@test
+def rlimit_unknown_is_refused(box):
+    box.config["process"]["rlimits"] = [{"type": "RLIMIT_NONSENSE", "soft": 1, "hard": 1}]
+    box.refused()
+
+
+@test
+def capabilities(box):
+    caps = ["CAP_KILL", "CAP_CHOWN"]
+    box.config["process"]["capabilities"] = {"bounding": caps, "permitted": caps, "effective": ["CAP_KILL"]}
+    text = box.sh("grep Cap /proc/self/status")
+    # 1 << 0 | 1 << 5
+    contains(text, "CapBnd:\t0000000000000021")
+
+
+@test
+def capability_unknown_is_told(box):
+    for kind in box.config["process"]["capabilities"].values():
+        kind.append("CAP_FROM_TOMORROW")
+    box.args("true")
+    box.write()
+    result = box.run("run", "--bundle", box.bundle, box.id)
+    equal(0, result.returncode)
+    contains(result.stderr, "CAP_FROM_TOMORROW")
+
+
+@test
+def no_new_privileges(box):
+    box.config["process"]["noNewPrivileges"] = True
+    contains(box.sh("cat /proc/self/status"), "NoNewPrivs:\t1")
+
+
+@test
+def oom_score_adj(box):
+    box.config["process"]["oomScoreAdj"] = 321
+    equal("321", box.sh("cat /proc/self/oom_score_adj"))
+
+
+@test
+def root_readonly(box):
+    box.sh("! touch /x 2>/dev/null")
+
+
+@test
+def readonly_and_masked_paths(box):
+    box.own_root()
+    box.config["linux"]["maskedPaths"] = ["/etc/passwd", "/etc/apt"]
+    box.config["linux"]["readonlyPaths"] = ["/usr", "/not/there"]
+    box.config["process"]["user"] = {"uid": 0, "gid": 0}
+    equal("", box.sh("cat /etc/passwd; ls -A /etc/apt; ! touch /usr/x 2>/dev/null; touch /etc/x"))
+
+
+@test
+def devices(box):
+    box.config["linux"]["devices"] = [
+        {"path": "/dev/other-zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o644, "uid": 3, "gid": 4},
+        {"path": "/dev/queue", "type": "p", "major": 0, "minor": 0, "fileMode": 0o622},
+    ]
+    box.config["linux"]["resources"] = {"devices": [{"allow": True, "access": "rwm"}]}
+    # The umask of whoever runs the tests does not count.
+    equal("c 644 3 4 1 5|p|0000", box.sh(
+        "stat -c '%A %a %u %g %t %T' /dev/other-zero | sed 's/^\\(.\\)[^ ]*/\\1/' | tr '\\n' '|';"
+        "stat -c %A /dev/queue | cut -c1 | tr '\\n' '|'; head -c2 /dev/other-zero | od -An -tx1 | tr -d ' '"))
+
+
+@test
+def default_devices(box):
+    equal("", box.sh("for d in null zero full random urandom tty; do [ -c /dev/$d ] || echo no $d; done;"
+                     "for l in fd stdin stdout stderr ptmx; do [ -L /dev/$l ] || echo no $l; done"))
+
+
+@test
+def sysctl_of_the_network(box):
+    box.config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1", "net.ipv4.ip_unprivileged_port_start": "80"}
+    equal("1 80", box.sh("echo $(cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/ip_unprivileged_port_start)"))
+
+
+@test
+def sysctl_of_ipc(box):
+    box.config["linux"]["sysctl"] = {"kernel.shmmax": "65536", "fs.mqueue.msg_max": "7"}
+    equal("65536 7", box.sh("echo $(cat /proc/sys/kernel/shmmax /proc/sys/fs/mqueue/msg_max)"))
+
+
+@test
+def sysctl_of_the_machine_is_refused(box):
+    box.config["linux"]["sysctl"] = {"vm.swappiness": "1"}
+    contains(box.refused(), "vm.swappiness")
+
+
+@test
+def id_mappings(box):
+    linux = box.config["linux"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = [{"containerID": 0, "hostID": 0, "size": 1000}]
+    linux["gidMappings"] = [{"containerID": 0, "hostID": 0, "size": 2000}]
+    equal("0 0 1000 0 0 2000", box.sh("echo $(cat /proc/self/uid_map /proc/self/gid_map)"))
+
+
+@test
+def ids_are_mapped_on_the_host(box):
+    linux = box.config["linux"]
+    linux["namespaces"].append({"type": "user"})
+    for kind in ("uidMappings", "gidMappings"):
+        linux[kind] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    share = box.tmpfs(box.dir + "/share")
+    os.chown(share, 100000, 100000)
+    # Whoever maps ids must be able to reach the bundle and its root.
+    os.chmod(box.dir, 0o755)
+    box.config["mounts"].append({"destination": "/mnt", "source": share, "options": ["rbind"]})
+    equal("0 0", box.sh("touch /mnt/made; stat -c '%u %g' /mnt/made"))
+    status = os.stat(share + "/made")
+    equal((100000, 100000), (status.st_uid, status.st_gid))
+
+
+@test
+def rootfs_propagation(box):
+    for word in ("shared", "slave", "private"):
+        box.config["linux"]["rootfsPropagation"] = word
+        equal("x", box.sh("echo x"))
+    box.config["linux"]["rootfsPropagation"] = "sideways"
+    box.refused()
+
+
+@test
+def personality(box):
+    if not YARDSTICK:
+        box.config["linux"]["personality"] = {"domain": "LINUX32"}
+        contains(box.refused(), "LINUX32")
+    box.config["linux"]["personality"] = {"domain": "LINUX"}
+    equal("x86_64", box.sh("uname -m"))
+
+
+@test
+def seccomp(box):
+    box.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [
+            {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95},
+            {"names": ["rmdir", "no_such_call"], "action": "SCMP_ACT_ERRNO"},
+            {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "errnoRet": 61,
+             "args": [{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}]},
+            {"names": ["sethostname"], "action": "SCMP_ACT_KILL_PROCESS"},
+        ],
+    }
+    box.own_root()
+    text = box.sh("""
+        mkdir /tmp/a 2>&1 | grep -o 'not supported'
+        busybox true 2>/dev/null
+        mkdir -p /tmp; rmdir /var/tmp 2>&1 | grep -o 'not permitted'
+        sh -c 'kill -USR1 $$' 2>&1 | grep -o 'No data available'
+        sh -c 'kill -TERM $$'; echo $?
+        hostname x; echo $?
+        grep ^Seccomp: /proc/self/status | tr -d '\\t'""")
+    words = text.split("\n")
+    contains(text, "not supported")
+    contains(text, "not permitted")
+    contains(text, "143\n159\nSeccomp:2" if len(words) > 3 else "?")
+
+
+@test
+def scheduler_and_priority(box):
+    if YARDSTICK:
+        return
+    box.config["process"]["scheduler"] = {"policy": "SCHED_BATCH", "nice": 7}
+    box.config["process"]["ioPriority"] = {"class": "IOPRIO_CLASS_BE", "priority": 6}
+    equal("7", box.sh("nice"))
+    contains(box.sh("chrt -p $$"), "SCHED_BATCH")
+    contains(box.sh("ionice -p $$"), "best-effort: prio 6")
+    box.config["process"]["scheduler"] = {"policy": "SCHED_FIFO", "priority": 5}
+    contains(box.refused(), "SCHED_FIFO")
+
+
+@test
+def memory_policy(box):
+    if YARDSTICK or not os.path.exists("/proc/self/numa_maps"):
+        return
+    box.config["linux"]["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}
+    contains(box.sh("cat /proc/self/numa_maps"), "bind=static:0")
+    for bad in ({"mode": "BIND"}, {"nodes": "0"}, {"mode": "MPOL_BIND", "nodes": "0-9876543210"},
+                {"mode": "MPOL_DEFAULT", "nodes": "0"}):
+        box.config["linux"]["memoryPolicy"] = bad
+        box.refused()
+
+
+@test
+def unsupported_is_refused_by_name(box):
+    if YARDSTICK:
+        return
+    for name, value in (("intelRdt", {"closID": "x"}), ("netDevices", {"eth0": {}}),
+                        ("timeOffsets", {"monotonic": {"secs": 1}})):
+        box.config["linux"][name] = value
+        contains(box.refused(), name)
+        del box.config["linux"][name]
+    box.config["linux"]["namespaces"].append({"type": "time"})
+    contains(box.refused(), "time namespace")
+
+
+@test
+def unknown_fields_are_ignored(box):
+    box.config["linux"]["fromTomorrow"] = {"x": 1}
+    equal("x", box.sh("echo x"))
+
+
+@test
+def annotations_in_the_state(box):
+    box.config["annotations"] = {"org.example": "yes"}
+    box.args("sleep", "20")
+    box.create()
+    equal({"org.example": "yes"}, {k: v for k, v in box.state()["annotations"].items() if k == "org.example"})
+
+
+main()

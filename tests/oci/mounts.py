@@ -1,0 +1,185 @@
+"""Mounts of config.json: flags, the mounts below a bind, propagation words, symbolic links."""
+import os
+exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "oci.py.inc")).read())
+
+
+def tree(box):
+    """A tmpfs with a tmpfs in it, a file in each."""
+    top = box.tmpfs(box.dir + "/top")
+    below = box.tmpfs(top + "/below")
+    for folder in (top, below):
+        with open(folder + "/file", "w") as file:
+            file.write("text")
+    return top
+
+
+def bind(box, *options):
+    box.config["mounts"].append({"destination": "/mnt", "source": box.dir + "/top", "options": list(options)})
+
+
+def options_of(box, point):
+    """The options of one mount in the container's own table."""
+    text = box.sh(f"awk '$5 == \"{point}\" {{ print $6 }}' /proc/self/mountinfo")
+    return text.split(",")
+
+
+@test
+def plain_bind_leaves_out_what_is_below(box):
+    tree(box)
+    bind(box, "bind")
+    equal("text 0", box.sh("echo $(cat /mnt/file) $(ls /mnt/below | wc -l)"))
+
+
+@test
+def rbind_has_what_is_below(box):
+    tree(box)
+    bind(box, "rbind")
+    equal("text text", box.sh("echo $(cat /mnt/file) $(cat /mnt/below/file)"))
+    box.sh("echo new >/mnt/below/made")
+    equal("new\n", open(box.dir + "/top/below/made").read())
+
+
+@test
+def ro_is_for_the_top(box):
+    tree(box)
+    bind(box, "rbind", "ro")
+    box.sh("! touch /mnt/x 2>/dev/null && touch /mnt/below/x")
+
+
+@test
+def rro_is_for_all(box):
+    tree(box)
+    bind(box, "rbind", "rro")
+    box.sh("! touch /mnt/x 2>/dev/null && ! touch /mnt/below/x 2>/dev/null")
+
+
+@test
+def rw_after_ro(box):
+    tree(box)
+    bind(box, "rbind", "ro", "rw")
+    box.sh("touch /mnt/x")
+
+
+@test
+def access_times(box):
+    tree(box)
+    mounts = list(box.config["mounts"])
+    words = (("rnoatime", "noatime"), ("rrelatime", "relatime"), ("rstrictatime", None),
+             ("rnodiratime", "nodiratime"), ("rnostrictatime", "relatime"), ("ratime", "relatime"))
+    for word, wanted in words:
+        box.config["mounts"] = list(mounts)
+        bind(box, "rbind", word)
+        got = options_of(box, "/mnt/below")
+        if wanted and wanted not in got:
+            raise Failed(f"{word}: {got}")
+        if YARDSTICK and word == "rnodiratime":
+            # runc 1.1 refuses the words that only take away.
+            break
+        if wanted is None and ("noatime" in got or "relatime" in got):
+            raise Failed(f"{word}: {got}")
+
+
+@test
+def rnoexec(box):
+    tree(box)
+    for folder in ("/top", "/top/below"):
+        path = box.dir + folder + "/run"
+        open(path, "w").write("#!/bin/sh\necho ran\n")
+        os.chmod(path, 0o755)
+    bind(box, "rbind", "rnoexec")
+    equal("126 126", box.sh("/mnt/run 2>/dev/null; a=$?; /mnt/below/run 2>/dev/null; echo $a $?"))
+    box.config["mounts"].pop()
+    bind(box, "rbind", "rexec")
+    equal("ran ran", box.sh("echo $(/mnt/run) $(/mnt/below/run)"))
+
+
+@test
+def rnodev(box):
+    tree(box)
+    os.mknod(box.dir + "/top/below/null", 0o20666, os.makedev(1, 3))
+    bind(box, "rbind", "rnodev")
+    box.sh("! cat /mnt/below/null 2>/dev/null")
+    box.config["mounts"].pop()
+    bind(box, "rbind", "rdev")
+    equal("", box.sh("cat /mnt/below/null"))
+
+
+@test
+def rnosuid(box):
+    tree(box)
+    for folder in ("/top", "/top/below"):
+        path = box.dir + folder + "/id"
+        subprocess.run(["cp", ROOT + "/usr/bin/id", path], check=True)
+        os.chown(path, 1200, 1200)
+        os.chmod(path, 0o4755)
+    box.config["process"]["noNewPrivileges"] = False
+    bind(box, "rbind", "rnosuid")
+    equal("0 0", box.sh("echo $(/mnt/id -u) $(/mnt/below/id -u)"))
+    box.config["mounts"].pop()
+    bind(box, "rbind", "rsuid")
+    equal("1200 1200", box.sh("echo $(/mnt/id -u) $(/mnt/below/id -u)"))
+
+
+@test
+def flags_of_the_source_stay(box):
+    top = tree(box)
+    subprocess.run(["mount", "-o", "remount,nosuid,nodev,noexec", top], check=True)
+    bind(box, "rbind")
+    got = options_of(box, "/mnt")
+    for word in ("nosuid", "nodev", "noexec"):
+        if word not in got:
+            raise Failed(f"{word} is lost: {got}")
+
+
+@test
+def a_file(box):
+    path = box.dir + "/one"
+    open(path, "w").write("one")
+    box.own_root()
+    box.config["mounts"].append({"destination": "/srv/new/file", "source": path, "options": ["bind", "ro"]})
+    equal("one", box.sh("cat /srv/new/file; ! echo x 2>/dev/null >/srv/new/file"))
+
+
+@test
+def tmpfs_options(box):
+    box.own_root()
+    box.config["mounts"].append({"destination": "/new", "type": "tmpfs", "source": "tmpfs",
+                                 "options": ["size=64k", "mode=1750", "noexec"]})
+    equal("1750 full", box.sh("stat -c %a /new | tr '\\n' ' ';"
+                              "head -c 100000 /dev/zero 2>/dev/null >/new/x 2>/dev/null || echo full"))
+
+
+@test
+def links_stay_inside(box):
+    root = box.own_root()
+    os.symlink("/etc/../../../../tmp", root + "/srv/out")
+    path = box.dir + "/one"
+    os.mkdir(path)
+    open(path + "/f", "w").write("f")
+    box.config["mounts"].append({"destination": "/srv/out/in", "source": path, "options": ["bind"]})
+    equal("f", box.sh("cat /tmp/in/f"))
+    equal(False, os.path.exists("/tmp/in"))
+
+
+@test
+def proc_on_a_link_is_refused(box):
+    root = box.own_root()
+    os.rmdir(root + "/proc")
+    os.symlink("/tmp", root + "/proc")
+    box.args("true")
+    contains(box.refused(), "must be mounted on ordinary directory")
+
+
+@test
+def unknown_kind_is_refused(box):
+    box.config["mounts"].append({"destination": "/mnt", "type": "nonsense", "source": "x"})
+    box.refused()
+
+
+@test
+def missing_source_is_refused(box):
+    box.config["mounts"].append({"destination": "/mnt", "source": "/no/such/source", "options": ["bind"]})
+    contains(box.refused(), "/no/such/source")
+
+
+main()
