@@ -121,8 +121,11 @@ def sysctl_of_the_network(box):
 
 @test
 def sysctl_of_ipc(box):
-    box.config["linux"]["sysctl"] = {"kernel.shmmax": "65536", "fs.mqueue.msg_max": "7"}
-    equal("65536 7", box.sh("echo $(cat /proc/sys/kernel/shmmax /proc/sys/fs/mqueue/msg_max)"))
+    box.config["linux"]["sysctl"] = {"kernel.shmmax": "65536", "kernel.sem": "100 200 30 40",
+                                     "fs.mqueue.msg_max": "7"}
+    equal("65536 7 100 200 30 40",
+          box.sh("echo $(cat /proc/sys/kernel/shmmax /proc/sys/fs/mqueue/msg_max /proc/sys/kernel/sem)"))
+    equal("refused", box.sh("ipcmk -M 100000 >/dev/null 2>&1 || echo refused"))
 
 
 @test

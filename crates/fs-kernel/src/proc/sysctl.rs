@@ -182,7 +182,6 @@ pub(super) fn directory(kernel: &Arc<Kernel>) -> Arc<Node> {
     let net =
         Fixed::default().with_dir("core", own(core, "net.core.")).with_dir("ipv4", own(ipv4, "net.ipv4."));
     let net = own(net, "net.");
-    let kernel_dir = own(kernel_dir, "kernel.");
     Fixed::default()
         .with_dir("kernel", kernel_dir)
         .with_dir("vm", vm)

@@ -63,6 +63,36 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Sets what /proc/sys/kernel calls `name`.
+    ///
+    /// # Errors
+    /// `EINVAL` for a text that is none of its values, `ENOENT` for another name.
+    pub fn set(&self, name: &str, text: &str) -> Result<()> {
+        let bytes = text.as_bytes();
+        match name {
+            "shmmax" => set_limit_u64(&self.shmmax, bytes),
+            "shmall" => set_limit_u64(&self.shmall, bytes),
+            "shmmni" => set_limit(&self.shmmni, bytes, IPCMNI),
+            "msgmax" => set_limit(&self.msgmax, bytes, i32::MAX),
+            "msgmnb" => set_limit(&self.msgmnb, bytes, i32::MAX),
+            "msgmni" => set_limit(&self.msgmni, bytes, IPCMNI),
+            "sem" => {
+                let fields = [&self.semmsl, &self.semmns, &self.semopm, &self.semmni];
+                let words: Vec<&str> = text.split_whitespace().collect();
+                if words.len() != fields.len() {
+                    return Err(Errno::EINVAL);
+                }
+                fields
+                    .iter()
+                    .zip(words)
+                    .try_for_each(|(field, word)| set_limit(field, word.as_bytes(), i32::MAX))
+            }
+            _ => Err(Errno::ENOENT),
+        }
+    }
+}
+
 /// Sets a limit from the text written to its file.
 ///
 /// # Errors

@@ -87,10 +87,12 @@ fn refuse_linux(linux: &Linux) -> Result<()> {
 
 /// A value of the whole machine is not a container's to set.
 fn refuse_sysctl(name: &str) -> Result<()> {
-    const IPC: [&str; 8] =
-        ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"];
+    const IPC: [&str; 7] = ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni"];
     if name == "kernel.hostname" {
         bail!("sysctl \"kernel.hostname\" conflicts with the hostname field");
+    }
+    if name == "kernel.shm_rmid_forced" {
+        bail!("sysctl \"kernel.shm_rmid_forced\" is not supported");
     }
     let ours = name.starts_with("net.")
         || name.starts_with("fs.mqueue.")
