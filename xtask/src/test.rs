@@ -76,6 +76,7 @@ pub(crate) fn run() -> Result<bool> {
         steps.skipped("runtime tests", "not root");
         steps.skipped("Docker tests", "not root");
     } else if built {
+        steps.xtask("OCI tests", 10, &["scripts", "oci"])?;
         steps.xtask("runtime tests", 20, &["scripts", "runtime"])?;
         docker(&mut steps)?;
     } else {

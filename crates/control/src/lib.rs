@@ -13,8 +13,8 @@ mod process;
 
 pub use boot::{
     BootReply, BootSpec, CgroupInfo, Detach, DeviceKind, DeviceSpec, FdIndex, IdMapping, JailMode,
-    MemoryPolicy, MountFlags, MountKind, MountSpec, NetworkMode, QuotaFds, RootSpec, SeccompAction, SeccompCompare,
-    SeccompCondition, SeccompRule, SeccompSpec, StdioSpec, Tracing,
+    MemoryPolicy, MountFlags, MountKind, MountSpec, NetworkMode, QuotaFds, RootSpec, SeccompAction,
+    SeccompCompare, SeccompCondition, SeccompRule, SeccompSpec, StdioSpec, Tracing,
 };
 pub use channel::{Channel, ChannelError, MAX_BODY_BYTES, MAX_FDS};
 pub use message::{ErrorKind, ExitStatus, ProcessInfo, Reply, Request, SandboxState, Stats};

@@ -53,9 +53,9 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     let platform = Platform::start(Config { quota, ..Config::default() }).context("start guest processes")?;
     let kernel = Kernel::new(platform, config(&spec), syscalls::spawn);
     for (name, value) in &spec.sysctl {
-        if let Some(name) = name.strip_prefix("kernel.").filter(|name| *name != "domainname") {
-            let set = kernel.ipc.limits.set(name, value);
-            set.map_err(|errno| anyhow::anyhow!("set sysctl kernel.{name} to {value:?}: {errno}"))?;
+        if !name.starts_with("net.") && name != "kernel.domainname" {
+            let set = kernel.ipc.set_sysctl(name, value);
+            set.map_err(|errno| anyhow::anyhow!("set sysctl {name} to {value:?}: {errno}"))?;
         }
     }
     crate::guest_mounts::register(&kernel);

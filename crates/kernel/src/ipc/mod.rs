@@ -63,36 +63,6 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
-    /// Sets what /proc/sys/kernel calls `name`.
-    ///
-    /// # Errors
-    /// `EINVAL` for a text that is none of its values, `ENOENT` for another name.
-    pub fn set(&self, name: &str, text: &str) -> Result<()> {
-        let bytes = text.as_bytes();
-        match name {
-            "shmmax" => set_limit_u64(&self.shmmax, bytes),
-            "shmall" => set_limit_u64(&self.shmall, bytes),
-            "shmmni" => set_limit(&self.shmmni, bytes, IPCMNI),
-            "msgmax" => set_limit(&self.msgmax, bytes, i32::MAX),
-            "msgmnb" => set_limit(&self.msgmnb, bytes, i32::MAX),
-            "msgmni" => set_limit(&self.msgmni, bytes, IPCMNI),
-            "sem" => {
-                let fields = [&self.semmsl, &self.semmns, &self.semopm, &self.semmni];
-                let words: Vec<&str> = text.split_whitespace().collect();
-                if words.len() != fields.len() {
-                    return Err(Errno::EINVAL);
-                }
-                fields
-                    .iter()
-                    .zip(words)
-                    .try_for_each(|(field, word)| set_limit(field, word.as_bytes(), i32::MAX))
-            }
-            _ => Err(Errno::ENOENT),
-        }
-    }
-}
-
 /// Sets a limit from the text written to its file.
 ///
 /// # Errors
@@ -133,6 +103,40 @@ pub struct IpcNamespace {
     pub msg: Registry<msg::Queue>,
     /// POSIX message queues.
     pub mq: crate::mqueue::Queues,
+}
+
+impl IpcNamespace {
+    /// Sets a limit by its name in sysctl(8): `kernel.shmmax`, `fs.mqueue.msg_max` and so on.
+    ///
+    /// # Errors
+    /// `EINVAL` for a text that is none of its values, `ENOENT` for another name.
+    pub fn set_sysctl(&self, name: &str, text: &str) -> Result<()> {
+        let (limits, mq) = (&self.limits, &self.mq.limits);
+        let bytes = text.as_bytes();
+        match name {
+            "kernel.shmmax" => set_limit_u64(&limits.shmmax, bytes),
+            "kernel.shmall" => set_limit_u64(&limits.shmall, bytes),
+            "kernel.shmmni" => set_limit(&limits.shmmni, bytes, IPCMNI),
+            "kernel.msgmax" => set_limit(&limits.msgmax, bytes, i32::MAX),
+            "kernel.msgmnb" => set_limit(&limits.msgmnb, bytes, i32::MAX),
+            "kernel.msgmni" => set_limit(&limits.msgmni, bytes, IPCMNI),
+            "kernel.sem" => {
+                let fields = [&limits.semmsl, &limits.semmns, &limits.semopm, &limits.semmni];
+                let words: Vec<&str> = text.split_whitespace().collect();
+                if words.len() != fields.len() {
+                    return Err(Errno::EINVAL);
+                }
+                let mut pairs = fields.iter().zip(words);
+                pairs.try_for_each(|(field, word)| set_limit(field, word.as_bytes(), i32::MAX))
+            }
+            "fs.mqueue.queues_max" => set_limit(&mq.queues_max, bytes, 65536),
+            "fs.mqueue.msg_max" => set_limit(&mq.msg_max, bytes, 65536),
+            "fs.mqueue.msgsize_max" => set_limit(&mq.msgsize_max, bytes, 16 << 20),
+            "fs.mqueue.msg_default" => set_limit(&mq.msg_default, bytes, 65536),
+            "fs.mqueue.msgsize_default" => set_limit(&mq.msgsize_default, bytes, 16 << 20),
+            _ => Err(Errno::ENOENT),
+        }
+    }
 }
 
 /// What a thread has of System V IPC.
