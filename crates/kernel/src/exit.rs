@@ -21,6 +21,11 @@ pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
         // The last owner closes; locks of the process go with it.
         drop(files);
     }
+    if thread.tid() != process.pid() {
+        crate::ptrace::thread_ended(thread, status);
+    } else if thread.ptrace.is_active() {
+        process.tracing.lock().leader = Some(thread.clone());
+    }
     // Before anybody hears of the end: segments are detached, semaphores adjusted.
     thread.set_ipc(None);
     let last = {
@@ -35,7 +40,9 @@ pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
     // What this thread would have taken goes to another.
     crate::signal::retarget(thread, linux_abi::signal::SigSet(u64::MAX));
     if last {
-        process_exited(process, thread, process.note_exit_status(status));
+        let status = process.note_exit_status(status);
+        crate::ptrace::leader_ended(process, status);
+        process_exited(process, thread, status);
     }
 }
 
@@ -46,6 +53,7 @@ fn process_exited(process: &Arc<Process>, last: &Thread, status: ExitStatus) {
     *process.timers.lock() = Default::default();
     crate::signal::hang_up_orphans(process);
     kernel.io.locks.process_ended(process.pid());
+    crate::ptrace::tracer_ended(process);
     kernel.reparent_children(process);
     let hooks = kernel.exit_hooks();
     for hook in hooks.iter() {

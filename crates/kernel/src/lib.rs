@@ -25,6 +25,7 @@ pub mod pi_futex;
 pub mod pidfd;
 pub mod pipe;
 pub mod process;
+pub mod ptrace;
 pub mod robust;
 pub mod scheduling;
 pub mod seccomp;

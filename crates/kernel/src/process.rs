@@ -111,6 +111,10 @@ pub struct Process {
     pub oom_score_adj: AtomicI32,
     /// Its timers.
     pub timers: Mutex<Timers>,
+    /// How many of its threads are traced.
+    pub traced: std::sync::atomic::AtomicUsize,
+    /// Whom it traces.
+    pub tracing: Mutex<crate::ptrace::Tracing>,
     /// Start time, CLOCK_MONOTONIC nanoseconds.
     pub start_ns: u64,
 }
@@ -149,6 +153,8 @@ impl Process {
             usage: Mutex::default(),
             oom_score_adj: AtomicI32::new(0),
             timers: Mutex::default(),
+            traced: Default::default(),
+            tracing: Mutex::default(),
             start_ns: executor::monotonic_ns(),
         })
     }

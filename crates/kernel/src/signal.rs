@@ -182,6 +182,10 @@ pub fn default_action(sig: Signo) -> DefaultAction {
 
 /// Whether a signal would do nothing to the process if delivered now.
 pub fn is_ignored(process: &Process, sig: Signo) -> bool {
+    // A tracer sees every signal.
+    if process.traced.load(std::sync::atomic::Ordering::Relaxed) != 0 {
+        return false;
+    }
     let action = process.actions().get(sig);
     match action.handler {
         SIG_IGN => true,

@@ -45,6 +45,8 @@ pub struct Thread {
     pub scheduling: Mutex<Scheduling>,
     /// Head of the list of set_robust_list(2); 0 is none.
     pub robust_list: AtomicU64,
+    /// ptrace(2).
+    pub ptrace: crate::ptrace::Traced,
     /// `PR_SET_PDEATHSIG`.
     pub parent_death_signal: AtomicI32,
 }
@@ -88,6 +90,7 @@ impl Thread {
             start_ns: executor::monotonic_ns(),
             scheduling: Mutex::default(),
             robust_list: AtomicU64::new(0),
+            ptrace: Default::default(),
             parent_death_signal: AtomicI32::new(0),
         })
     }
@@ -224,7 +227,10 @@ impl Thread {
     /// Whether a wait must end: it dies, its process stops, or an unblocked signal that is not ignored is pending.
     pub fn interrupted(&self) -> bool {
         self.wants_attention()
-            && (self.is_dying() || self.process.wants_stop() || crate::signal::has_deliverable(self))
+            && (self.is_dying()
+                || self.process.wants_stop()
+                || self.ptrace.wants_trap()
+                || crate::signal::has_deliverable(self))
     }
 
     /// Sends a signal to this very thread (tgkill(2), faults).

@@ -82,6 +82,10 @@ impl SlotRef {
             in_records: load!(self, in_records),
         }
     }
+    /// Where the shim says that the host's frame keeps the extended state.
+    pub(crate) fn fpstate(&self) -> u64 {
+        load!(self, fpstate)
+    }
     /// Prepares a slot for a new thread.
     pub(crate) fn prepare(&self, index: u32, this: u64, stack: u64, nonce: u32) {
         self.state().store(slot::state::IDLE, Ordering::Relaxed);

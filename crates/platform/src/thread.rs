@@ -309,6 +309,16 @@ impl GuestThread {
         if n == buf.len() { Ok(()) } else { Err(Errno::EFAULT) }
     }
 
+    /// Copies out now what waits for a plain return: somebody else is about to look.
+    pub fn flush_out(&mut self) {
+        self.flush();
+    }
+    /// Where the extended state of the present exit lies in guest memory; 0 if the thread came without a host
+    /// frame. The guest's word: only good for looking into its own memory.
+    pub fn xstate_address(&self) -> u64 {
+        self.core.slot.fpstate()
+    }
+
     /// Copies out what waits for a plain return.
     fn flush(&mut self) {
         for record in std::mem::take(&mut self.out) {
@@ -387,6 +397,7 @@ impl GuestThread {
                 NativeOp::SetFsBase { base } => (op::SET_FS, [base, 0, 0, 0, 0, 0]),
                 NativeOp::SetGsBase { base } => (op::SET_GS, [base, 0, 0, 0, 0, 0]),
                 NativeOp::GetGsBase { addr } => (op::GET_GS, [addr, 0, 0, 0, 0, 0]),
+                NativeOp::GetFsBase => (op::GET_FS, [0; 6]),
                 NativeOp::FutexWake { addr, count } => (op::FUTEX_WAKE, [addr, u64::from(count), 0, 0, 0, 0]),
                 NativeOp::CompareExchange { addr, expected, new } => {
                     (op::COMPARE_EXCHANGE, [addr, u64::from(expected), u64::from(new), 0, 0, 0])

@@ -120,6 +120,7 @@ pub enum NativeOp {
     GetGsBase {
         addr: u64,
     },
+    GetFsBase,
 }
 
 /// Numbers that a guest thread may learn without asking the kernel; `None` asks. A value must be taken back

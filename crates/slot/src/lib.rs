@@ -96,6 +96,8 @@ pub mod op {
     pub const COMPARE_EXCHANGE: u32 = 11;
     /// Mark the futexes of the robust list at `args[0]` that thread `args[1]` holds, and wake their waiters.
     pub const ROBUST_LIST: u32 = 12;
+    /// The FS base is the result.
+    pub const GET_FS: u32 = 13;
 }
 
 /// One native operation, an entry of an array at the start of `data`.

@@ -62,6 +62,12 @@ fn run(slot: *mut Slot, op: &Op) -> i64 {
             unsafe { asm!("wrfsbase {}", in(reg) a[0]) };
             0
         }
+        op::GET_FS => {
+            let base: i64;
+            // SAFETY: reads a register.
+            unsafe { asm!("rdfsbase {}", out(reg) base, options(nomem, nostack)) };
+            base
+        }
         op::SET_GS => {
             // The shim finds its slot by the stack where %gs is not its own; 0 is what a program starts with.
             let base = if a[0] == 0 { slot as u64 } else { a[0] };

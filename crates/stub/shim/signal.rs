@@ -37,6 +37,7 @@ pub struct SigInfo {
 const G_RAX: usize = 13;
 const G_RCX: usize = 14;
 const G_RIP: usize = 16;
+const G_FLAGS: usize = 17;
 const G_ERR: usize = 19;
 const G_TRAPNO: usize = 20;
 const G_CR2: usize = 22;
@@ -252,8 +253,15 @@ pub extern "C" fn on_fault(signo: i32, info: *mut SigInfo, frame: *mut UContext)
             (*frame).gregs[G_RIP] = next;
             return;
         }
+        if signo == 5 && entry::in_shim(rip) {
+            // A step into the shim by a patched site: the call is one step, the kernel sets the flag again.
+            const TRAP_FLAG: u64 = 0x100;
+            (*frame).gregs[G_FLAGS] &= !TRAP_FLAG;
+            return;
+        }
         let slot = current_by_stack();
-        if signo == 5 && patched_meanwhile(rip - 1) {
+        // A breakpoint tells SI_KERNEL; steps and the like tell something else.
+        if signo == 5 && (*info).code == 0x80 && patched_meanwhile(rip - 1) {
             (*frame).gregs[G_RIP] = rip - 1;
             return;
         }

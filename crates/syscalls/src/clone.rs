@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use kernel::ipc::ThreadIpc;
 use kernel::pidfd::PidFd;
 use kernel::process::{ExitStatus, Process};
+use kernel::ptrace::{event, option};
 use kernel::thread::ThreadParts;
 use kernel::{Mm, Thread};
 use linux_abi::Errno;
 use linux_abi::process::CloneFlags;
-use linux_abi::signal::Signo;
+use linux_abi::signal::{SigInfo, Signo};
 use platform::{CloneRequest, Exit};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -183,11 +184,23 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
     if !is_thread && let Some(parent) = thread.process().parent() {
         parent.children.lock().insert(tid, thread.process().clone());
     }
+    let event = traced_event(cx, flags, args.exit_signal);
+    if event.is_some() || (flags.contains(CloneFlags::PTRACE) && cx.thread.ptrace.is_active()) {
+        trace_child(cx, &thread);
+    }
     crate::run_loop::spawn_with(thread.clone(), guest, local);
+    if let Some(event) = event {
+        crate::ptrace::stop::event(cx, event, tid as u64).await;
+    }
 
     // For vfork this comes when the child has let go of the memory.
     match host_result(cx).await {
-        Ok(()) => Ok(i64::from(tid)),
+        Ok(()) => {
+            if flags.contains(CloneFlags::VFORK) && cx.thread.ptrace.option(option::TRACEVFORKDONE) {
+                crate::ptrace::stop::event(cx, event::VFORK_DONE, tid as u64).await;
+            }
+            Ok(i64::from(tid))
+        }
         Err(err) => {
             close_pidfd(cx, pidfd);
             abandon(&thread);
@@ -211,6 +224,39 @@ fn close_pidfd(cx: &Cx<'_>, pidfd: Option<(i32, Arc<PidFd>)>) {
     if let Some((fd, _)) = pidfd {
         // Another thread may have closed it already.
         let _ = cx.files().remove(fd);
+    }
+}
+
+/// Which event of a traced caller a clone is, if its tracer wants to hear of it.
+fn traced_event(cx: &Cx<'_>, flags: CloneFlags, exit_signal: u64) -> Option<i32> {
+    if !cx.thread.ptrace.is_active() || flags.contains(CloneFlags::UNTRACED) {
+        return None;
+    }
+    let (event, option) = if flags.contains(CloneFlags::VFORK) {
+        (event::VFORK, option::TRACEVFORK)
+    } else if exit_signal == Signo::SIGCHLD.raw() as u64 {
+        (event::FORK, option::TRACEFORK)
+    } else {
+        (event::CLONE, option::TRACECLONE)
+    };
+    cx.thread.ptrace.option(option).then_some(event)
+}
+
+/// Gives a new thread its parent's tracer; it stops before anything else.
+fn trace_child(cx: &Cx<'_>, child: &Arc<Thread>) {
+    let tie = cx.thread.ptrace.trace.lock().as_ref().map(|t| (t.tracer.clone(), t.seized, t.options));
+    let Some((tracer, seized, options)) = tie else { return };
+    // A child that nobody knows yet has no tracer.
+    if kernel::ptrace::attach(child, &tracer, seized, options).is_err() {
+        return;
+    }
+    if seized {
+        if let Some(trace) = child.ptrace.trace.lock().as_mut() {
+            trace.trap = true;
+        }
+    } else {
+        // Before the tracee runs its queue is empty.
+        let _ = child.send_signal(SigInfo::from_user(Signo::SIGSTOP, 0, 0, 0));
     }
 }
 

@@ -36,6 +36,7 @@ pub mod poll;
 pub mod prctl;
 pub mod process;
 pub mod process_vm;
+pub mod ptrace;
 pub mod run_loop;
 pub mod scheduling;
 mod seccomp;

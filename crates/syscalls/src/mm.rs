@@ -56,7 +56,11 @@ pub async fn mmap(
         _ => return Err(Errno::EINVAL.into()),
     };
     let Some(file) = file else {
-        cx.guest.resume_native(NativeOp::Mmap { addr, len: length, prot, flags, file: None });
+        let op = NativeOp::Mmap { addr, len: length, prot, flags, file: None };
+        if cx.thread.ptrace.is_active() {
+            return cx.native(op).await;
+        }
+        cx.guest.resume_native(op);
         cx.local.resume = Resume::Done;
         return Ok(0);
     };

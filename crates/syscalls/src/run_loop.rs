@@ -11,6 +11,7 @@ use linux_abi::signal::{SigInfo, Signo};
 use platform::{Exit, GuestThread, NativeOp};
 
 use crate::context::Resume;
+use crate::ptrace::stop::Entry;
 use crate::signal::deliver::{self, Delivery};
 use crate::undo::Undo;
 use crate::{Cx, Restart, SysError, SysResult, ThreadLocal, table};
@@ -68,6 +69,10 @@ async fn run_thread(thread: Arc<Thread>, mut guest: GuestThread, mut local: Thre
     if thread.is_dying() {
         guest.handle().kill_process();
     }
+    if thread.ptrace.is_active() {
+        // The child of a tracee stops before it runs on.
+        guest.handle().interrupt();
+    }
     loop {
         let exit = guest.next_exit().await;
         if thread.is_dying() {
@@ -79,11 +84,18 @@ async fn run_thread(thread: Arc<Thread>, mut guest: GuestThread, mut local: Thre
             Exit::Syscall => system_call(&mut cx).await,
             Exit::Interrupted => {
                 cx.local.in_guest_code = true;
+                if cx.thread.ptrace.is_active() {
+                    crate::ptrace::stop::learn_fs_base(&mut cx).await;
+                }
                 let next = after_interrupt(&mut cx).await;
                 local.in_guest_code = false;
                 next
             }
             Exit::Fault(fault) => {
+                if cx.thread.ptrace.is_active() {
+                    crate::ptrace::stop::learn_fs_base(&mut cx).await;
+                    crate::ptrace::stop::disarm_step(&mut cx);
+                }
                 deliver::fault(&mut cx, &fault);
                 after_interrupt(&mut cx).await
             }
@@ -164,10 +176,21 @@ async fn mend(process: &kernel::Process, guest: &mut GuestThread) {
 
 async fn system_call(cx: &mut Cx<'_>) -> Next {
     let regs = *cx.guest.regs();
-    let nr = regs.rax as u32;
-    let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    let mut nr = regs.rax as u32;
+    let mut args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
     let trace = crate::strace::enter(cx, nr, &args);
     loop {
+        let traced = cx.thread.ptrace.is_active();
+        if traced {
+            match crate::ptrace::stop::entry(cx, nr, args).await {
+                Entry::Call(other, changed) => (nr, args) = (other, changed),
+                Entry::Skip => {
+                    crate::ptrace::stop::exit(cx, nr).await;
+                    return back_to_guest(cx, None).await;
+                }
+                Entry::Died => return Next::End,
+            }
+        }
         cx.local.resume = Resume::Value;
         cx.local.undo = Undo::Nothing;
         let result = match crate::seccomp::judge(cx, nr, &args) {
@@ -185,6 +208,12 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
             Resume::Done => return Next::Continue,
             Resume::Regs => {
                 cx.local.restart_deadline = None;
+                if traced {
+                    if matches!(nr, SYS_EXECVE | SYS_EXECVEAT) {
+                        crate::ptrace::stop::exec(cx, cx.thread.tid()).await;
+                    }
+                    crate::ptrace::stop::exit(cx, nr).await;
+                }
                 return back_to_guest(cx, None).await;
             }
             Resume::Value => {}
@@ -194,11 +223,19 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
             Err(SysError::Errno(errno)) => (errno.to_ret(), None),
             Err(SysError::Interrupted(restart)) => (Errno::EINTR.to_ret(), Some(restart)),
         };
+        let before = *cx.guest.regs();
+        if cx.thread.ptrace.is_active() {
+            cx.guest.regs_mut().rax = restart.map_or(value, told_to_tracer) as u64;
+            crate::ptrace::stop::exit(cx, nr).await;
+        }
         if restart.is_none() {
             cx.local.restart_deadline = None;
             // A wait that ended by itself takes its mask along: what that let in stays pending.
             if let Some(mask) = cx.local.saved_mask.take() {
                 crate::signal::mask::set(cx.thread, mask);
+            }
+            if cx.thread.ptrace.is_active() {
+                return back_to_guest(cx, None).await;
             }
             if !cx.thread.wants_attention() {
                 cx.guest.resume_syscall(value);
@@ -212,6 +249,12 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
             Delivery::None => match restart {
                 // Nothing ran: the call goes on as if nothing had been.
                 Some(_) => {
+                    cx.guest.regs_mut().rax = before.rax;
+                    if *cx.guest.regs() != before {
+                        // A tracer sends it elsewhere.
+                        cx.guest.regs_mut().rax = value as u64;
+                        return back_to_guest(cx, None).await;
+                    }
                     cx.guest.regs_mut().rax = u64::from(nr);
                     continue;
                 }
@@ -235,6 +278,18 @@ async fn undelivered(cx: &mut Cx<'_>) -> Next {
     back_to_guest(cx, None).await
 }
 
+const SYS_EXECVE: u32 = 59;
+const SYS_EXECVEAT: u32 = 322;
+
+/// The result of an interrupted call as a tracer sees it: what Linux has inside.
+fn told_to_tracer(restart: Restart) -> i64 {
+    match restart {
+        Restart::IfSaRestart => -512,
+        Restart::Always => -513,
+        Restart::Never => -514,
+    }
+}
+
 fn exited(result: SysResult) -> Next {
     match result {
         Ok(code) => Next::Exit(ExitStatus::Exited(code as i32)),
@@ -249,7 +304,11 @@ async fn after_interrupt(cx: &mut Cx<'_>) -> Next {
 async fn back_to_guest(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Next {
     cx.guest.clear_interrupt();
     cx.thread.clear_attention();
-    match deliver::deliver(cx, restart).await {
+    let delivery = deliver::deliver(cx, restart).await;
+    if delivery == Delivery::None {
+        crate::ptrace::stop::arm_step(cx);
+    }
+    match delivery {
         Delivery::None => match cx.local.return_fpstate.take() {
             None => cx.guest.resume_regs(),
             Some(fpstate) => cx.guest.resume_regs_with_xstate(fpstate),

@@ -213,6 +213,7 @@ syscalls! {
     98 getrusage sync crate::limits::getrusage, 2, Full, "";
     99 sysinfo sync crate::system::sysinfo, 1, Full, "";
     100 times sync crate::limits::times, 1, Full, "";
+    101 ptrace sync crate::ptrace::ptrace, 4, Partial, "calls that run natively (futex, memory) are not seen; no debug registers, FS and GS base cannot be set";
     102 getuid sync crate::credentials::getuid, 0, Full, "";
     104 getgid sync crate::credentials::getgid, 0, Full, "";
     105 setuid sync crate::credentials::setuid, 1, Full, "";

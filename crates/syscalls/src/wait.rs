@@ -22,6 +22,7 @@ const WNOWAIT: i32 = 0x0100_0000;
 const WNOTHREAD: i32 = 0x2000_0000;
 const WALL: i32 = 0x4000_0000;
 const WCLONE: i32 = i32::MIN;
+const CLD_TRAPPED: i32 = 4;
 
 /// Whom to wait for.
 #[derive(Clone, Copy)]
@@ -45,6 +46,8 @@ enum Event {
     Exited(ExitStatus),
     Stopped(Signo),
     Continued,
+    /// A tracee's stop, as wait(2) tells it above bit 8.
+    Trapped(i32),
 }
 
 /// `struct rusage`.
@@ -95,6 +98,7 @@ pub async fn wait4(cx: &mut Cx<'_>, pid: i32, status: Ptr, options: i32, rusage:
         Event::Exited(end) => end.wait_status(),
         Event::Stopped(sig) => (sig.raw() << 8) | 0x7f,
         Event::Continued => 0xffff,
+        Event::Trapped(status) => (status << 8) | 0x7f,
     };
     if !status.is_null() {
         cx.write(status, &word)?;
@@ -145,6 +149,7 @@ pub async fn waitid(
                         (if core { si::CLD_DUMPED } else { si::CLD_KILLED }, signal.raw())
                     }
                     Event::Stopped(sig) => (si::CLD_STOPPED, sig.raw()),
+                    Event::Trapped(status) => (CLD_TRAPPED, status),
                     Event::Continued => (si::CLD_CONTINUED, Signo::SIGCONT.raw()),
                 };
                 SigInfo::child(code, found.pid, found.uid, status, 0, 0)
@@ -175,6 +180,9 @@ async fn wait(cx: &mut Cx<'_>, which: Which, options: i32) -> SysResult<Option<F
 /// One look at the children: `ECHILD` if none fits, `EAGAIN` if none has something to tell.
 fn look(process: &Arc<Process>, which: Which, options: i32) -> Result<Found, Errno> {
     let mut any = false;
+    if let Some(found) = look_at_tracees(process, which, options, &mut any) {
+        return Ok(found);
+    }
     let mut children = process.children.lock();
     let mut found = None;
     for child in children.values() {
@@ -193,7 +201,7 @@ fn look(process: &Arc<Process>, which: Which, options: i32) -> Result<Found, Err
         let event = if let Some(end) = state.zombie {
             (options & WEXITED != 0).then_some(Event::Exited(end))
         } else {
-            match state.report {
+            match state.report.filter(|_| !child.is_leader_traced_by(process)) {
                 Some(Report::Stopped(sig)) if options & WUNTRACED != 0 => Some(Event::Stopped(sig)),
                 Some(Report::Continued) if options & WCONTINUED != 0 => Some(Event::Continued),
                 _ => None,
@@ -232,4 +240,43 @@ fn look(process: &Arc<Process>, which: Which, options: i32) -> Result<Found, Err
         usage.1.major_faults += total.major_faults;
     }
     Ok(found)
+}
+
+/// Tracees that have stopped, and those that ended without being children.
+fn look_at_tracees(process: &Arc<Process>, which: Which, options: i32, any: &mut bool) -> Option<Found> {
+    let fits = |tid: i32, pgid: Option<i32>| match which {
+        Which::Any => true,
+        Which::Pid(pid) => pid == tid,
+        Which::Group(group) => pgid == Some(group),
+    };
+    let tracees: Vec<_> = {
+        let mut tracing = process.tracing.lock();
+        if tracing.tracees.is_empty() && tracing.ends.is_empty() {
+            return None;
+        }
+        let end = tracing.ends.iter().position(|(tid, ..)| fits(*tid, None));
+        if let Some(at) = end.filter(|_| options & WEXITED != 0) {
+            let (tid, status, uid) = *tracing.ends.get(at)?;
+            if options & WNOWAIT == 0 {
+                tracing.ends.remove(at);
+            }
+            return Some(Found { pid: tid, uid, event: Event::Exited(status), usage: Rusage::default() });
+        }
+        tracing.tracees.values().cloned().collect()
+    };
+    for thread in tracees {
+        if !fits(thread.tid(), Some(thread.process().job().pgid)) {
+            continue;
+        }
+        *any = true;
+        let mut trace = thread.ptrace.trace.lock();
+        let Some(stop) = trace.as_mut().and_then(|t| t.stop.as_mut()).filter(|s| !s.reported) else {
+            continue;
+        };
+        stop.reported = options & WNOWAIT == 0;
+        let event = Event::Trapped(stop.status);
+        let uid = thread.credentials().uid;
+        return Some(Found { pid: thread.tid(), uid, event, usage: Rusage::default() });
+    }
+    None
 }

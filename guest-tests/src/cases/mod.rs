@@ -21,6 +21,7 @@ mod pipe;
 mod poll;
 mod prctl;
 mod process;
+mod ptrace;
 mod signal;
 mod signal_frame;
 mod signal_wait;
@@ -38,7 +39,7 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    const SUBJECTS: &[&[Case]] = &[
+    let subjects: [&[Case]; 34] = [
         aio::CASES,
         attack::CASES,
         credentials::CASES,
@@ -58,6 +59,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         poll::CASES,
         prctl::CASES,
         process::CASES,
+        ptrace::CASES,
         signal::CASES,
         signal_frame::CASES,
         signal_wait::CASES,
@@ -73,5 +75,5 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         unix_socket::CASES,
         wait::CASES,
     ];
-    SUBJECTS.iter().copied().flatten().copied()
+    subjects.into_iter().flatten().copied()
 }

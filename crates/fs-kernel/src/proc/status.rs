@@ -187,8 +187,9 @@ pub(super) fn status(process: &Arc<Process>, thread: &Arc<Thread>) -> vfs::Resul
     let threads = process.threads.lock().len();
     let (pid, tid) = (process.pid(), thread.tid());
     let filtered = thread.kernel().config.seccomp.is_some();
+    let tracer = thread.ptrace.tracer_pid();
     let out = format!(
-        "Name:\t{name}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t0\n\
+        "Name:\t{name}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t{tracer}\n\
 Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{}\nGroups:\t{groups}\nNStgid:\t{pid}\nNSpid:\t{tid}\nNSpgid:\t{}\nNSsid:\t{}\nKthread:\t0\n\
 VmPeak:\t{:8} kB\nVmSize:\t{:8} kB\nVmLck:\t       0 kB\nVmPin:\t       0 kB\nVmHWM:\t{:8} kB\nVmRSS:\t{:8} kB\n\
 RssAnon:\t{:8} kB\nRssFile:\t{:8} kB\nRssShmem:\t       0 kB\nVmData:\t{:8} kB\nVmStk:\t     132 kB\nVmExe:\t{:8} kB\nVmLib:\t       0 kB\nVmPTE:\t      64 kB\nVmSwap:\t       0 kB\n\

@@ -77,7 +77,7 @@ pub fn force_signal(cx: &Cx<'_>, sig: Signo, info: SigInfo) {
     if blocked || actions.get(sig).handler == SIG_IGN {
         actions.set(sig, SigAction::default());
     }
-    if actions.get(sig).handler == SIG_DFL {
+    if actions.get(sig).handler == SIG_DFL && !cx.thread.ptrace.is_active() {
         // Not queued: init, too, dies of its own faults.
         cx.process().begin_exit(ExitStatus::Signaled { signal: sig, core: false });
         return;
@@ -108,6 +108,12 @@ pub async fn deliver(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Delive
         if cx.thread.is_dying() {
             return Delivery::Died;
         }
+        if cx.thread.ptrace.is_active() {
+            crate::ptrace::stop::pending_trap(cx).await;
+            if cx.thread.is_dying() {
+                return Delivery::Died;
+            }
+        }
         let Some(info) = next_signal(cx) else {
             // Nothing ran under the mask of a wait: the old one comes back, and may let something in.
             match cx.local.saved_mask.take() {
@@ -115,6 +121,15 @@ pub async fn deliver(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Delive
                 None => return Delivery::None,
             }
             continue;
+        };
+        let info = if cx.thread.ptrace.is_active() {
+            let nr = restart.map_or(u64::MAX, |(_, nr)| u64::from(nr));
+            match crate::ptrace::stop::signal(cx, info, nr).await {
+                Some(info) => info,
+                None => continue,
+            }
+        } else {
+            info
         };
         let Some(sig) = Signo::new(info.signo) else { continue };
         let action = cx.process().actions().get(sig);
@@ -159,15 +174,35 @@ fn default(cx: &Cx<'_>, sig: Signo) -> bool {
 /// Waits while the process is stopped.
 async fn stay_stopped(cx: &mut Cx<'_>) {
     if !cx.process().wants_stop() {
+        cx.local.runs_in_stop = false;
         return;
     }
+    if cx.local.runs_in_stop {
+        return;
+    }
+    let mut told = false;
     let waiter = cx.thread.waiter().clone();
     let process = cx.process().clone();
     loop {
         waiter.reset();
         let listener = process.stop_queue.listen(&waiter, Events::all(), false);
         if !process.wants_stop() || cx.thread.is_dying() {
+            if told && cx.thread.ptrace.is_active() {
+                // A listening tracee tells that the stop is over.
+                if let Some(trace) = cx.thread.ptrace.trace.lock().as_mut() {
+                    trace.trap = true;
+                }
+            }
             return;
+        }
+        if cx.thread.ptrace.is_active() && !told {
+            drop(listener);
+            if crate::ptrace::stop::group(cx).await {
+                cx.local.runs_in_stop = process.wants_stop();
+                return;
+            }
+            told = true;
+            continue;
         }
         cx.sleep_on(&waiter).await;
         drop(listener);
