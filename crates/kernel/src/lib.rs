@@ -13,6 +13,7 @@ pub mod exit;
 pub mod fd_table;
 pub mod file_systems;
 pub mod fs_context;
+pub mod guest_filter;
 pub mod inotify;
 pub mod io_tables;
 pub mod ipc;

@@ -23,9 +23,10 @@ pub mod option {
     pub const TRACEEXEC: u32 = 0x10;
     pub const TRACEVFORKDONE: u32 = 0x20;
     pub const TRACEEXIT: u32 = 0x40;
+    pub const TRACESECCOMP: u32 = 0x80;
     pub const EXITKILL: u32 = 0x10_0000;
     /// Those that are known.
-    pub const ALL: u32 = 0x10_007f;
+    pub const ALL: u32 = 0x10_00ff;
 }
 
 /// `PTRACE_EVENT_*`.
@@ -37,6 +38,7 @@ pub mod event {
     pub const EXEC: i32 = 4;
     pub const VFORK_DONE: i32 = 5;
     pub const EXIT: i32 = 6;
+    pub const SECCOMP: i32 = 7;
     pub const STOP: i32 = 128;
 }
 

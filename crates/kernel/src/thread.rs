@@ -45,6 +45,8 @@ pub struct Thread {
     pub scheduling: Mutex<Scheduling>,
     /// Head of the list of set_robust_list(2); 0 is none.
     pub robust_list: AtomicU64,
+    /// seccomp(2).
+    pub seccomp: crate::guest_filter::Seccomp,
     /// ptrace(2).
     pub ptrace: crate::ptrace::Traced,
     /// `PR_SET_PDEATHSIG`.
@@ -65,6 +67,8 @@ pub struct ThreadParts {
     pub ipc: ThreadIpc,
     /// Its name.
     pub comm: [u8; 16],
+    /// Filters of system calls.
+    pub seccomp: crate::guest_filter::Mode,
     /// Blocked signals.
     pub mask: linux_abi::signal::SigSet,
 }
@@ -90,6 +94,7 @@ impl Thread {
             start_ns: executor::monotonic_ns(),
             scheduling: Mutex::default(),
             robust_list: AtomicU64::new(0),
+            seccomp: crate::guest_filter::Seccomp::inherited(parts.seccomp),
             ptrace: Default::default(),
             parent_death_signal: AtomicI32::new(0),
         })

@@ -136,6 +136,7 @@ pub(crate) fn prepare(
             mm: Arc::new(loaded.mm),
             ipc: kernel::ipc::ThreadIpc::new(kernel.ipc.clone(), pid),
             comm: [0; 16],
+            seccomp: kernel::guest_filter::Mode::Disabled,
             mask: SigSet::EMPTY,
         },
     );

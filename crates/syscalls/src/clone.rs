@@ -328,6 +328,7 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
             mm,
             ipc,
             comm: cx.thread.comm(),
+            seccomp: cx.thread.seccomp.mode(),
             mask: cx.thread.signals.lock().mask,
         },
     );

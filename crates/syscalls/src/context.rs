@@ -51,6 +51,10 @@ pub struct ThreadLocal {
     pub saved_mask: Option<SigSet>,
     /// Address that the thread clears and wakes at its end: set_tid_address(2).
     pub clear_child_tid: u64,
+    /// The number of the present call, for stops within it, and what the tracer made of it.
+    pub call: u64,
+    /// See `call`.
+    pub call_after_stop: Option<u64>,
     /// FS base as a tracer is told it.
     pub fs_base: u64,
     /// The tracer lets it run on although its process is stopped.
@@ -145,7 +149,7 @@ impl Cx<'_> {
     /// Tells the shim the ids of the thread, so that the next such call need not come here. The parent's id is
     /// not among them: it changes from outside.
     pub fn tell_identity(&mut self) {
-        if self.kernel().config.strace || self.thread.ptrace.is_active() {
+        if self.kernel().config.strace || self.thread.ptrace.is_active() || self.thread.seccomp.is_active() {
             return;
         }
         let creds = &self.credentials;

@@ -20,6 +20,7 @@ pub mod exit;
 pub mod fcntl;
 pub mod file_io;
 pub mod futex;
+pub mod guest_filter;
 pub mod inotify;
 pub mod ipc;
 pub mod limits;

@@ -22,6 +22,8 @@ mod pr {
     pub(super) const SET_TIMING: i32 = 14;
     pub(super) const SET_NAME: i32 = 15;
     pub(super) const GET_NAME: i32 = 16;
+    pub(super) const GET_SECCOMP: i32 = 21;
+    pub(super) const SET_SECCOMP: i32 = 22;
     pub(super) const CAPBSET_READ: i32 = 23;
     pub(super) const CAPBSET_DROP: i32 = 24;
     pub(super) const GET_TSC: i32 = 25;
@@ -126,6 +128,8 @@ pub fn prctl(cx: &mut Cx<'_>, op: i32, a: u64, b: u64, c: u64, d: u64) -> SysRes
             cx.write(Ptr(a), &set)?;
             Ok(0)
         }
+        pr::GET_SECCOMP => Ok(i64::from(cx.thread.seccomp.status().0)),
+        pr::SET_SECCOMP => crate::guest_filter::prctl_set(cx, a, b),
         pr::SET_NO_NEW_PRIVS => {
             if a != 1 || (b | c | d) != 0 {
                 return einval();

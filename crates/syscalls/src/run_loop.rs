@@ -11,6 +11,7 @@ use linux_abi::signal::{SigInfo, Signo};
 use platform::{Exit, GuestThread, NativeOp};
 
 use crate::context::Resume;
+use crate::guest_filter::Verdict;
 use crate::ptrace::stop::Entry;
 use crate::signal::deliver::{self, Delivery};
 use crate::undo::Undo;
@@ -182,6 +183,7 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
     loop {
         let traced = cx.thread.ptrace.is_active();
         if traced {
+            cx.local.call = u64::from(nr);
             match crate::ptrace::stop::entry(cx, nr, args).await {
                 Entry::Call(other, changed) => (nr, args) = (other, changed),
                 Entry::Skip => {
@@ -191,11 +193,21 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
                 Entry::Died => return Next::End,
             }
         }
+        let mut refused = None;
+        if cx.thread.seccomp.is_active() {
+            match crate::guest_filter::check(cx, nr, args).await {
+                Verdict::Call(other, changed) => (nr, args) = (other, changed),
+                Verdict::Return(value) => refused = Some(value),
+                Verdict::Signal => return back_to_guest(cx, None).await,
+                Verdict::Exit(status) => return Next::Exit(status),
+            }
+        }
         cx.local.resume = Resume::Value;
         cx.local.undo = Undo::Nothing;
-        let result = match crate::seccomp::judge(cx, nr, &args) {
-            None => table::dispatch(cx, nr, &args).await,
-            Some(result) => result,
+        let result = match (refused, crate::seccomp::judge(cx, nr, &args)) {
+            (_, Some(result)) => result,
+            (Some(value), None) => Ok(value),
+            (None, None) => table::dispatch(cx, nr, &args).await,
         };
         if let Some(trace) = &trace {
             trace.leave(cx, &result);
@@ -304,6 +316,11 @@ async fn after_interrupt(cx: &mut Cx<'_>) -> Next {
 async fn back_to_guest(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Next {
     cx.guest.clear_interrupt();
     cx.thread.clear_attention();
+    if cx.local.identity_told && (cx.thread.seccomp.is_active() || cx.thread.ptrace.is_active()) {
+        // Another thread has set a filter, or somebody traces: every call must be seen.
+        cx.guest.set_identity(&platform::Identity::default());
+        cx.local.identity_told = false;
+    }
     let delivery = deliver::deliver(cx, restart).await;
     if delivery == Delivery::None {
         crate::ptrace::stop::arm_step(cx);

@@ -260,7 +260,7 @@ syscalls! {
     149 mlock sync crate::mm_refused::lock, 2, Full, "native where the arguments are right";
     150 munlock sync crate::mm_refused::lock, 2, Full, "native where the arguments are right";
     155 pivot_root sync crate::mount::pivot_root, 2, Full, "";
-    157 prctl sync crate::prctl::prctl, 5, Partial, "PR_SET_SECCOMP, PR_SET_MM, PR_SET_VMA are missing";
+    157 prctl sync crate::prctl::prctl, 5, Partial, "PR_SET_MM, PR_SET_VMA are missing";
     158 arch_prctl wait crate::prctl::arch_prctl, 2, Partial, "GS base is missing";
     160 setrlimit sync crate::limits::setrlimit, 2, Full, "";
     161 chroot sync crate::dir::chroot, 1, Full, "";
@@ -377,6 +377,7 @@ syscalls! {
     314 sched_setattr sync crate::scheduling::sched_setattr, 3, Partial, "real-time policies are refused";
     315 sched_getattr sync crate::scheduling::sched_getattr, 4, Full, "";
     316 renameat2 sync crate::link::renameat2, 5, Full, "";
+    317 seccomp sync crate::guest_filter::seccomp, 3, Partial, "not enforced on calls that run natively (futex, memory); no SECCOMP_RET_USER_NOTIF";
     318 getrandom sync crate::system::getrandom, 3, Full, "";
     319 memfd_create sync crate::fcntl::memfd_create, 2, Partial, "MFD_HUGETLB is missing";
     322 execveat boxed crate::exec::execveat, 5, Full, "";

@@ -22,6 +22,7 @@ mod poll;
 mod prctl;
 mod process;
 mod ptrace;
+mod seccomp;
 mod signal;
 mod signal_frame;
 mod signal_wait;
@@ -39,7 +40,7 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 34] = [
+    let subjects: [&[Case]; 35] = [
         aio::CASES,
         attack::CASES,
         credentials::CASES,
@@ -60,6 +61,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         prctl::CASES,
         process::CASES,
         ptrace::CASES,
+        seccomp::CASES,
         signal::CASES,
         signal_frame::CASES,
         signal_wait::CASES,

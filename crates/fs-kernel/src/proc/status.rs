@@ -186,7 +186,8 @@ pub(super) fn status(process: &Arc<Process>, thread: &Arc<Thread>) -> vfs::Resul
     let list = if cpus == 1 { "0".to_owned() } else { format!("0-{}", cpus - 1) };
     let threads = process.threads.lock().len();
     let (pid, tid) = (process.pid(), thread.tid());
-    let filtered = thread.kernel().config.seccomp.is_some();
+    let filtered = u32::from(thread.kernel().config.seccomp.is_some());
+    let (mode, filters) = thread.seccomp.status();
     let tracer = thread.ptrace.tracer_pid();
     let out = format!(
         "Name:\t{name}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t{tracer}\n\
@@ -230,8 +231,8 @@ Cpus_allowed:\t{mask_cpus:x}\nCpus_allowed_list:\t{list}\nMems_allowed:\t1\nMems
         c.bounding.0,
         c.ambient.0,
         u8::from(c.no_new_privs),
-        if filtered { 2 } else { 0 },
-        u8::from(filtered),
+        mode.max(filtered * 2),
+        filters + filtered,
     );
     Ok(out.into_bytes())
 }

@@ -114,13 +114,27 @@ pub async fn exit(cx: &mut Cx<'_>, nr: u32) {
 
 /// An event stop with its message.
 pub async fn event(cx: &mut Cx<'_>, event: i32, message: u64) {
+    cx.local.call_after_stop = None;
     if let Some(trace) = cx.thread.ptrace.trace.lock().as_mut() {
         trace.message = message;
     }
     let status = Signo::SIGTRAP.raw() | event << 8;
     let info = trap(cx, status);
-    let nr = cx.guest.regs().rax;
-    stop(cx, status, Kind::Plain, info, nr).await;
+    let nr = cx.local.call;
+    let resume = stop(cx, status, Kind::Plain, info, nr).await;
+    cx.local.call_after_stop = resume.map(|resume| resume.stop.orig_rax);
+}
+
+/// The call after a stop for a filter, where the tracer may have changed it: as [`entry`] without a stop of its own.
+/// `None` if it is not to be made.
+pub fn changed_call(cx: &mut Cx<'_>, nr: u32) -> Option<(u32, [u64; 6])> {
+    let regs = *cx.guest.regs();
+    let nr = match cx.local.call_after_stop.take() {
+        None => nr,
+        Some(changed) if changed as u32 == u32::MAX => return None,
+        Some(changed) => changed as u32,
+    };
+    Some((nr, [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9]))
 }
 
 /// After exec: the event, or the old SIGTRAP.
