@@ -55,6 +55,8 @@ pub struct ThreadLocal {
     pub call: u64,
     /// See `call`.
     pub call_after_stop: Option<u64>,
+    /// set_mempolicy(2): mode, and whether node 0 is named.
+    pub memory_policy: (u32, bool),
     /// FS base as a tracer is told it.
     pub fs_base: u64,
     /// The tracer lets it run on although its process is stopped.

@@ -15,6 +15,7 @@ mod futex_pi;
 mod inet;
 mod job;
 mod limits;
+mod machine;
 mod memory;
 mod mqueue;
 mod pipe;
@@ -40,7 +41,7 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 35] = [
+    let subjects: [&[Case]; 36] = [
         aio::CASES,
         attack::CASES,
         credentials::CASES,
@@ -54,6 +55,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         inet::CASES,
         job::CASES,
         limits::CASES,
+        machine::CASES,
         memory::CASES,
         mqueue::CASES,
         pipe::CASES,
