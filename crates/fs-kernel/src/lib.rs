@@ -8,4 +8,5 @@ mod proc_net;
 pub mod stdio;
 pub mod synthetic;
 pub mod sys;
+mod sys_net;
 pub mod tty;

@@ -126,12 +126,14 @@ pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
     let count = kernel.config.cpus.max(1);
     let system = dir(Fixed::default(), "devices/system/cpu", cpus(count));
     let system = dir(system, "devices/system/node", nodes(kernel, count));
-    let virtual_devices = dir(Fixed::default(), "devices/virtual/net", Fixed::default());
+    let virtual_devices = Fixed::default().with("net", crate::sys_net::devices());
     let devices = dir(Fixed::default(), "devices/system", system);
     let devices = dir(devices, "devices/virtual", virtual_devices);
-    let class = ["net", "block", "tty", "mem"]
+    let class = ["block", "tty", "mem"]
         .iter()
-        .fold(Fixed::default(), |class, name| dir(class, &format!("class/{name}"), Fixed::default()));
+        .fold(Fixed::default().with("net", crate::sys_net::class()), |class, name| {
+            dir(class, &format!("class/{name}"), Fixed::default())
+        });
     let cgroup = dir(Fixed::default(), "fs/cgroup", Fixed::default());
     let mut root = Fixed::default();
     for (name, contents) in [

@@ -1,7 +1,7 @@
 //! The open file of a socket.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use executor::{Events, WaitQueue};
 use identity::Credentials;
@@ -10,6 +10,7 @@ use linux_abi::socket::MsgFlags;
 use parking_lot::Mutex;
 use vfs::{Caller, FileOps, OpenFile};
 
+use crate::registry::Listed;
 use crate::socket::{Socket, SocketCaller};
 use crate::{Result, socket};
 
@@ -27,6 +28,8 @@ pub struct SocketFile {
     timeouts: Mutex<Timeouts>,
     /// write(2) has no caller at hand: unix(7) tells who made the socket.
     creator: (i32, Credentials),
+    /// Its place in the list of all sockets.
+    listed: OnceLock<Listed>,
 }
 
 impl SocketFile {
@@ -65,12 +68,16 @@ impl FileOps for SocketFile {
 /// The open file of a socket that `caller` made or accepted.
 pub fn open(caller: &SocketCaller<'_>, socket: Arc<dyn Socket>, nonblock: bool) -> Arc<OpenFile> {
     let ops = Arc::new(SocketFile {
-        socket,
+        socket: socket.clone(),
+        listed: OnceLock::new(),
         timeouts: Mutex::default(),
         creator: (caller.pid, caller.credentials.clone()),
     });
     let flags = if nonblock { OpenFlags::RDWR | OpenFlags::NONBLOCK } else { OpenFlags::RDWR };
-    OpenFile::anonymous(b"socket:", S_IFSOCK | 0o777, ops, flags)
+    let file = OpenFile::anonymous(b"socket:", S_IFSOCK | 0o777, ops.clone(), flags);
+    let ino = file.inode().metadata().map_or(0, |meta| meta.ino);
+    let _ = ops.listed.set(Listed::new(ino, caller.credentials.euid, &socket));
+    file
 }
 
 /// The socket behind an open file; `ENOTSOCK`.

@@ -6,8 +6,12 @@
 pub mod file;
 pub mod host;
 pub mod inet;
+pub mod links;
+pub mod netlink;
 pub mod provider;
+pub mod registry;
 pub mod socket;
+pub mod tables;
 pub mod unix;
 
 pub use file::SocketFile;

@@ -10,6 +10,7 @@ use linux_abi::socket::MsgFlags;
 use vfs::{Caller, Inode, OpenFile};
 
 use crate::Result;
+use crate::registry::Description;
 
 /// Credentials that unix(7) sockets tell of the other side: `struct ucred`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -151,6 +152,10 @@ pub trait Socket: Any + Send + Sync {
     fn poll(&self) -> Events;
     /// Woken when what is ready changes.
     fn wait_queue(&self) -> Arc<WaitQueue>;
+    /// What lists of sockets say of it; none if they do not name it.
+    fn describe(&self) -> Option<Description> {
+        None
+    }
     /// ioctl(2).
     fn ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         Err(Errno::ENOTTY)

@@ -63,6 +63,7 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     fs_kernel::mem_devices::register(&kernel);
     let maker = Arc::new(net::host::Maker::new());
     kernel.io.network.add_provider(Arc::new(net::inet::InetProvider::new(maker.clone())));
+    kernel.io.network.add_provider(Arc::new(net::netlink::NetlinkProvider));
     kernel.io.network.add_provider(Arc::new(net::host::HostProvider::new(maker)));
     let terminals = fs_kernel::tty::Terminals::register(&kernel);
     let mut maker =

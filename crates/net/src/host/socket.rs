@@ -13,6 +13,7 @@ use rustix::time::Timespec;
 use vfs::Caller;
 
 use super::{Place, Room, netlink, options};
+use crate::registry::Description;
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, int_option};
 use crate::{Address, Result};
 
@@ -249,6 +250,9 @@ impl Socket for HostSocket {
     }
     fn wait_queue(&self) -> Arc<WaitQueue> {
         self.source.queue().clone()
+    }
+    fn describe(&self) -> Option<Description> {
+        Some(Description::Host(rustix::fs::fstat(self.fd()).ok()?.st_ino))
     }
     fn ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         ask(self.fd(), caller, cmd, arg)

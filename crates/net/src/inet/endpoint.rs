@@ -6,20 +6,20 @@ use linux_abi::socket::{AF_INET, AF_INET6};
 
 /// Address and port. IPv4 addresses mapped to IPv6 are IPv4 here, whatever the socket's family.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(super) struct Endpoint {
-    pub(super) ip: IpAddr,
-    pub(super) port: u16,
+pub(crate) struct Endpoint {
+    pub(crate) ip: IpAddr,
+    pub(crate) port: u16,
     /// `sin6_scope_id`.
-    pub(super) scope: u32,
+    pub(crate) scope: u32,
 }
 
 impl Endpoint {
-    pub(super) fn new(ip: IpAddr, port: u16) -> Endpoint {
+    pub(crate) fn new(ip: IpAddr, port: u16) -> Endpoint {
         Endpoint { ip, port, scope: 0 }
     }
 
     /// The family of an address and what it says; none for other families and short ones.
-    pub(super) fn parse(bytes: &[u8]) -> Option<(u16, Endpoint)> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<(u16, Endpoint)> {
         let family = bytes.first_chunk::<2>().map(|b| u16::from_ne_bytes(*b))?;
         let port = bytes.get(2..)?.first_chunk::<2>().map(|b| u16::from_be_bytes(*b))?;
         match family {
@@ -39,7 +39,7 @@ impl Endpoint {
     }
 
     /// As a socket of `family` names it.
-    pub(super) fn render(self, family: u16) -> Vec<u8> {
+    pub(crate) fn render(self, family: u16) -> Vec<u8> {
         let mut out = family.to_ne_bytes().to_vec();
         out.extend_from_slice(&self.port.to_be_bytes());
         if family == AF_INET {
@@ -61,7 +61,7 @@ impl Endpoint {
     }
 
     /// Where a connection to this address really goes: the wildcards are loopback.
-    pub(super) fn target(self) -> Endpoint {
+    pub(crate) fn target(self) -> Endpoint {
         let ip = match self.ip {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

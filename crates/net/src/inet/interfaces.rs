@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -92,31 +92,45 @@ fn drain(monitor: &HostSource) {
 
 /// All addresses, by a dump of RTM_GETADDR.
 fn read() -> Result<BTreeSet<IpAddr>> {
-    let fd = host::socket::open(AF_NETLINK, SOCK_RAW, 0)?;
-    let mut request = 24_u32.to_ne_bytes().to_vec();
-    request.extend_from_slice(&RTM_GETADDR.to_ne_bytes());
-    request.extend_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    request.resize(24, 0);
-    host::socket::send(fd.as_fd(), &request, None, &[], 0)?;
-    Ok(answers(&fd))
+    let mut all = BTreeSet::new();
+    dump(RTM_GETADDR, RTM_NEWADDR, 8, |body| all.extend(address_of(body)))?;
+    Ok(all)
 }
 
-fn answers(fd: &OwnedFd) -> BTreeSet<IpAddr> {
-    let mut all = BTreeSet::new();
+/// Asks the host for all objects of a kind: `header` bytes of zeros follow the request's own. `each` has the bodies.
+pub(crate) fn dump(ask: u16, answer: u16, header: usize, mut each: impl FnMut(&[u8])) -> Result<()> {
+    let fd = host::socket::open(AF_NETLINK, SOCK_RAW, 0)?;
+    let length = 16 + header;
+    let mut request = u32::try_from(length).unwrap_or(0).to_ne_bytes().to_vec();
+    request.extend_from_slice(&ask.to_ne_bytes());
+    request.extend_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
+    request.resize(length, 0);
+    host::socket::send(fd.as_fd(), &request, None, &[], 0)?;
     let mut buf = vec![0; 64 << 10];
     // A dump is made as it is read: each receive has an answer at once.
     while let Ok(message) = host::socket::receive(fd.as_fd(), &mut buf, 0, 0) {
         let mut rest = buf.get(..message.length).unwrap_or_default();
         while let Some((kind, body, next)) = message_of(rest) {
-            match kind {
-                NLMSG_DONE => return all,
-                RTM_NEWADDR => all.extend(address_of(body)),
-                _ => {}
+            if kind == NLMSG_DONE {
+                return Ok(());
+            }
+            if kind == answer {
+                each(body);
             }
             rest = next;
         }
     }
-    all
+    Ok(())
+}
+
+/// The attributes (`struct rtattr`) of a message: type and value of each.
+pub(crate) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(rest, 0)?);
+        let found = (u16_at(rest, 2)?, rest.get(4..length)?);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(found)
+    })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -133,10 +147,8 @@ fn message_of(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 /// The local address of a `struct ifaddrmsg` with its attributes.
 fn address_of(body: &[u8]) -> Option<IpAddr> {
     let family = u16::from(*body.first()?);
-    let mut rest = body.get(8..)?;
     let mut found = None;
-    while let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
-        let Some(data) = rest.get(4..usize::from(length)) else { break };
+    for (kind, data) in attributes(body.get(8..)?) {
         // IFA_LOCAL is ours; on a point-to-point link IFA_ADDRESS is the other end's.
         if kind == IFA_LOCAL || (kind == IFA_ADDRESS && found.is_none()) {
             found = match family {
@@ -145,7 +157,6 @@ fn address_of(body: &[u8]) -> Option<IpAddr> {
                 _ => None,
             };
         }
-        rest = rest.get(usize::from(length).next_multiple_of(4)..).unwrap_or_default();
     }
     found
 }

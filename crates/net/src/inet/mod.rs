@@ -3,8 +3,8 @@
 
 mod bytes;
 mod connection;
-mod endpoint;
-mod interfaces;
+pub(crate) mod endpoint;
+pub(crate) mod interfaces;
 mod listener;
 mod options;
 mod ports;

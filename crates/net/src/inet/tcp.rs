@@ -16,6 +16,7 @@ use super::listener::{Arrival, Listener};
 use super::options::Options;
 use super::{Inet, tcp_options};
 use crate::host::HostSocket;
+use crate::registry::{Description, TcpDescription};
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller};
 use crate::{Address, Result};
 
@@ -515,6 +516,19 @@ impl Socket for TcpSocket {
     }
     fn wait_queue(&self) -> Arc<WaitQueue> {
         self.0.queue.clone()
+    }
+    fn describe(&self) -> Option<Description> {
+        match &*self.0.role.read() {
+            Role::Local { end, .. } => Some(Description::Tcp(TcpDescription {
+                family: self.0.family,
+                state: end.state() as u8,
+                local: end.local().render(self.0.family),
+                remote: end.remote().render(self.0.family),
+                unread: end.unread(),
+                unsent: end.unsent(),
+            })),
+            _ => self.0.made_host()?.describe(),
+        }
     }
     fn ioctl(&self, caller: &mut dyn vfs::Caller, cmd: u32, arg: u64) -> Result<i64> {
         if let Some(value) = tcp_options::control(&self.0, cmd)? {

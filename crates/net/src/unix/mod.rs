@@ -18,6 +18,7 @@ use vfs::{Caller, Inode};
 
 pub use names::{Names, path_of};
 
+use crate::registry::{Description, UnixDescription};
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, Ucred};
 use crate::{Address, Result};
 use inbox::Inbox;
@@ -398,6 +399,24 @@ impl Socket for UnixSocket {
     }
     fn wait_queue(&self) -> Arc<WaitQueue> {
         self.0.queue.clone()
+    }
+    fn describe(&self) -> Option<Description> {
+        let id = |end: &Arc<Endpoint>| Arc::as_ptr(end) as usize;
+        let state = self.0.state.lock();
+        let (queued, limit) = match &state.listener {
+            Some(listener) => (listener.pending.len(), listener.backlog),
+            None => (state.inbox.bytes(), 0),
+        };
+        Some(Description::Unix(UnixDescription {
+            kind: self.kind().1,
+            listening: state.listener.is_some(),
+            connected: state.peer.is_some(),
+            name: state.local.get(2..).unwrap_or_default().to_vec(),
+            id: id(&self.0),
+            peer: state.peer.as_ref().map(id),
+            queued,
+            limit,
+        }))
     }
     fn ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         self.control(caller, cmd, arg)
