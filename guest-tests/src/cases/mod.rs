@@ -18,6 +18,7 @@ mod limits;
 mod machine;
 mod memory;
 mod mqueue;
+mod netlink;
 mod pipe;
 mod poll;
 mod prctl;
@@ -41,7 +42,7 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 36] = [
+    let subjects: [&[Case]; 37] = [
         aio::CASES,
         attack::CASES,
         credentials::CASES,
@@ -58,6 +59,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         machine::CASES,
         memory::CASES,
         mqueue::CASES,
+        netlink::CASES,
         pipe::CASES,
         poll::CASES,
         prctl::CASES,

@@ -1,0 +1,240 @@
+//! What the kernel tells of sockets and interfaces: sock_diag(7), /proc/net, /sys/class/net, netlink(7).
+
+use std::fs;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use crate::harness::{cases, fails, ok, zeroed};
+
+cases!("netlink": diag_listener, diag_connection, diag_states, diag_unix, diag_errors, uevents_are_silent, addresses, truncated,
+    unknown_protocols, proc_tcp, proc_udp, proc_unix, proc_tables, sys_class_net);
+
+fn netlink(protocol: i32) -> RawFd {
+    let fd = ok!(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol));
+    let mut name: libc::sockaddr_nl = zeroed();
+    name.nl_family = libc::AF_NETLINK as u16;
+    ok!(libc::bind(fd, (&raw const name).cast(), 12));
+    fd
+}
+
+fn request(fd: RawFd, flags: u16, body: &[u8]) {
+    let mut data = (16 + body.len() as u32).to_ne_bytes().to_vec();
+    data.extend(20_u16.to_ne_bytes());
+    data.extend(flags.to_ne_bytes());
+    data.extend(7_u32.to_ne_bytes());
+    data.extend([0; 4]);
+    data.extend(body);
+    assert_eq!(ok!(libc::send(fd, data.as_ptr().cast(), data.len(), 0)) as usize, data.len());
+}
+
+/// Type and body of the messages up to the end of the answer.
+fn answers(fd: RawFd) -> Vec<(u16, Vec<u8>)> {
+    let mut all = Vec::new();
+    loop {
+        let mut data = vec![0; 65_536];
+        let n = ok!(libc::recv(fd, data.as_mut_ptr().cast(), data.len(), 0)) as usize;
+        let mut rest = &data[..n];
+        while rest.len() >= 16 {
+            let length = u32::from_ne_bytes(rest[..4].try_into().expect("4")) as usize;
+            let kind = u16::from_ne_bytes(rest[4..6].try_into().expect("2"));
+            let multi = u16::from_ne_bytes(rest[6..8].try_into().expect("2")) & 2 != 0;
+            all.push((kind, rest[16..length].to_vec()));
+            if kind == 3 || kind == 2 || !multi {
+                return all;
+            }
+            rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+        }
+    }
+}
+
+fn inet_request(states: u32) -> Vec<u8> {
+    let mut body = vec![libc::AF_INET as u8, 6, 0, 0];
+    body.extend(states.to_ne_bytes());
+    body.resize(56, 0);
+    body
+}
+
+fn inode(fd: RawFd) -> u64 {
+    let mut stat: libc::stat = zeroed();
+    ok!(libc::fstat(fd, &mut stat));
+    stat.st_ino
+}
+
+/// State, ports and inode number of the TCP sockets in some states.
+fn sockets(states: u32) -> Vec<(u8, u16, u16, u64)> {
+    let fd = netlink(4);
+    request(fd, 0x301, &inet_request(states));
+    answers(fd)
+        .into_iter()
+        .filter(|(kind, _)| *kind == 20)
+        .map(|(_, m)| {
+            let port = |at: usize| u16::from_be_bytes(m[at..at + 2].try_into().expect("2"));
+            let inode = u32::from_ne_bytes(m[68..72].try_into().expect("4"));
+            (m[1], port(4), port(6), u64::from(inode))
+        })
+        .collect()
+}
+
+fn diag_listener() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = listener.local_addr().expect("name").port();
+    let wanted = (10, port, 0, inode(listener.as_raw_fd()));
+    assert!(sockets(1 << 10).contains(&wanted), "{wanted:?}");
+    drop(listener);
+    assert!(!sockets(1 << 10).contains(&wanted));
+}
+
+fn diag_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = listener.local_addr().expect("name").port();
+    let client = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+    let own = client.local_addr().expect("name").port();
+    let server = listener.accept().expect("accept").0;
+    let all = sockets(1 << 1);
+    for wanted in [(1, own, port, inode(client.as_raw_fd())), (1, port, own, inode(server.as_raw_fd()))] {
+        assert!(all.contains(&wanted), "{wanted:?} in {all:?}");
+    }
+}
+
+fn diag_states() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let wanted = inode(listener.as_raw_fd());
+    assert!(sockets(!(1 << 10)).iter().all(|s| s.3 != wanted && s.0 != 10));
+}
+
+fn diag_unix() {
+    let name = format!("guest-tests-{}", std::process::id());
+    let listener =
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).expect("name")).expect("bind");
+    let fd = netlink(4);
+    let mut body = vec![libc::AF_UNIX as u8, 0, 0, 0];
+    body.extend(u32::MAX.to_ne_bytes());
+    body.extend(0_u32.to_ne_bytes());
+    body.extend(1_u32.to_ne_bytes());
+    body.resize(24, 0);
+    request(fd, 0x301, &body);
+    let wanted = inode(listener.as_raw_fd()) as u32;
+    let all = answers(fd);
+    let found = all.iter().find(|(kind, m)| *kind == 20 && m[4..8] == wanted.to_ne_bytes()).expect("listed");
+    // Stream, LISTEN; the name is the first attribute.
+    assert_eq!((found.1[1], found.1[2]), (1, 10));
+    assert_eq!(&found.1[21..21 + name.len()], name.as_bytes());
+}
+
+fn diag_errors() {
+    let fd = netlink(4);
+    for (body, errno) in [
+        (vec![99; 60], libc::EINVAL),
+        (inet_request(1)[..10].to_vec(), libc::EINVAL),
+        (vec![libc::AF_UNIX as u8; 3], libc::EINVAL),
+    ] {
+        request(fd, 1, &body);
+        let all = answers(fd);
+        assert_eq!(all[0].0, 2);
+        let got = -i32::from_ne_bytes(all[0].1[..4].try_into().expect("4"));
+        assert!(got == errno || got == libc::ENOENT, "{body:?}: {got}");
+    }
+}
+
+fn uevents_are_silent() {
+    let fd = ok!(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 15));
+    let mut name: libc::sockaddr_nl = zeroed();
+    name.nl_family = libc::AF_NETLINK as u16;
+    name.nl_groups = 1;
+    ok!(libc::bind(fd, (&raw const name).cast(), 12));
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    assert_eq!(ok!(libc::poll(&mut entry, 1, 20)), 0);
+    let mut byte = 0_u8;
+    fails!(libc::EAGAIN, libc::recv(fd, (&raw mut byte).cast(), 1, 0));
+}
+
+fn addresses() {
+    let fd = netlink(4);
+    let mut name: libc::sockaddr_nl = zeroed();
+    let mut len = 12;
+    ok!(libc::getsockname(fd, (&raw mut name).cast(), &mut len));
+    assert_eq!((len, i32::from(name.nl_family)), (12, libc::AF_NETLINK));
+    assert_ne!(name.nl_pid, 0);
+    ok!(libc::getpeername(fd, (&raw mut name).cast(), &mut len));
+    assert_eq!(name.nl_pid, 0);
+    name.nl_family = libc::AF_INET as u16;
+    fails!(libc::EINVAL, libc::bind(fd, (&raw const name).cast(), 12));
+}
+
+fn truncated() {
+    let fd = netlink(4);
+    request(fd, 0x301, &inet_request(0));
+    let mut data = [0_u8; 8];
+    let n = ok!(libc::recv(fd, data.as_mut_ptr().cast(), 8, libc::MSG_TRUNC | libc::MSG_PEEK));
+    assert!(n >= 20);
+    assert_eq!(answers(fd).last().expect("the end").0, 3);
+}
+
+fn unknown_protocols() {
+    fails!(libc::EPROTONOSUPPORT, libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 31));
+    fails!(libc::ESOCKTNOSUPPORT, libc::socket(libc::AF_NETLINK, libc::SOCK_STREAM, 4));
+}
+
+/// The line of a table with an inode number in a column.
+fn line(table: &str, column: usize, wanted: u64) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/net/{table}")).expect(table);
+    let rows =
+        text.lines().skip(1).map(|l| l.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    rows.into_iter().find(|row| row.get(column) == Some(&wanted.to_string()))
+}
+
+fn proc_tcp() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = listener.local_addr().expect("name").port();
+    let client = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+    let own = client.local_addr().expect("name").port();
+    let server = listener.accept().expect("accept").0;
+    let name = |port| format!("0100007F:{port:04X}");
+    for (fd, state, local, remote) in [
+        (listener.as_raw_fd(), "0A", name(port), "00000000:0000".to_owned()),
+        (client.as_raw_fd(), "01", name(own), name(port)),
+        (server.as_raw_fd(), "01", name(port), name(own)),
+    ] {
+        let row = line("tcp", 9, inode(fd)).expect("listed");
+        assert_eq!((&row[1], &row[2], row[3].as_str()), (&local, &remote, state));
+    }
+}
+
+fn proc_udp() {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let row = line("udp", 9, inode(socket.as_raw_fd())).expect("listed");
+    assert_eq!(row[1], format!("0100007F:{:04X}", socket.local_addr().expect("name").port()));
+}
+
+fn proc_unix() {
+    let name = format!("guest-tests-proc-{}", std::process::id());
+    let listener =
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).expect("name")).expect("bind");
+    let row = line("unix", 6, inode(listener.as_raw_fd())).expect("listed");
+    assert_eq!((row[3].as_str(), row[4].as_str(), row[5].as_str()), ("00010000", "0001", "01"));
+    assert_eq!(row[7], format!("@{name}"));
+}
+
+fn proc_tables() {
+    assert!(fs::read_to_string("/proc/net/dev").expect("dev").contains("lo:"));
+    assert!(fs::read_to_string("/proc/net/route").expect("route").starts_with("Iface"));
+    assert!(fs::read_to_string("/proc/net/snmp").expect("snmp").contains("Tcp:"));
+    let sockstat = fs::read_to_string("/proc/net/sockstat").expect("sockstat");
+    assert!(sockstat.starts_with("sockets: used ") && sockstat.contains("TCP: inuse "));
+}
+
+fn sys_class_net() {
+    let names: Vec<_> =
+        fs::read_dir("/sys/class/net").expect("list").map(|e| e.expect("entry").file_name()).collect();
+    assert!(names.iter().any(|n| n == "lo"));
+    let read = |file: &str| fs::read_to_string(format!("/sys/class/net/lo/{file}")).expect(file);
+    assert_eq!(read("ifindex"), "1\n");
+    assert_eq!(read("mtu"), "65536\n");
+    assert_eq!(read("address"), "00:00:00:00:00:00\n");
+    assert_eq!(read("type"), "772\n");
+    assert_eq!(read("operstate"), "unknown\n");
+    read("statistics/rx_bytes").trim().parse::<u64>().expect("a number");
+    assert!(fs::symlink_metadata("/sys/class/net/lo").expect("lo").is_symlink());
+}
