@@ -52,6 +52,7 @@ impl Container {
     pub(crate) fn record(root: &Path, mut state: State) -> Result<Container> {
         check_id(&state.id)?;
         make_root(root)?;
+        remove_dead_drafts(root);
         state.creator = rustix::process::getpid().as_raw_nonzero().get();
         state.creator_start = process_stat(state.creator).context("read /proc/self/stat")?.start;
         // Renamed when its record is complete: there is no container without.
@@ -75,7 +76,11 @@ impl Container {
         let directory = root.join(id);
         match State::load(&directory) {
             Ok(state) => Ok(Container { directory, state }),
-            Err(_) if !directory.exists() => bail!("container does not exist"),
+            Err(_) if !directory.exists() => {
+                // Of a command that was killed while it removed this name.
+                remove_dead_drafts(root);
+                bail!("container does not exist")
+            }
             Err(error) => Err(error.context(format!("container {id}"))),
         }
     }
@@ -355,7 +360,8 @@ fn new_socket() -> Result<OwnedFd> {
 fn remove_directory(directory: &Path) -> Result<()> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let start = process_stat(own).map_or(0, |stat| stat.start);
-    let nameless = directory.with_file_name(format!("{DRAFT}{own}-{start}"));
+    // Not the name of the draft that we may be about to put here.
+    let nameless = directory.with_file_name(format!("{DRAFT}{own}-{start}-old"));
     match fs::rename(directory, &nameless) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         renamed => renamed.and_then(|()| fs::remove_dir_all(&nameless)),
@@ -380,11 +386,20 @@ fn place(root: &Path, draft: &Path, directory: &Path, id: &str) -> Result<()> {
     bail!("container with id exists: {id}")
 }
 
-/// `.#PID-START` of a process that is gone.
+/// Removes what killed commands left nameless.
+fn remove_dead_drafts(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        if let Some(name) = entry.file_name().to_str().filter(|name| name.starts_with(DRAFT)) {
+            remove_dead_draft(&entry.path(), name);
+        }
+    }
+}
+
+/// `.#PID-START` or `.#PID-START-old` of a process that is gone.
 fn remove_dead_draft(path: &Path, name: &str) {
     let owner = name
         .strip_prefix(DRAFT)
-        .and_then(|rest| rest.split_once('-'))
+        .and_then(|rest| rest.strip_suffix("-old").unwrap_or(rest).split_once('-'))
         .and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)));
     let lives = owner
         .is_some_and(|(pid, start): (i32, u64)| process_stat(pid).is_some_and(|stat| stat.start == start));
@@ -440,6 +455,20 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "a b", "ä", "a\n"] {
             assert!(check_id(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_rest_of_the_dead_gives_way() {
+        let root = std::env::temp_dir().join(format!("sallet-test-rest-{}", std::process::id()));
+        let state = || State { id: "box".into(), ..State::default() };
+        let mut first = Container::record(&root, state()).unwrap();
+        // Its creator is another process now.
+        first.state.creator_start += 1;
+        first.save().unwrap();
+        let second = Container::record(&root, state()).unwrap();
+        assert!(fs::read_dir(&root).unwrap().count() == 1);
+        second.delete(false).unwrap();
+        fs::remove_dir_all(root).unwrap();
     }
 
     #[test]

@@ -1,0 +1,198 @@
+"""kill -9 at random moments, hundreds of times: of the runtime in each of its commands, of the kernel process, of
+a helper. No process of the sandbox may be there a second later, and the next command on that name takes the rest
+away. ROUNDS and SEED in the environment change the number of rounds and repeat a series."""
+import glob, os, random, sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+exec(open(HERE + "/../oci/oci.py.inc").read())
+ROUNDS = int(os.environ.get("ROUNDS", "60"))
+SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))
+
+
+def members(box):
+    """Processes of a sandbox: by its name in their command lines or control groups."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if int(pid) == os.getpid():
+            continue
+        try:
+            text = open(f"/proc/{pid}/cmdline", "rb").read() + open(f"/proc/{pid}/cgroup", "rb").read()
+            state = open(f"/proc/{pid}/stat").read().rsplit(") ", 1)[1][0]
+        except OSError:
+            continue
+        if box.id.encode() in text and state not in "ZX":
+            found.append(int(pid))
+    return found
+
+
+def left(box):
+    """What is there of a container, in words."""
+    rest = [f"process {pid}" for pid in members(box)]
+    rest += glob.glob(f"/sys/fs/cgroup/*/**/{box.id}", recursive=True) + glob.glob(f"/sys/fs/cgroup/**/{box.id}")
+    if os.path.isdir(box.state_dir):
+        rest += [f"state {name}" for name in os.listdir(box.state_dir)]
+    rest += ["mount " + line for line in open("/proc/self/mountinfo") if box.dir in line]
+    return rest
+
+
+def taken_away(box, random):
+    """The next command of somebody else removes what is left."""
+    command = random.choice(["delete", "list", "run"])
+    if command != "delete":
+        # A container that was made to live on is no rest.
+        alive = box.run("state", box.id)
+        if alive.returncode == 0 and json.loads(alive.stdout)["status"] != "creating":
+            command = "delete"
+    if command == "run":
+        config = dict(box.config)
+        box.args("echo", "next")
+        box.write()
+        result = box.run("run", "--bundle", box.bundle, box.id)
+        if result.stdout != "next\n":
+            # It may not be gone yet, for a second.
+            time.sleep(1)
+            equal("next\n", box.done(box.run("run", "--bundle", box.bundle, box.id)))
+        box.config = config
+    elif command == "list":
+        eventually(1, lambda: not members(box), f"processes end: {members(box)}")
+        box.done(box.run("list"))
+    else:
+        box.done(box.run("delete", "--force", box.id))
+    eventually(1, lambda: not left(box), "everything gone")
+    rest = left(box)
+    if rest:
+        raise Failed(f"after {command}: {rest}")
+
+
+def rounds(box, one):
+    if YARDSTICK:
+        # runc leaves things behind.
+        return
+    source = random.Random(SEED)
+    box.args("sleep", "60")
+    box.write()
+    for number in range(ROUNDS):
+        try:
+            box.args("sleep", "60")
+            box.write()
+            one(source)
+            taken_away(box, source)
+        except Exception as error:
+            raise Failed(f"round {number} of SEED={SEED}: {error}; left: {left(box)}")
+
+
+def killed(box, source, most, *words):
+    """Starts a command and kills it after at most so many seconds."""
+    command = [RUNTIME, "--root", box.state_dir, *words]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(source.random() ** 2 * most)
+    child.kill()
+    child.wait()
+
+
+def created(box):
+    box.done(box.run("create", "--bundle", box.bundle, box.id, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+
+def left_running(box):
+    """A second program, with a waiter; not on our pipes, which it would keep open."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return box.run("exec", "-d", box.id, "sleep", "61", **quiet)
+
+
+@test
+def run_is_killed(box):
+    def one(source):
+        killed(box, source, 0.08, "run", "--bundle", box.bundle, box.id)
+        eventually(1, lambda: not members(box), "processes end with the runtime")
+    rounds(box, one)
+
+
+@test
+def create_is_killed(box):
+    rounds(box, lambda source: killed(box, source, 0.06, "create", "--bundle", box.bundle, box.id))
+
+
+@test
+def start_is_killed(box):
+    def one(source):
+        created(box)
+        killed(box, source, 0.02, "start", box.id)
+    rounds(box, one)
+
+
+@test
+def exec_is_killed(box):
+    def one(source):
+        created(box)
+        box.start()
+        killed(box, source, 0.04, "exec", *source.choice([[], ["-d"]]), box.id, "sleep", "61")
+        # The guest process ends with its runtime, unless it was left on purpose.
+        equal("running", box.state()["status"])
+        equal("x", box.exec("echo", "x"))
+    rounds(box, one)
+
+
+@test
+def delete_is_killed(box):
+    def one(source):
+        created(box)
+        killed(box, source, 0.03, "delete", "--force", box.id)
+    rounds(box, one)
+
+
+@test
+def kernel_process_is_killed(box):
+    def one(source):
+        created(box)
+        pid = box.state()["pid"]
+        if source.random() < 0.7:
+            box.start()
+        if source.random() < 0.5:
+            left_running(box)
+        time.sleep(source.random() * 0.05)
+        os.kill(pid, 9)
+        eventually(1, lambda: not members(box), "processes end with the kernel process")
+        box.stopped(1)
+    rounds(box, one)
+
+
+@test
+def a_helper_is_killed(box):
+    def one(source):
+        created(box)
+        kernel = box.state()["pid"]
+        box.start()
+        left_running(box)
+        others = [pid for pid in members(box) if pid != kernel]
+        try:
+            os.kill(source.choice(others), 9)
+        except ProcessLookupError:
+            pass
+        time.sleep(0.05)
+        # Whatever it was: the runtime answers, and the container can be removed.
+        if box.state()["status"] not in ("running", "stopped"):
+            raise Failed(box.state()["status"])
+    rounds(box, one)
+
+
+@test
+def do_is_killed(box):
+    if YARDSTICK:
+        return
+    source = random.Random(SEED)
+    marker = "marker" + box.id
+    for number in range(ROUNDS):
+        command = [RUNTIME, "--root", box.state_dir, "do", "--", "sh", "-c", f": {marker}; sleep 62"]
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+        time.sleep(source.random() ** 2 * 0.08)
+        child.kill()
+        child.wait()
+    # What the dead left, the next one takes away.
+    equal("x\n", box.done(box.run("do", "--", "echo", "x")))
+    box.done(box.run("list"))
+    eventually(2, lambda: not os.listdir(box.state_dir), f"state is gone: {os.listdir(box.state_dir)}")
+
+
+main()
