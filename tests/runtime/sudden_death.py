@@ -5,7 +5,7 @@ import glob, os, random, sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 exec(open(HERE + "/../oci/oci.py.inc").read())
-ROUNDS = int(os.environ.get("ROUNDS", "60"))
+ROUNDS = int(os.environ.get("ROUNDS", "40"))
 SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))
 
 
