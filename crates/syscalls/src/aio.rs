@@ -46,6 +46,10 @@ const POLL: u16 = 5;
 const PREADV: u16 = 7;
 const PWRITEV: u16 = 8;
 const FLAG_RESFD: u32 = 1;
+const RWF_DSYNC: u32 = 2;
+const RWF_SYNC: u32 = 4;
+const RWF_NOWAIT: u32 = 8;
+const RWF_APPEND: u32 = 16;
 /// Bytes that one step of a transfer moves.
 const CHUNK: usize = 256 << 10;
 /// Bytes that one request moves at most, as one read(2).
@@ -119,6 +123,8 @@ struct Request {
     credentials: Arc<Credentials>,
     /// `RLIMIT_FSIZE`.
     limit: u64,
+    /// `RWF_*`.
+    flags: u32,
 }
 
 async fn submit(cx: &mut Cx<'_>, context: &Arc<Context>, list: Ptr, index: u64) -> SysResult<()> {
@@ -195,6 +201,7 @@ fn prepare(cx: &mut Cx<'_>, context: &Arc<Context>, at: u64, iocb: &Iocb) -> Sys
         offset: u64::try_from(iocb.offset).unwrap_or(0),
         credentials: cx.credentials.clone(),
         limit: cx.process().limit(kernel::limits::resource::FSIZE),
+        flags: iocb.rw_flags,
     })
 }
 
@@ -210,7 +217,7 @@ async fn start(cx: &mut Cx<'_>, request: Request, buf: u64) {
         request.finish(request.run());
     } else {
         // A pipe or socket blocks the submitter, as on Linux.
-        let nonblock = request.file.flags().contains(OpenFlags::NONBLOCK);
+        let nonblock = request.file.flags().contains(OpenFlags::NONBLOCK) || request.flags & RWF_NOWAIT != 0;
         let events =
             if matches!(request.opcode, PREAD | PREADV) { Events::READABLE } else { Events::WRITABLE };
         let file = request.file.clone();
@@ -276,6 +283,9 @@ impl Request {
                 if done > 0 && self.file.ops().seekable() {
                     vfs::ops::attributes::written(&self.credentials, self.file.inode().as_ref())?;
                 }
+                if self.flags & (RWF_DSYNC | RWF_SYNC) != 0 {
+                    self.file.ops().fsync(&self.file, self.flags & RWF_SYNC == 0)?;
+                }
                 Ok(done)
             }
         }
@@ -321,7 +331,7 @@ impl Request {
         if !ops.seekable() {
             return ops.write(&self.file, &buf, 0);
         }
-        if self.file.flags().contains(OpenFlags::APPEND) {
+        if self.file.flags().contains(OpenFlags::APPEND) || self.flags & RWF_APPEND != 0 {
             return Ok(ops.append(&self.file, &buf)?.0);
         }
         let room = self.limit.checked_sub(pos).filter(|room| *room > 0).ok_or(Errno::EFBIG)?;

@@ -11,7 +11,7 @@ use crate::harness::{
 
 cases!("aio": setup_and_destroy, setup_errors, read_and_write, vectors, many_at_once, sync, eventfd_is_told, poll_request,
     cancel_poll, submit_errors, partial_submit, queue_is_full, getevents_timeout, getevents_errors, interrupted,
-    direct_file, of_a_pipe, end_of_file, bad_buffer, signal_mask, limits_in_proc, not_inherited);
+    direct_file, of_a_pipe, flags_of_requests, end_of_file, bad_buffer, signal_mask, limits_in_proc, not_inherited);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -307,6 +307,22 @@ fn of_a_pipe() {
     let mut data = [0u8; 8];
     assert_eq!(one(context, iocb(PREAD, end, data.as_mut_ptr().addr(), 8, 0)), 4);
     assert_eq!(&data[..4], b"pipe");
+}
+
+fn flags_of_requests() {
+    let context = setup(4);
+    let (end, _other) = pipe();
+    let mut data = [0u8; 8];
+    // RWF_NOWAIT of an empty pipe.
+    let request = Iocb { rw_flags: 8, ..iocb(PREAD, end, data.as_mut_ptr().addr(), 8, 0) };
+    assert_eq!(one(context, request), -i64::from(EAGAIN));
+    // RWF_APPEND, RWF_DSYNC.
+    let (temp, fd) = open_file(0);
+    let request = Iocb { rw_flags: 16 | 2, ..iocb(PWRITE, fd, b"abc".as_ptr().addr(), 3, 0) };
+    assert_eq!(one(context, request), 3);
+    assert_eq!(std::fs::read(temp.path().join("f")).expect("read"), b"0123456789abc");
+    let request = Iocb { rw_flags: 1 << 30, ..request };
+    assert_eq!(submit(context, &mut [request]), Err(EOPNOTSUPP));
 }
 
 fn end_of_file() {

@@ -8,7 +8,7 @@ use libc::*;
 
 use crate::harness::{End, c, cases, fails, fork, in_child, ok, sleep_ms, sys, wait, zeroed};
 
-cases!("mqueue": send_receive_by_priority, names, attributes, defaults, nonblocking, times_out, waits_for_message,
+cases!("mqueue": send_receive_by_priority, names, no_descriptor_no_queue, attributes, defaults, nonblocking, times_out, waits_for_message,
     waits_for_room, interrupted, polls, notifies_by_signal, notify_rules, sizes, access_modes, permissions,
     unlinked_lives_on, file_system, descriptor_is_closed_by_exec);
 
@@ -68,6 +68,17 @@ fn names() {
     fails!(ENAMETOOLONG, mq_open(c(&format!("/{}", "n".repeat(256))).as_ptr(), O_RDWR));
     fails!(EACCES, syscall(SYS_mq_open, c"a/b".as_ptr(), O_RDWR, 0, 0));
     fails!(ENOENT, syscall(SYS_mq_open, c"".as_ptr(), O_RDWR, 0, 0));
+}
+
+fn no_descriptor_no_queue() {
+    let mut old: rlimit = zeroed();
+    ok!(getrlimit(RLIMIT_NOFILE, &mut old));
+    let name = name();
+    let none = rlimit { rlim_cur: 0, rlim_max: old.rlim_max };
+    ok!(setrlimit(RLIMIT_NOFILE, &none));
+    fails!(EMFILE, mq_open(name.as_ptr(), O_CREAT | O_RDWR, 0o600, &mut attr(1, 1)));
+    ok!(setrlimit(RLIMIT_NOFILE, &old));
+    fails!(ENOENT, mq_open(name.as_ptr(), O_RDWR));
 }
 
 fn attributes() {

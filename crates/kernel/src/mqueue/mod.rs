@@ -4,7 +4,7 @@ mod fs;
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use executor::{Events, WaitQueue};
@@ -59,6 +59,8 @@ pub struct Queues {
     /// The limits.
     pub limits: Limits,
     named: Mutex<BTreeMap<Vec<u8>, Arc<Queue>>>,
+    /// Queues, those without a name that are open among them.
+    count: Arc<AtomicUsize>,
     /// Bytes by user, for `RLIMIT_MSGQUEUE`; shared with the queues, which give theirs back.
     charged: Arc<Mutex<HashMap<u32, u64>>>,
 }
@@ -114,7 +116,8 @@ impl Queues {
         if named.contains_key(name) {
             return Err(Errno::EEXIST);
         }
-        if named.len() as i64 >= get(&limits.queues_max) && !privileged || named.len() >= 65536 {
+        let count = self.count.load(Ordering::Relaxed);
+        if count as i64 >= get(&limits.queues_max) && !privileged || count >= 65536 {
             return Err(Errno::ENOSPC);
         }
         {
@@ -126,8 +129,10 @@ impl Queues {
             *sum += bytes;
         }
         let now = Timespec::from_nanos(executor::realtime_ns());
+        self.count.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue {
             size,
+            count: self.count.clone(),
             ino: NEXT_INO.fetch_add(1, Ordering::Relaxed),
             charge: (self.charged.clone(), creds.euid, bytes),
             waiters: Arc::new(WaitQueue::new()),
@@ -199,6 +204,7 @@ pub struct Queue {
     /// Its size.
     pub size: Size,
     ino: u64,
+    count: Arc<AtomicUsize>,
     charge: (Charges, u32, u64),
     /// Woken when a message comes (`IN`) and when there is room (`OUT`).
     pub waiters: Arc<WaitQueue>,
@@ -207,6 +213,7 @@ pub struct Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
         let (charged, user, bytes) = &self.charge;
         let mut charged = charged.lock();
         if let Some(sum) = charged.get_mut(user) {

@@ -64,6 +64,7 @@ pub fn mq_open(cx: &mut Cx<'_>, name: Ptr, flags: u32, mode: u32, attr: Ptr) -> 
     let namespace = cx.ipc()?.namespace;
     let fs = MqueueFs::new(namespace.clone());
     let creates = flags.contains(OpenFlags::CREAT);
+    let mut made = false;
     let queue = match namespace.mq.find(&name) {
         Some(_) if creates && flags.contains(OpenFlags::EXCL) => return Err(Errno::EEXIST.into()),
         Some(queue) => {
@@ -79,13 +80,20 @@ pub fn mq_open(cx: &mut Cx<'_>, name: Ptr, flags: u32, mode: u32, attr: Ptr) -> 
         None if creates => {
             let limit = cx.process().limit(kernel::limits::resource::MSGQUEUE);
             let mode = mode & !cx.fs().umask() & 0o7777;
-            namespace.mq.make(&name, mode, size, &cx.credentials, limit)?
+            let queue = namespace.mq.make(&name, mode, size, &cx.credentials, limit)?;
+            made = true;
+            queue
         }
         None => return Err(Errno::ENOENT.into()),
     };
     let file = fs.open(&name, &queue, flags & (OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::NONBLOCK))?;
     // Always closed by exec: mq_open(3).
-    cx.install(file, true)
+    let installed = cx.install(file, true);
+    if installed.is_err() && made {
+        // Without a descriptor there is no queue; another may have taken the name away already.
+        let _ = namespace.mq.unlink(&name);
+    }
+    installed
 }
 
 /// mq_unlink(2): for the owner of the queue, or of the folder, which is root.
