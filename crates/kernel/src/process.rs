@@ -99,6 +99,8 @@ pub struct Process {
     exit_status: Mutex<Option<ExitStatus>>,
     /// Robust futexes to be marked before the host process may go.
     mending: Mutex<Mending>,
+    /// A thread writes its core dump.
+    pub dumps_core: AtomicBool,
     /// It has run execve since fork (setpgid's `EACCES`).
     pub did_exec: AtomicBool,
     /// `PR_SET_CHILD_SUBREAPER`.
@@ -147,6 +149,7 @@ impl Process {
             exit_signal: AtomicI32::new(Signo::SIGCHLD.raw()),
             exit_status: Mutex::new(None),
             mending: Mutex::default(),
+            dumps_core: AtomicBool::new(false),
             did_exec: AtomicBool::new(false),
             child_subreaper: AtomicBool::new(false),
             personality: AtomicU32::new(0),

@@ -20,7 +20,7 @@ mod watch;
 mod worker;
 
 pub use machine::{Platform, Usage};
-pub use process::AddressSpace;
+pub use process::{AddressSpace, is_reserved};
 pub use quota::{Quota, QuotaFiles};
 pub use start::{Config, Error};
 pub use thread::{GuestThread, ThreadHandle};

@@ -298,6 +298,13 @@ impl AddressSpace {
     }
 }
 
+/// Whether the mapping at an address is the shim's and not the guest's.
+pub fn is_reserved(addr: u64) -> bool {
+    use slot::layout::{PROTECTED_HI, PROTECTED_HI_END, PROTECTED_LOW, TABLE_VA};
+    (u64::from(PROTECTED_HI)..u64::from(PROTECTED_HI_END)).contains(&(addr >> 32))
+        || (TABLE_VA..PROTECTED_LOW).contains(&addr)
+}
+
 /// As [`AddressSpace::shared_place`], if this line of /proc/PID/maps covers the address.
 fn shared_place(line: &str, addr: u64) -> Option<(u64, u64, u64)> {
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();

@@ -9,7 +9,7 @@ use executor::{Alarm, Events, WaitQueue, Waiter};
 use identity::{Capability, Credentials};
 use kernel::{FdFlags, FdTable, FsContext, Kernel, Mm, Process, Thread};
 use linux_abi::Errno;
-use linux_abi::signal::{SigSet, Signo};
+use linux_abi::signal::{SigInfo, SigSet, Signo};
 use platform::{Exit, GuestThread, Identity, NativeOp, Regs};
 use vfs::{Caller, OpenFile};
 
@@ -45,6 +45,8 @@ pub struct ThreadLocal {
     pub return_fpstate: Option<u64>,
     /// The last fault, as signal frames tell it.
     pub fault: platform::Fault,
+    /// A signal that the process dies of as soon as signals are delivered: it was forced and has no handler.
+    pub fatal: Option<SigInfo>,
     /// The frame pushed last, to be undone if it could not be written.
     pub pushed: Option<Pushed>,
     /// The mask to restore after a handler that interrupted sigsuspend, ppoll and the like.

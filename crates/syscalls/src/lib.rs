@@ -9,6 +9,7 @@ pub mod attr;
 pub mod capability;
 pub mod clone;
 pub mod context;
+pub mod core_dump;
 pub mod credentials;
 pub mod dir;
 pub mod elf;

@@ -4,6 +4,7 @@ use crate::harness::Case;
 
 mod aio;
 mod attack;
+mod core_dump;
 mod credentials;
 mod directory;
 mod epoll;
@@ -42,9 +43,10 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 37] = [
+    const SUBJECTS: &[&[Case]] = &[
         aio::CASES,
         attack::CASES,
+        core_dump::CASES,
         credentials::CASES,
         directory::CASES,
         epoll::CASES,
@@ -81,5 +83,5 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         unix_socket::CASES,
         wait::CASES,
     ];
-    subjects.into_iter().flatten().copied()
+    SUBJECTS.iter().copied().flatten().copied()
 }

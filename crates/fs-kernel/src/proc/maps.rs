@@ -5,19 +5,6 @@ use std::fmt::Write;
 use kernel::Thread;
 use linux_abi::Errno;
 
-/// What is the shim's and not shown.
-fn hidden(start: u64) -> bool {
-    use slot_range::{LOW, LOW_END, SHIM, SHIM_END};
-    (SHIM..SHIM_END).contains(&start) || (LOW..LOW_END).contains(&start)
-}
-
-mod slot_range {
-    pub(super) const SHIM: u64 = 0x7e00_0000_0000;
-    pub(super) const SHIM_END: u64 = 0x7e03_0000_0000;
-    pub(super) const LOW: u64 = 0x6_0000;
-    pub(super) const LOW_END: u64 = 0x7_0000;
-}
-
 fn host_text(thread: &Thread, file: &str) -> vfs::Result<String> {
     let pid = thread.mm().space.host_pid();
     if pid == 0 {
@@ -36,7 +23,7 @@ fn range(line: &str) -> Option<(u64, u64)> {
 /// The guest's line for a line of the host; none for what is the shim's.
 fn translate(thread: &Thread, line: &str) -> Option<String> {
     let (start, end) = range(line)?;
-    if hidden(start) {
+    if platform::is_reserved(start) {
         return None;
     }
     let mut fields = line.split_ascii_whitespace();
@@ -125,7 +112,7 @@ pub(super) fn numa_maps(thread: &Thread) -> vfs::Result<Vec<u8>> {
         let mut words = line.split_ascii_whitespace();
         let Some(address) = words.next() else { continue };
         let Ok(start) = u64::from_str_radix(address, 16) else { continue };
-        if hidden(start) {
+        if platform::is_reserved(start) {
             continue;
         }
         let mm = thread.mm();

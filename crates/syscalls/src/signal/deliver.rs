@@ -1,5 +1,7 @@
 //! Delivery: takes pending signals and does what the process wants (signal(7)).
 
+use std::sync::atomic::Ordering;
+
 use executor::Events;
 use linux_abi::sigframe::SS_AUTODISARM;
 use linux_abi::signal::{SIG_DFL, SIG_IGN, SigAction, SigInfo, SigSet, Signo, sa, si};
@@ -66,7 +68,7 @@ fn frame_failed(cx: &mut Cx<'_>, fault: &Fault) -> bool {
 }
 
 /// Sends a signal that cannot be blocked or ignored: where it is, its action becomes the default.
-pub fn force_signal(cx: &Cx<'_>, sig: Signo, info: SigInfo) {
+pub fn force_signal(cx: &mut Cx<'_>, sig: Signo, info: SigInfo) {
     let actions = cx.process().actions();
     let blocked = {
         let mut signals = cx.thread.signals.lock();
@@ -79,7 +81,8 @@ pub fn force_signal(cx: &Cx<'_>, sig: Signo, info: SigInfo) {
     }
     if actions.get(sig).handler == SIG_DFL && !cx.thread.ptrace.is_active() {
         // Not queued: init, too, dies of its own faults.
-        cx.process().begin_exit(ExitStatus::Signaled { signal: sig, core: false });
+        cx.local.fatal = Some(info);
+        cx.thread.note_attention();
         return;
     }
     // A full queue cannot keep out a standard signal.
@@ -87,7 +90,7 @@ pub fn force_signal(cx: &Cx<'_>, sig: Signo, info: SigInfo) {
 }
 
 /// Ends the process if it has no way to handle this `sig` (a frame could not be pushed): `force_sigsegv` of Linux.
-fn force_segv(cx: &Cx<'_>, failed: Signo) {
+fn force_segv(cx: &mut Cx<'_>, failed: Signo) {
     if failed == Signo::SIGSEGV {
         cx.process().actions().set(Signo::SIGSEGV, SigAction::default());
     }
@@ -107,6 +110,9 @@ pub async fn deliver(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Delive
         stay_stopped(cx).await;
         if cx.thread.is_dying() {
             return Delivery::Died;
+        }
+        if let Some(info) = cx.local.fatal.take() {
+            return die(cx, &info).await;
         }
         if cx.thread.ptrace.is_active() {
             crate::ptrace::stop::pending_trap(cx).await;
@@ -137,7 +143,7 @@ pub async fn deliver(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Delive
             SIG_IGN => {}
             SIG_DFL => {
                 if default(cx, sig) {
-                    return Delivery::Died;
+                    return die(cx, &info).await;
                 }
             }
             _ => {
@@ -164,11 +170,34 @@ fn default(cx: &Cx<'_>, sig: Signo) -> bool {
             }
             false
         }
-        DefaultAction::Terminate | DefaultAction::Core => {
-            process.begin_exit(ExitStatus::Signaled { signal: sig, core: false });
-            true
-        }
+        DefaultAction::Terminate | DefaultAction::Core => true,
     }
+}
+
+async fn wait_for_death(cx: &mut Cx<'_>) {
+    let waiter = cx.thread.waiter().clone();
+    loop {
+        waiter.reset();
+        if cx.thread.is_dying() {
+            return;
+        }
+        cx.sleep_on(&waiter).await;
+    }
+}
+
+/// Ends the process by a signal, after its core was dumped if it is one of those.
+async fn die(cx: &mut Cx<'_>, info: &SigInfo) -> Delivery {
+    let process = cx.process().clone();
+    let signal = Signo::new(info.signo).unwrap_or(Signo::SIGKILL);
+    let dumps = default_action(signal) == DefaultAction::Core;
+    if process.dumps_core.fetch_or(dumps, Ordering::AcqRel) {
+        // Another thread dumps the core, and the process then dies of that signal.
+        wait_for_death(cx).await;
+        return Delivery::Died;
+    }
+    let core = dumps && Box::pin(crate::core_dump::dump(cx, info)).await;
+    process.begin_exit(ExitStatus::Signaled { signal, core });
+    Delivery::Died
 }
 
 /// Waits while the process is stopped.
