@@ -195,6 +195,15 @@ pub fn process_of_directory(file: &OpenFile) -> Option<Arc<Process>> {
     file.inode().as_any().downcast_ref::<SyntheticInode>()?.node.directory_of()
 }
 
+/// A child of a folder: name, type and inode number.
+type Child = (Vec<u8>, DirentType, u64);
+
+/// Where a name that is a number (a process, a descriptor) stands in its directory, whatever comes and goes.
+fn place_of(name: &[u8]) -> Option<u64> {
+    let number: u32 = std::str::from_utf8(name).ok()?.parse().ok()?;
+    Some((1 << 32) + u64::from(number))
+}
+
 /// A node in its file system.
 struct SyntheticInode {
     fs: Arc<Synthetic>,
@@ -349,12 +358,17 @@ impl FileOps for SyntheticFile {
             }
             at += 1;
         }
-        let list = dir.list();
-        while let Some((name, kind, ino)) = usize::try_from(at - 2).ok().and_then(|i| list.get(i)) {
-            if !sink(DirEntry { ino: *ino, next: at + 1, kind: *kind, name }) {
+        // A reader that closes descriptors or reaps processes on its way misses none of those that stay.
+        let mut list: Vec<(u64, Child)> = (2..)
+            .zip(dir.list())
+            .map(|(index, entry)| (place_of(&entry.0).unwrap_or(index), entry))
+            .collect();
+        list.sort_unstable_by_key(|(place, _)| *place);
+        for (place, (name, kind, ino)) in list.iter().filter(|(place, _)| *place >= pos) {
+            if !sink(DirEntry { ino: *ino, next: place + 1, kind: *kind, name }) {
                 break;
             }
-            at += 1;
+            at = place + 1;
         }
         Ok(at)
     }

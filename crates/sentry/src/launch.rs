@@ -91,6 +91,9 @@ pub(crate) fn prepare(
         .map_err(|e| SandboxError::exec_failed(&program, &format!("chdir to cwd ({:?}): {e}", spec.cwd)))?;
     let fs = FsContext::new(root.clone(), cwd, spec.umask.unwrap_or(0o022));
     let table = FdTable::new();
+    if let Some(terminal) = &streams.terminal {
+        terminal.set_opener(spec.uid);
+    }
     for file in streams.files {
         // Its own streams can be opened again, as /dev/stderr, by a user other than root too.
         if file.inode().as_any().is::<AnonInode>() {

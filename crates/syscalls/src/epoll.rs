@@ -23,8 +23,8 @@ struct EpollEvent {
 
 /// The most events that one wait asks for (`EP_MAX_EVENTS`).
 const MAX_EVENTS: i32 = i32::MAX / 12;
-/// Events copied to the guest at a time.
-const CHUNK: usize = 4096;
+/// The most events that one wait hands out.
+const CHUNK: usize = 65536;
 
 /// epoll_create(2).
 pub fn epoll_create(cx: &mut Cx<'_>, size: i32) -> SysResult {

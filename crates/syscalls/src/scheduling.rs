@@ -52,9 +52,14 @@ pub async fn sched_yield(_cx: &mut Cx<'_>) -> SysResult {
     Ok(0)
 }
 
+/// The thread of an id for the affinity calls, which know no invalid id: `ESRCH`.
+fn affinity_target(cx: &Cx<'_>, tid: i32) -> SysResult<Arc<Thread>> {
+    if tid < 0 { Err(Errno::ESRCH.into()) } else { target(cx, tid) }
+}
+
 /// sched_getaffinity(2).
 pub fn sched_getaffinity(cx: &mut Cx<'_>, tid: i32, len: usize, out: Ptr) -> SysResult {
-    let thread = target(cx, tid)?;
+    let thread = affinity_target(cx, tid)?;
     let set = rustix::thread::sched_getaffinity(host_thread(&thread))
         .or_else(|_| rustix::thread::sched_getaffinity(None))
         .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
@@ -78,7 +83,7 @@ pub fn sched_getaffinity(cx: &mut Cx<'_>, tid: i32, len: usize, out: Ptr) -> Sys
 /// sched_setaffinity(2).
 pub fn sched_setaffinity(cx: &mut Cx<'_>, tid: i32, len: usize, mask: Ptr) -> SysResult {
     let bytes = cx.read_bytes(mask, len.min(CpuSet::MAX_CPU / 8))?;
-    let thread = target(cx, tid)?;
+    let thread = affinity_target(cx, tid)?;
     may_change(cx, &thread)?;
     let mut set = CpuSet::new();
     for (index, byte) in bytes.iter().enumerate() {

@@ -7,7 +7,7 @@ use crate::harness::{cases, fails, in_child, ok, skip, sys};
 cases!("credentials": ids_agree, leaving_root, saved_root_comes_back, groups, capget_versions, capset_only_lowers,
     bounding_set, ambient_needs_inheritable, keep_caps, no_new_privs_stays, securebits_default, fsuid);
 
-fn need_root() {
+pub(super) fn need_root() {
     if ok!(geteuid()) != 0 {
         skip!("needs root");
     }

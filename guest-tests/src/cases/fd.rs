@@ -5,7 +5,8 @@ use crate::harness::{Temp, c, cases, close, fails, file, in_child, ok, pipe, rea
 cases!("fd": lowest_free, dup2_and_dup3, dupfd_minimum, cloexec_flag, status_flags, close_range_call, shared_offset,
     append_flag, nofile_limit, bad_descriptor, memfd_basic, memfd_seals, memfd_name, sendfile_to_pipe, sendfile_offset,
     splice_file_to_pipe, tee_pipes, copy_file_range_call, flock_conflict, posix_lock_conflict,
-    posix_lock_of_other_process, posix_lock_lost_on_close, ofd_lock, lock_range_split, access_mode_checked, o_path);
+    posix_lock_of_other_process, posix_lock_lost_on_close, ofd_lock, lock_range_split, access_mode_checked, o_path,
+    closed_while_listed);
 
 fn lowest_free() {
     let a = ok!(libc::dup(0));
@@ -358,4 +359,34 @@ fn o_path() {
     assert_eq!(ok!(libc::fcntl(fd, libc::F_GETFL)) & libc::O_PATH, libc::O_PATH);
     let again = ok!(libc::open(c(&format!("/proc/self/fd/{fd}")).as_ptr(), libc::O_RDONLY));
     assert_eq!(read(again, 9), b"abc");
+}
+
+/// As programs close what they inherited: each entry as it is read, few at a time.
+fn closed_while_listed() {
+    let kept = ok!(libc::dup(0));
+    let opened: Vec<i32> = (0..40).map(|_| ok!(libc::dup(0))).collect();
+    let dir = ok!(libc::open(c"/proc/self/fd".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY));
+    let mut buf = [0u8; 120];
+    loop {
+        let n = ok!(libc::syscall(libc::SYS_getdents64, dir, buf.as_mut_ptr(), buf.len())) as usize;
+        if n == 0 {
+            break;
+        }
+        let mut at = 0;
+        while at < n {
+            let size = usize::from(u16::from_ne_bytes([buf[at + 16], buf[at + 17]]));
+            let name: Vec<u8> = buf[at + 19..at + size].iter().copied().take_while(|b| *b != 0).collect();
+            if let Ok(fd) = String::from_utf8_lossy(&name).parse::<i32>()
+                && fd > kept
+                && fd != dir
+            {
+                close(fd);
+            }
+            at += size;
+        }
+    }
+    for fd in opened {
+        fails!(libc::EBADF, libc::fcntl(fd, libc::F_GETFD));
+    }
+    ok!(libc::fcntl(kept, libc::F_GETFD));
 }

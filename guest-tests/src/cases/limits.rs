@@ -139,6 +139,8 @@ fn affinity() {
         assert_eq!(set, one);
         fails!(EINVAL, syscall(SYS_sched_setaffinity, 0, 128, [0u64; 16].as_ptr()));
         fails!(EINVAL, syscall(SYS_sched_getaffinity, 0, 7, set.as_mut_ptr()));
+        fails!(ESRCH, syscall(SYS_sched_getaffinity, -1, 128, set.as_mut_ptr()));
+        fails!(ESRCH, syscall(SYS_sched_setaffinity, -1, 128, one.as_ptr()));
     });
 }
 

@@ -25,6 +25,7 @@ mod poll;
 mod prctl;
 mod process;
 mod ptrace;
+mod pty;
 mod seccomp;
 mod signal;
 mod signal_frame;
@@ -65,6 +66,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         pipe::CASES,
         poll::CASES,
         prctl::CASES,
+        pty::CASES,
         process::CASES,
         ptrace::CASES,
         seccomp::CASES,

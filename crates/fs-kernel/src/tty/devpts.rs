@@ -52,18 +52,18 @@ impl Devpts {
         self.this.upgrade().ok_or(Errno::ENODEV)
     }
 
-    fn node(&self, number: Number, uid: u32) -> Result<Arc<Node>> {
+    fn node(&self, number: Number) -> Result<Arc<Node>> {
         let mut nodes = self.nodes.lock();
         nodes.retain(|node| node.strong_count() > 0);
         if let Some(node) = nodes.iter().filter_map(Weak::upgrade).find(|node| node.number == number) {
             return Ok(node);
         }
-        let (mode, gid) = match number {
-            Number::Root => (S_IFDIR | 0o755, 0),
-            Number::Ptmx => (S_IFCHR | self.ptmx_mode, 0),
-            Number::Slave(_) => (S_IFCHR | self.mode, self.gid),
+        let attributes = match number {
+            Number::Root => (S_IFDIR | 0o755, 0, 0),
+            Number::Ptmx => (S_IFCHR | self.ptmx_mode, 0, 0),
+            Number::Slave(_) => (S_IFCHR | self.mode, 0, self.gid),
         };
-        let node = Arc::new(Node { fs: self.shared()?, number, attributes: Mutex::new((mode, uid, gid)) });
+        let node = Arc::new(Node { fs: self.shared()?, number, attributes: Mutex::new(attributes) });
         nodes.push(Arc::downgrade(&node));
         Ok(node)
     }
@@ -74,7 +74,7 @@ impl FileSystem for Devpts {
         "devpts"
     }
     fn root(&self) -> Result<Arc<dyn Inode>> {
-        Ok(self.node(Number::Root, 0)?)
+        Ok(self.node(Number::Root)?)
     }
     fn statfs(&self) -> Result<StatFs> {
         Ok(StatFs { magic: MAGIC, block_size: 4096, name_max: 255, ..StatFs::default() })
@@ -92,11 +92,38 @@ enum Number {
 struct Node {
     fs: Arc<Devpts>,
     number: Number,
-    /// Mode, user, group.
+    /// Mode, user, group; those of a slave are its terminal's.
     attributes: Mutex<(u32, u32, u32)>,
 }
 
 impl Node {
+    /// Reads, and with `attr` changes, mode, user and group.
+    fn attributes(&self, attr: Option<&SetAttr>) -> (u32, u32, u32) {
+        let mut own = self.attributes.lock();
+        let terminal = match self.number {
+            Number::Slave(index) => self.fs.terminals.get(index),
+            _ => None,
+        };
+        let mut changed = terminal.as_ref().map(|terminal| terminal.attributes.lock());
+        let mut now = match (&terminal, changed.as_deref()) {
+            (Some(_), Some(Some(changed))) => *changed,
+            (Some(terminal), _) => (own.0, terminal.opener(), own.2),
+            (None, _) => *own,
+        };
+        if let Some(attr) = attr {
+            if let Some(mode) = attr.mode {
+                now.0 = now.0 & !0o7777 | mode & 0o7777;
+            }
+            now.1 = attr.uid.unwrap_or(now.1);
+            now.2 = attr.gid.unwrap_or(now.2);
+            match changed.as_deref_mut() {
+                Some(changed) => *changed = Some(now),
+                None => *own = now,
+            }
+        }
+        now
+    }
+
     fn ino(&self) -> u64 {
         match self.number {
             Number::Root => 1,
@@ -115,7 +142,7 @@ fn parse(name: &[u8]) -> Option<u32> {
 
 impl Inode for Node {
     fn metadata(&self) -> Result<Metadata> {
-        let (mode, uid, gid) = *self.attributes.lock();
+        let (mode, uid, gid) = self.attributes(None);
         Ok(Metadata {
             dev: self.fs.device,
             ino: self.ino(),
@@ -136,12 +163,7 @@ impl Inode for Node {
         })
     }
     fn set_attributes(&self, attr: &SetAttr) -> Result<()> {
-        let mut attributes = self.attributes.lock();
-        if let Some(mode) = attr.mode {
-            attributes.0 = attributes.0 & !0o7777 | mode & 0o7777;
-        }
-        attributes.1 = attr.uid.unwrap_or(attributes.1);
-        attributes.2 = attr.gid.unwrap_or(attributes.2);
+        self.attributes(Some(attr));
         Ok(())
     }
     fn file_system(&self) -> Arc<dyn FileSystem> {
@@ -161,13 +183,13 @@ impl Inode for Node {
             return Err(Errno::ENOTDIR);
         }
         if name == b"ptmx" {
-            return Ok(self.fs.node(Number::Ptmx, 0)?);
+            return Ok(self.fs.node(Number::Ptmx)?);
         }
         let index = parse(name).ok_or(Errno::ENOENT)?;
         if !self.fs.terminals.indices().contains(&index) {
             return Err(Errno::ENOENT);
         }
-        Ok(self.fs.node(Number::Slave(index), 0)?)
+        Ok(self.fs.node(Number::Slave(index))?)
     }
     fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
         let exists =

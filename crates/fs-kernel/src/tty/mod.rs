@@ -67,8 +67,9 @@ impl Terminals {
             let terminal = terminals.table.lock().console.upgrade().ok_or(Errno::ENXIO)?;
             Ok(terminals.open_slave(terminal, flags, caller))
         });
-        device(2, |terminals, _, _| {
+        device(2, |terminals, _, caller| {
             let terminal = terminals.add(None)?;
+            terminal.set_opener(caller.credentials().fsuid);
             Ok(Arc::new(files::Master(terminal)))
         });
         let weak = Arc::downgrade(&terminals);

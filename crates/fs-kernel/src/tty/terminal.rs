@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use executor::{Events, HostSource, WaitQueue, Waiter};
@@ -37,6 +37,10 @@ pub struct Terminal {
     hung_up: AtomicBool,
     /// Slaves cannot be opened yet (`TIOCSPTLCK`).
     pub(super) locked: AtomicBool,
+    /// User of the slave's node until chown(2): who opened the master.
+    opener: AtomicU32,
+    /// Mode, user and group of the slave's node once they were changed.
+    pub(super) attributes: Mutex<Option<(u32, u32, u32)>>,
     slaves: AtomicUsize,
     had_slaves: AtomicBool,
 }
@@ -81,9 +85,20 @@ impl Terminal {
             host,
             hung_up: AtomicBool::new(false),
             locked,
+            opener: AtomicU32::new(0),
+            attributes: Mutex::default(),
             slaves: AtomicUsize::new(0),
             had_slaves: AtomicBool::new(false),
         })
+    }
+
+    /// The user whom its node in /dev/pts belongs to at first.
+    pub fn opener(&self) -> u32 {
+        self.opener.load(Ordering::Relaxed)
+    }
+    /// Sets [`Terminal::opener`].
+    pub fn set_opener(&self, uid: u32) {
+        self.opener.store(uid, Ordering::Relaxed);
     }
 
     /// Its number in /dev/pts.
