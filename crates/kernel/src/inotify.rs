@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -64,6 +65,10 @@ impl Watcher for Watch {
         let mask = *self.mask.lock();
         let gone = what.contains(Happening::DELETE_SELF);
         let once = mask & IN_ONESHOT != 0;
+        if what.contains(Happening::UNLINKED) && mask & IN_EXCL_UNLINK != 0 {
+            return;
+        }
+        let what = what - Happening::UNLINKED;
         if mask & what.bits() & IN_ALL_EVENTS != 0 {
             // Only directories' own happenings carry the bit, but for the two that end a watch.
             instance.push(Event {
@@ -220,6 +225,24 @@ impl FileOps for InotifyFile {
     }
     fn wait_queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.0.queue.clone())
+    }
+    fn fdinfo(&self, _file: &OpenFile) -> String {
+        let state = self.0.state.lock();
+        let watches: Vec<_> = state.watches.values().cloned().collect();
+        drop(state);
+        let mut text = String::new();
+        for watch in watches {
+            let meta = watch.place.inode().and_then(|inode| inode.metadata()).unwrap_or_default();
+            let mask = *watch.mask.lock();
+            // The kernel's own form of a device number: 12 and 20 bits.
+            let device = linux_abi::fs::major(meta.dev) << 20 | linux_abi::fs::minor(meta.dev);
+            let _ = writeln!(
+                text,
+                "inotify wd:{} ino:{:x} sdev:{device:x} mask:{mask:x} ignored_mask:0",
+                watch.wd, meta.ino
+            );
+        }
+        text
     }
     fn ioctl(&self, _file: &OpenFile, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         if cmd != FIONREAD {

@@ -27,6 +27,7 @@ const OFD_SETLKW: u32 = 38;
 const SETLEASE: u32 = 1024;
 const GETLEASE: u32 = 1025;
 const DUPFD_QUERY: u32 = 1027;
+const CREATED_QUERY: u32 = 1028;
 const SETPIPE_SZ: u32 = 1031;
 const GETPIPE_SZ: u32 = 1032;
 const ADD_SEALS: u32 = 1033;
@@ -132,6 +133,7 @@ async fn other(cx: &mut Cx<'_>, file: &Arc<OpenFile>, cmd: u32, arg: u64) -> Sys
         // Leases are never given.
         GETLEASE => Ok(i64::from(UNLCK)),
         SETLEASE => Err(Errno::EINVAL.into()),
+        CREATED_QUERY => Ok(i64::from(file.created())),
         DUPFD_QUERY => Ok(i64::from(Arc::ptr_eq(file, &cx.file(arg as i32)?))),
         _ => {
             cx.kernel().note_missing(&format!("fcntl command {cmd}"));

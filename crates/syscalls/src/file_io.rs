@@ -12,6 +12,7 @@ use vfs::{OpenFile, Whence};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::args::Ptr;
+use crate::path::real_file;
 use crate::undo::Undo;
 use crate::{Cx, SysError, SysResult};
 
@@ -58,8 +59,7 @@ pub async fn write(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResul
 /// pread64(2).
 pub async fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
     let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-    let file = readable(cx, fd)?;
-    seekable(&file)?;
+    let file = readable_at(cx, fd)?;
     let one = [IoVec { base: buf, len: count as u64 }];
     transfer_in(cx, fd, &file, &one, At::Offset(offset), false).await
 }
@@ -67,8 +67,7 @@ pub async fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i
 /// pwrite64(2).
 pub async fn pwrite64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
     let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-    let file = writable(cx, fd)?;
-    seekable(&file)?;
+    let file = writable_at(cx, fd)?;
     let one = [IoVec { base: buf, len: count as u64 }];
     transfer_out(cx, &file, &one, At::Offset(offset), 0).await
 }
@@ -89,11 +88,13 @@ pub async fn writev(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64) -> SysResult
 
 /// preadv(2).
 pub async fn preadv(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64, lo: u64, _hi: u64) -> SysResult {
+    check_offset(lo)?;
     preadv2(cx, fd, iov, count, lo, 0, 0).await
 }
 
 /// pwritev(2).
 pub async fn pwritev(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64, lo: u64, _hi: u64) -> SysResult {
+    check_offset(lo)?;
     pwritev2(cx, fd, iov, count, lo, 0, 0).await
 }
 
@@ -116,8 +117,8 @@ pub async fn preadv2(
     if flags & !(RWF_HIPRI | RWF_NOWAIT) != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    let file = readable(cx, fd)?;
-    let at = position_arg(&file, lo)?;
+    let at = position_arg(lo)?;
+    let file = if matches!(at, At::Position) { readable(cx, fd)? } else { readable_at(cx, fd)? };
     let vectors = read_iovec(cx, iov, count)?;
     transfer_in(cx, fd, &file, &vectors, at, flags & RWF_NOWAIT != 0).await
 }
@@ -135,20 +136,22 @@ pub async fn pwritev2(
     if flags & !(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND) != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    let file = writable(cx, fd)?;
-    let at = position_arg(&file, lo)?;
+    let at = position_arg(lo)?;
+    let file = if matches!(at, At::Position) { writable(cx, fd)? } else { writable_at(cx, fd)? };
     let vectors = read_iovec(cx, iov, count)?;
     transfer_out(cx, &file, &vectors, at, flags).await
 }
 
-fn position_arg(file: &OpenFile, lo: u64) -> SysResult<At> {
-    if lo as i64 == -1 {
+fn check_offset(offset: u64) -> SysResult<()> {
+    if offset.cast_signed() < 0 { Err(Errno::EINVAL.into()) } else { Ok(()) }
+}
+
+/// The offset of preadv2(2), -1 for the file's own position.
+fn position_arg(lo: u64) -> SysResult<At> {
+    if lo.cast_signed() == -1 {
         return Ok(At::Position);
     }
-    if (lo as i64) < 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    seekable(file)?;
+    check_offset(lo)?;
     Ok(At::Offset(lo))
 }
 
@@ -160,6 +163,17 @@ fn readable(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
 fn writable(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
     let file = cx.file(fd)?;
     if file.flags().writable() { Ok(file) } else { Err(Errno::EBADF.into()) }
+}
+
+/// A file to read at an offset: that it has none counts before that it may not be read.
+fn readable_at(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
+    seekable(&*real_file(cx, fd)?)?;
+    readable(cx, fd)
+}
+
+fn writable_at(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
+    seekable(&*real_file(cx, fd)?)?;
+    writable(cx, fd)
 }
 
 fn seekable(file: &OpenFile) -> SysResult<()> {

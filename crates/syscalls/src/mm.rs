@@ -44,7 +44,7 @@ pub async fn mmap(
     offset: u64,
 ) -> SysResult {
     use flag::{MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MAP_SHARED, MAP_SHARED_VALIDATE};
-    let file = if flags & MAP_ANONYMOUS == 0 { Some(cx.file(fd)?) } else { None };
+    let file = if flags & MAP_ANONYMOUS == 0 { Some(crate::path::real_file(cx, fd)?) } else { None };
     if len == 0 || !offset.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL.into());
     }

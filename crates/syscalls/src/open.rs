@@ -74,7 +74,9 @@ pub async fn openat2(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, how: Ptr, size: usi
     }
     let mut walk = WalkFlags::empty();
     for (bit, flag) in RESOLVE {
-        walk.set(flag, walk.contains(flag) || how.resolve & bit != 0);
+        if how.resolve & bit != 0 {
+            walk.insert(flag);
+        }
     }
     if how.resolve & RESOLVE_CACHED != 0 {
         // Nothing promises that the walk makes no host call: the caller tries again without.

@@ -279,11 +279,11 @@ impl MountNamespace {
     pub fn pivot_root(&self, new_root: &Place, put_old: &Place) -> Result<()> {
         let old = self.root()?.mount;
         let new = &new_root.mount;
+        if Arc::ptr_eq(new, &old) || Arc::ptr_eq(&put_old.mount, &old) {
+            return Err(Errno::EBUSY);
+        }
         if !Arc::ptr_eq(&new_root.dentry, &new.root) || !Arc::ptr_eq(&put_old.mount, new) {
             return Err(Errno::EINVAL);
-        }
-        if Arc::ptr_eq(new, &old) {
-            return Err(Errno::EBUSY);
         }
         let mut table = self.table.write();
         let at = self.remove(&mut table, new).ok_or(Errno::EINVAL)?;

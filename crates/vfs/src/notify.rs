@@ -28,6 +28,8 @@ bitflags! {
         const DELETE = 0x200;
         const DELETE_SELF = 0x400;
         const MOVE_SELF = 0x800;
+        /// Of a directory's entry: its name is gone already (what `IN_EXCL_UNLINK` does not want to see).
+        const UNLINKED = 0x400_0000;
         const ISDIR = 0x4000_0000;
         const _ = !0;
     }
@@ -91,7 +93,8 @@ pub fn file(dentry: &Dentry, what: Happening) {
     let what = what | kind(dentry);
     // The name is copied only for a directory that is watched.
     if let Some(parent) = dentry.parent().filter(|parent| parent.watchers.get().is_some()) {
-        tell(&parent, what, 0, Some(&dentry.name()));
+        let gone = if dentry.is_deleted() { Happening::UNLINKED } else { Happening::empty() };
+        tell(&parent, what | gone, 0, Some(&dentry.name()));
     }
     tell(dentry, what, 0, None);
 }

@@ -1,7 +1,7 @@
 //! The open file description (open(2)): offset, status flags and what is behind them.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use linux_abi::fs::OpenFlags;
@@ -20,6 +20,8 @@ pub struct OpenFile {
     flags: AtomicU32,
     /// Held over a read or write that uses the position, so that two threads do not read the same bytes.
     pos: Mutex<u64>,
+    /// open(2) made the file.
+    created: AtomicBool,
     owner: AtomicI32,
     owner_signal: AtomicI32,
     attachment: OnceLock<Box<dyn Any + Send + Sync>>,
@@ -52,6 +54,7 @@ impl OpenFile {
             ops,
             flags: AtomicU32::new(kept.bits()),
             pos: Mutex::new(0),
+            created: AtomicBool::new(false),
             owner: AtomicI32::new(0),
             owner_signal: AtomicI32::new(0),
             attachment: OnceLock::new(),
@@ -96,6 +99,13 @@ impl OpenFile {
     /// Ties something to the life of the open file (its locks); only the first one is kept.
     pub fn attach(&self, make: impl FnOnce() -> Box<dyn Any + Send + Sync>) {
         self.attachment.get_or_init(make);
+    }
+    /// fcntl(F_CREATED_QUERY): whether the open(2) that gave it made the file.
+    pub fn created(&self) -> bool {
+        self.created.load(Ordering::Relaxed)
+    }
+    pub(crate) fn set_created(&self) {
+        self.created.store(true, Ordering::Relaxed);
     }
     /// fcntl(F_GETOWN): a pid, a negative process group, or 0.
     pub fn owner(&self) -> i32 {

@@ -11,7 +11,7 @@ cases!("file": open_flags, create_exclusive, truncate_on_open, no_follow, open_d
     dup_errors, fcntl_dupfd, umask_applies, unlinked_stays_open, read_write_access, bad_addresses, end_of_file_with_null,
     vectors, positioned_vectors, copy_range, path_only, at_relative, openat2_resolve, close_range, name_too_long,
     loops, trailing_slash, empty_path, big_offset, fsync_kinds, large_file, rewrite_in_place, o_direct, fadvise,
-    close_twice, lowest_descriptor, cloexec_in_open, creat_call, reopen_by_proc);
+    close_twice, lowest_descriptor, cloexec_in_open, creat_call, reopen_by_proc, positioned_errors, created_query, no_magic_links);
 
 fn open_flags() {
     let temp = Temp::new();
@@ -444,6 +444,50 @@ fn big_offset() {
     ok!(fstatfs(fd, &raw mut kind));
     let last = sys!(pwrite(fd, b"x".as_ptr().cast(), 1, i64::MAX - 1));
     assert_eq!(last, if kind.f_type == TMPFS_MAGIC { Ok(1) } else { Err(EFBIG) });
+}
+
+/// What counts first: no offset, no access; and -1 is an offset to preadv2 alone.
+fn positioned_errors() {
+    let (r, w) = pipe();
+    fails!(ESPIPE, pread(w, [0u8; 1].as_mut_ptr().cast(), 1, 0));
+    fails!(ESPIPE, pwrite(r, b"x".as_ptr().cast(), 1, 0));
+    let piece = iovec { iov_base: b"x".as_ptr() as *mut c_void, iov_len: 1 };
+    fails!(ESPIPE, pwritev2(r, &raw const piece, 1, 0, 0));
+    fails!(EBADF, pwritev2(r, &raw const piece, 1, -1, 0));
+    let temp = Temp::new();
+    let path = file(&temp, "f", b"abc");
+    let fd = ok!(open(path.as_ptr(), O_RDWR));
+    fails!(EINVAL, pwritev(fd, &raw const piece, 1, -1));
+    fails!(EINVAL, preadv(fd, &raw const piece, 1, -1));
+    assert_eq!(ok!(pwritev2(fd, &raw const piece, 1, -1, 0)), 1);
+    assert_eq!(ok!(lseek(fd, 0, SEEK_CUR)), 1);
+    let named = ok!(open(path.as_ptr(), O_PATH));
+    fails!(EBADF, mmap(std::ptr::null_mut(), 4096, PROT_READ, MAP_PRIVATE, named, 0));
+}
+
+/// Only the open that made a file says so.
+fn created_query() {
+    const F_CREATED_QUERY: i32 = 1028;
+    let temp = Temp::new();
+    let path = temp.join("new");
+    let made = ok!(open(path.as_ptr(), O_RDWR | O_CREAT, 0o600));
+    if sys!(fcntl(made, F_CREATED_QUERY, 0)) == Err(EINVAL) {
+        skip!("this Linux is older than 6.12");
+    }
+    assert_eq!(ok!(fcntl(made, F_CREATED_QUERY, 0)), 1);
+    assert_eq!(ok!(fcntl(ok!(dup(made)), F_CREATED_QUERY, 0)), 1);
+    let found = ok!(open(path.as_ptr(), O_RDWR | O_CREAT, 0o600));
+    assert_eq!(ok!(fcntl(found, F_CREATED_QUERY, 0)), 0);
+}
+
+fn no_magic_links() {
+    let open = |resolve: u64| {
+        let how: [u64; 3] = [O_RDONLY as u64, 0, resolve];
+        sys!(syscall(SYS_openat2, AT_FDCWD, c"/proc/self/exe".as_ptr(), how.as_ptr(), 24))
+    };
+    assert!(open(0).is_ok());
+    assert_eq!(open(RESOLVE_NO_MAGICLINKS), Err(ELOOP));
+    assert_eq!(open(RESOLVE_NO_SYMLINKS), Err(ELOOP));
 }
 
 fn fsync_kinds() {

@@ -14,6 +14,7 @@ mod fd;
 mod file;
 mod futex_pi;
 mod inet;
+mod inotify;
 mod job;
 mod limits;
 mod machine;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         file::CASES,
         futex_pi::CASES,
         inet::CASES,
+        inotify::CASES,
         job::CASES,
         limits::CASES,
         machine::CASES,

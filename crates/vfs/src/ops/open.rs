@@ -224,5 +224,9 @@ pub fn open_place(caller: &mut dyn Caller, place: Place, flags: OpenFlags, creat
     }
     let ops = inode.clone().open(flags, caller)?;
     notify::file(&place.dentry, Happening::OPEN);
-    Ok(Opened::File(OpenFile::new(place, inode, ops, flags)))
+    let file = OpenFile::new(place, inode, ops, flags);
+    if created {
+        file.set_created();
+    }
+    Ok(Opened::File(file))
 }
