@@ -78,6 +78,7 @@ pub mod so {
     pub const COOKIE: i32 = 57;
     pub const PEERGROUPS: i32 = 59;
     pub const ZEROCOPY: i32 = 60;
+    pub const PEERPIDFD: i32 = 77;
 }
 
 /// Control message of file descriptors (unix(7)).

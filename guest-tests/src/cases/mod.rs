@@ -40,12 +40,13 @@ mod tcp_ports;
 mod thread;
 mod time;
 mod timer;
+mod unix_options;
 mod unix_socket;
 mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    const SUBJECTS: &[&[Case]] = &[
+    let subjects: [&[Case]; 41] = [
         aio::CASES,
         attack::CASES,
         core_dump::CASES,
@@ -68,9 +69,9 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         pipe::CASES,
         poll::CASES,
         prctl::CASES,
-        pty::CASES,
         process::CASES,
         ptrace::CASES,
+        pty::CASES,
         seccomp::CASES,
         signal::CASES,
         signal_frame::CASES,
@@ -84,8 +85,9 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         thread::CASES,
         time::CASES,
         timer::CASES,
+        unix_options::CASES,
         unix_socket::CASES,
         wait::CASES,
     ];
-    SUBJECTS.iter().copied().flatten().copied()
+    subjects.into_iter().flatten().copied()
 }

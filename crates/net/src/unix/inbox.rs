@@ -84,7 +84,14 @@ impl Inbox {
     }
 
     /// Reads stream bytes: not across a change of sender (if `by_sender`), nor beyond bytes that carry files.
-    pub(super) fn read_stream(&mut self, buf: &mut [u8], peek: bool, by_sender: bool) -> Taken {
+    /// A peek leaves out the first `skip` bytes.
+    pub(super) fn read_stream(
+        &mut self,
+        buf: &mut [u8],
+        peek: bool,
+        by_sender: bool,
+        mut skip: usize,
+    ) -> Taken {
         let mut out = Taken::default();
         let mut index = 0;
         while out.count < buf.len() {
@@ -93,10 +100,17 @@ impl Inbox {
             if stranger || (out.count > 0 && !message.rights.is_empty()) {
                 break;
             }
+            let left = message.left();
+            if peek && skip > 0 && skip >= left.len() {
+                skip -= left.len();
+                index += 1;
+                continue;
+            }
+            let left = left.get(if peek { skip } else { 0 }..).unwrap_or_default();
+            skip = 0;
             out.sender = Some(message.sender);
             out.from.clone_from(&message.from);
             let rest = buf.get_mut(out.count..).unwrap_or_default();
-            let left = message.left();
             let n = rest.len().min(left.len());
             if let (Some(to), Some(from)) = (rest.get_mut(..n), left.get(..n)) {
                 to.copy_from_slice(from);
@@ -124,16 +138,24 @@ impl Inbox {
         out
     }
 
-    /// Reads one whole message; what does not fit is lost.
-    pub(super) fn read_message(&mut self, buf: &mut [u8], peek: bool) -> Option<Taken> {
-        let message = self.messages.front_mut()?;
-        let n = buf.len().min(message.data.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..n), message.data.get(..n)) {
+    /// Reads one whole message; what does not fit is lost. A peek leaves out the first `skip` bytes.
+    pub(super) fn read_message(&mut self, buf: &mut [u8], peek: bool, mut skip: usize) -> Option<Taken> {
+        let mut index = 0;
+        if peek {
+            while self.messages.get(index).is_some_and(|m| skip > 0 && skip >= m.data.len()) {
+                skip -= self.messages.get(index).map_or(0, |m| m.data.len());
+                index += 1;
+            }
+        }
+        let message = self.messages.get(index)?;
+        let data = message.data.get(if peek { skip } else { 0 }..).unwrap_or_default();
+        let n = buf.len().min(data.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..n), data.get(..n)) {
             to.copy_from_slice(from);
         }
         let mut out = Taken {
             count: n,
-            length: message.data.len(),
+            length: data.len(),
             files: message.rights.files(),
             sender: Some(message.sender),
             from: message.from.clone(),
@@ -163,10 +185,10 @@ mod tests {
             inbox.push_stream(message(data, pid));
         }
         let mut buf = [0; 8];
-        assert_eq!(inbox.read_stream(&mut buf, true, false).count, 6);
-        assert_eq!(inbox.read_stream(&mut buf[..3], false, true).count, 3);
-        assert_eq!(inbox.read_stream(&mut buf, false, true).count, 1);
-        assert_eq!(inbox.read_stream(&mut buf, false, true).count, 2);
+        assert_eq!(inbox.read_stream(&mut buf, true, false, 0).count, 6);
+        assert_eq!(inbox.read_stream(&mut buf[..3], false, true, 0).count, 3);
+        assert_eq!(inbox.read_stream(&mut buf, false, true, 0).count, 1);
+        assert_eq!(inbox.read_stream(&mut buf, false, true, 0).count, 2);
         assert!(inbox.is_empty() && inbox.bytes() == 0);
     }
 
@@ -175,7 +197,7 @@ mod tests {
         let mut inbox = Inbox::default();
         inbox.push(message(b"hello", 1));
         let mut buf = [0; 2];
-        let taken = inbox.read_message(&mut buf, false).unwrap();
+        let taken = inbox.read_message(&mut buf, false, 0).unwrap();
         assert_eq!((taken.count, taken.length), (2, 5));
         assert_eq!(inbox.bytes(), 0);
     }

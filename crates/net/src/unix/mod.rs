@@ -63,10 +63,25 @@ struct State {
     closed: bool,
     error: Option<Errno>,
     options: Options,
-    own: Ucred,
-    peer_cred: Option<Ucred>,
+    own: Identity,
+    peer_identity: Option<Identity>,
+    /// Bytes that a peek leaves out (SO_PEEK_OFF), if that is on.
+    peek_offset: Option<usize>,
     /// Whoever waits for room here.
     blocked: Vec<Weak<Endpoint>>,
+}
+
+/// Who an end belongs to, as the other one is told (SO_PEERCRED, SO_PEERGROUPS).
+#[derive(Clone, Default)]
+struct Identity {
+    cred: Ucred,
+    groups: Arc<[u32]>,
+}
+
+impl Identity {
+    fn of(caller: &SocketCaller<'_>) -> Identity {
+        Identity { cred: caller.ucred(), groups: caller.credentials.groups.as_slice().into() }
+    }
 }
 
 /// One end: lives while its socket or the other end does.
@@ -81,7 +96,7 @@ struct Endpoint {
 pub struct UnixSocket(Arc<Endpoint>);
 
 impl Endpoint {
-    fn new(names: &Arc<Names>, kind: Kind, own: Ucred) -> Arc<Endpoint> {
+    fn new(names: &Arc<Names>, kind: Kind, own: Identity) -> Arc<Endpoint> {
         Arc::new(Endpoint {
             kind,
             names: names.clone(),
@@ -169,7 +184,7 @@ impl UnixSocket {
         protocol: i32,
     ) -> Result<Arc<UnixSocket>> {
         let kind = kind_of(kind, protocol)?;
-        Ok(Arc::new(UnixSocket(Endpoint::new(names, kind, caller.ucred()))))
+        Ok(Arc::new(UnixSocket(Endpoint::new(names, kind, Identity::of(caller)))))
     }
 
     /// socketpair(2).
@@ -180,12 +195,12 @@ impl UnixSocket {
         protocol: i32,
     ) -> Result<(Arc<UnixSocket>, Arc<UnixSocket>)> {
         let kind = kind_of(kind, protocol)?;
-        let own = caller.ucred();
-        let (a, b) = (Endpoint::new(names, kind, own), Endpoint::new(names, kind, own));
+        let own = Identity::of(caller);
+        let (a, b) = (Endpoint::new(names, kind, own.clone()), Endpoint::new(names, kind, own.clone()));
         for (from, to) in [(&a, &b), (&b, &a)] {
             let mut state = from.state.lock();
             state.peer = Some(to.clone());
-            state.peer_cred = Some(own);
+            state.peer_identity = Some(own.clone());
         }
         Ok((Arc::new(UnixSocket(a)), Arc::new(UnixSocket(b))))
     }
@@ -205,22 +220,38 @@ impl UnixSocket {
             }
             state.connecting = true;
         }
-        let result = self.queue_at(&target, caller.ucred());
+        let result = self.queue_at(&target, Identity::of(caller));
         let mut state = self.0.state.lock();
         state.connecting = false;
-        let (server, cred) = result?;
+        let (server, identity) = result?;
         state.peer = Some(server);
-        state.peer_cred = Some(cred);
+        state.peer_identity = Some(identity);
         drop(state);
         target.queue.wake(Events::READABLE);
         self.0.queue.wake_all(Events::WRITABLE);
         Ok(())
     }
 
+    /// Takes a fresh abstract name. The caller holds the state's lock.
+    fn autobind(&self, state: &mut State) -> Result<()> {
+        let bytes = self.0.names.fresh();
+        let key = names::key_of(&Address::plain(bytes.clone()))?;
+        self.0.names.add(key.clone(), &self.0)?;
+        state.local = bytes;
+        state.key = Some(key);
+        Ok(())
+    }
+
+    /// Who passes credentials has a name to be answered at (unix(7), autobind).
+    fn name_if_passing(&self) -> Result<()> {
+        let mut state = self.0.state.lock();
+        if state.options.passcred && state.local.is_empty() { self.autobind(&mut state) } else { Ok(()) }
+    }
+
     /// Puts the server end of a new connection into the listener's queue.
-    fn queue_at(&self, target: &Arc<Endpoint>, own: Ucred) -> Result<(Arc<Endpoint>, Ucred)> {
+    fn queue_at(&self, target: &Arc<Endpoint>, own: Identity) -> Result<(Arc<Endpoint>, Identity)> {
         let mut listening = target.state.lock();
-        let (cred, name) = (listening.own, listening.local.clone());
+        let (identity, name) = (listening.own.clone(), listening.local.clone());
         if listening.read_closed {
             return Err(Errno::ECONNREFUSED);
         }
@@ -230,16 +261,16 @@ impl UnixSocket {
             Endpoint::block(&mut listening, &self.0);
             return Err(Errno::EAGAIN);
         }
-        let server = Endpoint::new(&self.0.names, self.0.kind, cred);
+        let server = Endpoint::new(&self.0.names, self.0.kind, identity.clone());
         {
             let mut state = server.state.lock();
             state.local = name;
             state.peer = Some(self.0.clone());
-            state.peer_cred = Some(own);
+            state.peer_identity = Some(own);
             state.options.passcred = passcred;
         }
         listener.pending.push_back(server.clone());
-        Ok((server, cred))
+        Ok((server, identity))
     }
 
     fn connect_datagram(&self, address: &Address) -> Result<()> {
@@ -279,12 +310,7 @@ impl Socket for UnixSocket {
             return Err(Errno::EINVAL);
         }
         if address.bytes.len() == 2 {
-            let bytes = self.0.names.fresh();
-            let key = names::key_of(&Address::plain(bytes.clone()))?;
-            self.0.names.add(key.clone(), &self.0)?;
-            state.local = bytes;
-            state.key = Some(key);
-            return Ok(());
+            return self.autobind(&mut state);
         }
         let key = names::key_of(address)?;
         self.0.names.add(key.clone(), &self.0)?;
@@ -307,7 +333,7 @@ impl Socket for UnixSocket {
         }
         // Beyond the limit, and below 0, Linux takes the limit.
         let backlog = usize::try_from(backlog.min(SOMAXCONN)).unwrap_or(SOMAXCONN as usize);
-        state.own = caller.ucred();
+        state.own = Identity::of(caller);
         match &mut state.listener {
             Some(listener) => listener.backlog = backlog,
             none => *none = Some(Listener { backlog, pending: VecDeque::new() }),
@@ -324,8 +350,14 @@ impl Socket for UnixSocket {
                 drop(old);
                 Ok(())
             }
-            Kind::Datagram => self.connect_datagram(address),
-            Kind::Stream | Kind::SeqPacket => self.connect_stream(caller, address),
+            Kind::Datagram => {
+                self.name_if_passing()?;
+                self.connect_datagram(address)
+            }
+            Kind::Stream | Kind::SeqPacket => {
+                self.name_if_passing()?;
+                self.connect_stream(caller, address)
+            }
         }
     }
     fn accept(&self) -> Result<Arc<dyn Socket>> {

@@ -26,9 +26,25 @@ pub(super) struct Options {
     reuseaddr: bool,
     broadcast: bool,
     keepalive: bool,
-    priority: i32,
     linger: [i32; 2],
+    /// Time stamps with each message: `SO_TIMESTAMP`, or in nanoseconds (`SO_TIMESTAMPNS`).
+    pub(super) stamps: Option<i32>,
+    /// Numbers of options without effect on local sockets, by their place in [`NUMBERS`].
+    numbers: [i32; NUMBERS.len()],
 }
+
+/// Options that are only kept: nothing is routed, dropped or polled here. With their defaults.
+const NUMBERS: [(i32, i32); 9] = [
+    (so::PRIORITY, 0),
+    (so::DEBUG, 0),
+    (so::DONTROUTE, 0),
+    (so::OOBINLINE, 0),
+    (so::NO_CHECK, 0),
+    (so::RXQ_OVFL, 0),
+    (so::BUSY_POLL, 0),
+    (so::INCOMING_CPU, -1),
+    (so::MARK, 0),
+];
 
 impl Default for Options {
     fn default() -> Options {
@@ -39,8 +55,9 @@ impl Default for Options {
             reuseaddr: false,
             broadcast: false,
             keepalive: false,
-            priority: 0,
             linger: [0, 0],
+            stamps: None,
+            numbers: NUMBERS.map(|(_, default)| default),
         }
     }
 }
@@ -75,18 +92,29 @@ impl UnixSocket {
             so::REUSEADDR => i32::from(options.reuseaddr),
             so::BROADCAST => i32::from(options.broadcast),
             so::KEEPALIVE => i32::from(options.keepalive),
-            so::PRIORITY => options.priority,
             so::RCVLOWAT | so::SNDLOWAT => 1,
-            so::DEBUG | so::DONTROUTE | so::OOBINLINE | so::NO_CHECK | so::REUSEPORT | so::TIMESTAMP => 0,
+            so::TIMESTAMP | so::TIMESTAMPNS => i32::from(options.stamps == Some(name)),
+            // There are no shared ports, devices, filters or copies to be saved.
+            so::REUSEPORT | so::LOCK_FILTER | so::ZEROCOPY => 0,
+            so::PEEK_OFF => state.peek_offset.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX)),
+            so::PEERGROUPS => {
+                let identity = state.peer_identity.as_ref().ok_or(Errno::ENODATA)?;
+                let bytes: Vec<u8> = identity.groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
+                return if bytes.len() > len { Err(Errno::ERANGE) } else { Ok(bytes) };
+            }
             so::LINGER => {
                 return Ok(options.linger.map(i32::to_ne_bytes).concat().into_iter().take(len).collect());
             }
             so::PEERCRED => {
                 // Without a peer: pid 0, ids -1.
-                let cred = state.peer_cred.unwrap_or(Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX });
+                let none = Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+                let cred = state.peer_identity.as_ref().map_or(none, |identity| identity.cred);
                 return Ok(ucred_bytes(cred).into_iter().take(len).collect());
             }
-            _ => return Err(Errno::ENOPROTOOPT),
+            _ => match NUMBERS.iter().zip(options.numbers).find(|((number, _), _)| *number == name) {
+                Some((_, value)) => value,
+                None => return Err(Errno::ENOPROTOOPT),
+            },
         };
         Ok(value.to_ne_bytes().into_iter().take(len).collect())
     }
@@ -115,12 +143,35 @@ impl UnixSocket {
             so::REUSEADDR => options.reuseaddr = bool_option(value)?,
             so::BROADCAST => options.broadcast = bool_option(value)?,
             so::KEEPALIVE => options.keepalive = bool_option(value)?,
-            so::PRIORITY => options.priority = int_option(value)?,
+            so::TIMESTAMP | so::TIMESTAMPNS => {
+                let on = bool_option(value)?;
+                if on || options.stamps == Some(name) {
+                    options.stamps = on.then_some(name);
+                }
+            }
+            so::PEEK_OFF => state.peek_offset = usize::try_from(int_option(value)?).ok(),
+            so::REUSEPORT | so::ZEROCOPY if bool_option(value)? => return Err(Errno::EOPNOTSUPP),
+            so::REUSEPORT | so::ZEROCOPY => {}
+            so::PRIORITY
+                if !(0..=6).contains(&int_option(value)?)
+                    && !caller.credentials.capable(Capability::NET_ADMIN) =>
+            {
+                return Err(Errno::EPERM);
+            }
+            so::MARK if !caller.credentials.capable(Capability::NET_ADMIN) => return Err(Errno::EPERM),
             so::LINGER => {
                 let on = int_option(value)?;
                 options.linger = [on, int_option(value.get(4..).unwrap_or_default())?];
             }
-            _ => return Err(Errno::ENOPROTOOPT),
+            _ => {
+                let value = int_option(value)?;
+                let at = NUMBERS.iter().position(|(number, _)| *number == name).ok_or(Errno::ENOPROTOOPT)?;
+                let flag =
+                    matches!(name, so::DEBUG | so::DONTROUTE | so::OOBINLINE | so::NO_CHECK | so::RXQ_OVFL);
+                if let Some(kept) = options.numbers.get_mut(at) {
+                    *kept = if flag { i32::from(value != 0) } else { value };
+                }
+            }
         }
         let was_sndbuf = matches!(name, so::SNDBUF | so::SNDBUFFORCE);
         drop(state);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use executor::Events;
 use identity::Capability;
 use linux_abi::Errno;
-use linux_abi::socket::MsgFlags;
+use linux_abi::socket::{MsgFlags, SOL_SOCKET, so};
 use vfs::Caller;
 
 use super::inbox::{MAX_MESSAGES, Message, Taken};
@@ -128,6 +128,7 @@ impl UnixSocket {
     }
 
     fn send_datagram(&self, data: &[u8], to: Option<&Address>, cargo: Cargo) -> Result<usize> {
+        self.name_if_passing()?;
         let named = to.map(|address| self.0.names.find(&names::key_of(address)?)).transpose()?;
         let (target, sndbuf, from) = {
             let mut state = self.0.state.lock();
@@ -194,11 +195,23 @@ impl UnixSocket {
             return if state.read_closed { Ok(Received::default()) } else { Err(Errno::EAGAIN) };
         }
         let stream = self.0.kind == Kind::Stream;
-        let taken = if stream {
-            state.inbox.read_stream(buf, peek, passcred)
+        let skip = if peek { state.peek_offset.unwrap_or(0) } else { 0 };
+        let read = if stream {
+            let taken = state.inbox.read_stream(buf, peek, passcred, skip);
+            // All was seen before: a peek waits for more.
+            (taken.sender.is_some()).then_some(taken)
         } else {
-            state.inbox.read_message(buf, peek).unwrap_or_default()
+            state.inbox.read_message(buf, peek, skip)
         };
+        let Some(taken) = read else {
+            return if state.read_closed { Ok(Received::default()) } else { Err(Errno::EAGAIN) };
+        };
+        if let Some(offset) = &mut state.peek_offset {
+            // What is read moves to the front of what was peeked at.
+            let gone = if stream { taken.count } else { taken.length };
+            *offset = if peek { offset.saturating_add(taken.count) } else { offset.saturating_sub(gone) };
+        }
+        let stamps = state.options.stamps.filter(|_| !stream);
         let blocked = if peek { Vec::new() } else { std::mem::take(&mut state.blocked) };
         let peer = if peek { None } else { state.peer.clone().filter(|_| self.0.kind.connected()) };
         let left = state.inbox.bytes();
@@ -210,7 +223,9 @@ impl UnixSocket {
                 peer.queue.wake(Events::WRITABLE);
             }
         }
-        Ok(received(taken, passcred, stream))
+        let mut got = received(taken, passcred, stream);
+        got.control.extend(stamps.map(stamp));
+        Ok(got)
     }
 
     pub(super) fn ready(&self) -> Events {
@@ -271,6 +286,15 @@ impl UnixSocket {
 fn takes_datagram(state: &State, len: usize) -> bool {
     let fits = state.inbox.bytes().saturating_add(len) <= state.options.rcvbuf;
     state.inbox.len() < MAX_DATAGRAMS && (fits || state.inbox.is_empty())
+}
+
+/// The time now, as a control message of `SO_TIMESTAMP` or `SO_TIMESTAMPNS`.
+fn stamp(name: i32) -> Control {
+    let now = executor::realtime_ns();
+    let rest = now % 1_000_000_000;
+    let rest = if name == so::TIMESTAMP { rest / 1000 } else { rest };
+    let data = [(now / 1_000_000_000).to_ne_bytes(), rest.to_ne_bytes()].concat();
+    Control::Raw { level: SOL_SOCKET, kind: name, data }
 }
 
 fn received(taken: Taken, passcred: bool, stream: bool) -> Received {

@@ -1,13 +1,13 @@
 //! getsockopt(2), setsockopt(2).
 
 use linux_abi::Errno;
-use linux_abi::socket::{SOL_SOCKET, so};
+use linux_abi::socket::{AF_UNIX, SOL_SOCKET, so};
 use linux_abi::time::Timeval;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{caller, socket_of};
 use crate::args::Ptr;
-use crate::{Cx, SysResult};
+use crate::{Cx, SysError, SysResult};
 
 /// The most bytes of an option's value.
 const MAX: usize = 64 << 10;
@@ -26,6 +26,21 @@ pub fn getsockopt(cx: &mut Cx<'_>, fd: i32, level: i32, name: i32, value_at: Ptr
             let one =
                 if matches!(name, so::RCVTIMEO | RCVTIMEO_NEW) { timeouts.receive } else { timeouts.send };
             Timeval::from_nanos(one.unwrap_or(0)).as_bytes().to_vec()
+        }
+        (SOL_SOCKET, so::PEERPIDFD) if socket.kind().0 == AF_UNIX => {
+            if len < 4 {
+                return Err(Errno::EINVAL.into());
+            }
+            // The pid is the first field of SO_PEERCRED; none without a peer.
+            let peer = net::socket::int_option(&socket.option(SOL_SOCKET, so::PEERCRED, 12)?)?;
+            if peer <= 0 {
+                return Err(Errno::ENODATA.into());
+            }
+            let fd = match crate::pidfd::pidfd_open(cx, peer, 0) {
+                Err(SysError::Errno(Errno::ESRCH)) => return Err(Errno::EINVAL.into()),
+                fd => fd?,
+            };
+            (fd as i32).to_ne_bytes().to_vec()
         }
         _ => match socket.option(level, name, len) {
             Err(Errno::ENOPROTOOPT) => {

@@ -1,0 +1,175 @@
+//! Options of unix sockets: peeking onwards, who the peer is, time stamps, names for those who pass credentials.
+
+use std::mem::size_of_val;
+use std::os::fd::RawFd;
+
+use crate::harness::{cases, close, fails, ok, read, sys, write, zeroed};
+
+cases!("unix_options": peek_offset, peek_offset_datagram, peek_offset_waits, peer_groups, peer_pidfd, peer_pidfd_gone, time_stamps,
+    passing_names, plain_numbers, refused);
+
+fn pair(kind: i32) -> (RawFd, RawFd) {
+    let mut ends = [0; 2];
+    ok!(libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()));
+    (ends[0], ends[1])
+}
+
+fn set(fd: RawFd, name: i32, value: i32) -> Result<i32, i32> {
+    sys!(libc::setsockopt(fd, libc::SOL_SOCKET, name, (&raw const value).cast(), 4))
+}
+
+fn get(fd: RawFd, name: i32) -> Result<i32, i32> {
+    let (mut value, mut len) = (-9, 4);
+    sys!(libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut value).cast(), &mut len)).map(|_| value)
+}
+
+fn recv(fd: RawFd, size: usize, flags: i32) -> Result<Vec<u8>, i32> {
+    let mut data = vec![0; size];
+    let n = sys!(libc::recv(fd, data.as_mut_ptr().cast(), size, flags | libc::MSG_DONTWAIT))?;
+    data.truncate(n as usize);
+    Ok(data)
+}
+
+fn peek_offset() {
+    let (a, b) = pair(libc::SOCK_STREAM);
+    assert_eq!(get(b, libc::SO_PEEK_OFF), Ok(-1));
+    set(b, libc::SO_PEEK_OFF, 0).expect("set");
+    write(a, b"abcdef");
+    assert_eq!(recv(b, 2, libc::MSG_PEEK), Ok(b"ab".to_vec()));
+    assert_eq!(recv(b, 2, libc::MSG_PEEK), Ok(b"cd".to_vec()));
+    assert_eq!(get(b, libc::SO_PEEK_OFF), Ok(4));
+    assert_eq!(recv(b, 3, 0), Ok(b"abc".to_vec()));
+    assert_eq!(get(b, libc::SO_PEEK_OFF), Ok(1));
+    assert_eq!(recv(b, 9, libc::MSG_PEEK), Ok(b"ef".to_vec()));
+    set(b, libc::SO_PEEK_OFF, -1).expect("set");
+    assert_eq!(recv(b, 9, libc::MSG_PEEK), Ok(b"def".to_vec()));
+}
+
+fn peek_offset_datagram() {
+    let (a, b) = pair(libc::SOCK_DGRAM);
+    set(b, libc::SO_PEEK_OFF, 1).expect("set");
+    write(a, b"abcdef");
+    assert_eq!(recv(b, 2, libc::MSG_PEEK), Ok(b"bc".to_vec()));
+    assert_eq!(recv(b, 2, libc::MSG_PEEK), Ok(b"de".to_vec()));
+    assert_eq!(recv(b, 9, 0), Ok(b"abcdef".to_vec()));
+}
+
+fn peek_offset_waits() {
+    let (a, b) = pair(libc::SOCK_STREAM);
+    set(b, libc::SO_PEEK_OFF, 3).expect("set");
+    write(a, b"abc");
+    assert_eq!(recv(b, 9, libc::MSG_PEEK), Err(libc::EAGAIN));
+    write(a, b"d");
+    assert_eq!(recv(b, 9, libc::MSG_PEEK), Ok(b"d".to_vec()));
+}
+
+fn peer_groups() {
+    let groups = [7_u32, 9, 4000];
+    match sys!(libc::setgroups(3, groups.as_ptr())) {
+        Err(libc::EPERM) => crate::harness::skip!("may not set groups"),
+        done => done.map(|_| ()).expect("setgroups"),
+    }
+    let (a, _b) = pair(libc::SOCK_STREAM);
+    let (mut got, mut len) = ([0_u32; 8], 32);
+    ok!(libc::getsockopt(a, libc::SOL_SOCKET, libc::SO_PEERGROUPS, got.as_mut_ptr().cast(), &mut len));
+    assert_eq!((len, &got[..3]), (12, &groups[..]));
+    len = 8;
+    fails!(
+        libc::ERANGE,
+        libc::getsockopt(a, libc::SOL_SOCKET, libc::SO_PEERGROUPS, got.as_mut_ptr().cast(), &mut len)
+    );
+    let lonely = ok!(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0));
+    len = 32;
+    fails!(
+        libc::ENODATA,
+        libc::getsockopt(lonely, libc::SOL_SOCKET, libc::SO_PEERGROUPS, got.as_mut_ptr().cast(), &mut len)
+    );
+}
+
+const SO_PEERPIDFD: i32 = 77;
+
+fn peer_pidfd() {
+    let (a, _b) = pair(libc::SOCK_STREAM);
+    let fd = match get(a, SO_PEERPIDFD) {
+        Err(libc::ENOPROTOOPT) => crate::harness::skip!("an older kernel"),
+        fd => fd.expect("get"),
+    };
+    assert_eq!(ok!(libc::fcntl(fd, libc::F_GETFD)), libc::FD_CLOEXEC);
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("fdinfo");
+    assert!(text.contains(&format!("Pid:\t{}\n", std::process::id())), "{text}");
+}
+
+fn peer_pidfd_gone() {
+    let lonely = ok!(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0));
+    match get(lonely, SO_PEERPIDFD) {
+        Err(libc::ENOPROTOOPT) => crate::harness::skip!("an older kernel"),
+        other => assert_eq!(other, Err(libc::ENODATA)),
+    }
+}
+
+fn time_stamps() {
+    for (option, scale) in [(libc::SO_TIMESTAMP, 1_000_000), (libc::SO_TIMESTAMPNS, 1_000_000_000)] {
+        let (a, b) = pair(libc::SOCK_DGRAM);
+        set(b, option, 1).expect("set");
+        assert_eq!(get(b, option), Ok(1));
+        write(a, b"x");
+        let mut byte = [0_u8; 4];
+        let mut control = [0_u64; 8];
+        let mut into = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 4 };
+        let mut header: libc::msghdr = zeroed();
+        header.msg_iov = &raw mut into;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control);
+        assert_eq!(ok!(libc::recvmsg(b, &raw mut header, 0)), 1);
+        // struct cmsghdr: length, level and type; then seconds and their fraction.
+        assert_eq!((header.msg_controllen, control[0]), (32, 32));
+        assert_eq!(control[1], (option as u64) << 32 | libc::SOL_SOCKET as u64);
+        let now = ok!(libc::time(std::ptr::null_mut())).cast_unsigned();
+        assert!(control[2].abs_diff(now) <= 2 && control[3] < scale);
+    }
+}
+
+fn passing_names() {
+    let (receiver, sender) = (
+        ok!(libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0)),
+        ok!(libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0)),
+    );
+    let mut name: libc::sockaddr_un = zeroed();
+    name.sun_family = libc::AF_UNIX as u16;
+    ok!(libc::bind(receiver, (&raw const name).cast(), 2));
+    let mut len = 110;
+    ok!(libc::getsockname(receiver, (&raw mut name).cast(), &mut len));
+    assert_eq!(len, 8);
+    set(sender, libc::SO_PASSCRED, 1).expect("set");
+    ok!(libc::sendto(sender, b"x".as_ptr().cast(), 1, 0, (&raw const name).cast(), len));
+    let mut from: libc::sockaddr_un = zeroed();
+    let mut byte = [0_u8; 1];
+    len = 110;
+    ok!(libc::recvfrom(receiver, byte.as_mut_ptr().cast(), 1, 0, (&raw mut from).cast(), &mut len));
+    assert_eq!((len, from.sun_path[0]), (8, 0));
+}
+
+fn plain_numbers() {
+    let (a, b) = pair(libc::SOCK_STREAM);
+    for name in [libc::SO_OOBINLINE, libc::SO_DONTROUTE, libc::SO_NO_CHECK, libc::SO_RXQ_OVFL] {
+        assert_eq!(get(a, name), Ok(0));
+        set(a, name, 5).expect("set");
+        assert_eq!(get(a, name), Ok(1), "{name}");
+    }
+    set(a, libc::SO_PRIORITY, 5).expect("set");
+    assert_eq!(get(a, libc::SO_PRIORITY), Ok(5));
+    assert_eq!(get(a, libc::SO_INCOMING_CPU), Ok(-1));
+    assert_eq!(get(a, libc::SO_ZEROCOPY), Ok(0));
+    write(a, b"x");
+    assert_eq!(read(b, 2), b"x");
+    close(a);
+}
+
+fn refused() {
+    let (a, _b) = pair(libc::SOCK_STREAM);
+    assert_eq!(set(a, libc::SO_REUSEPORT, 1), Err(libc::EOPNOTSUPP));
+    assert_eq!(set(a, libc::SO_ZEROCOPY, 1), Err(libc::EOPNOTSUPP));
+    assert_eq!(set(a, 9999, 1), Err(libc::ENOPROTOOPT));
+    assert_eq!(get(a, 9999), Err(libc::ENOPROTOOPT));
+}
