@@ -20,12 +20,20 @@ struct Options {
     sandbox: bool,
     sallet: Option<PathBuf>,
     filter: String,
+    /// Flags of sallet.
+    with: Vec<String>,
     limit: Duration,
 }
 
 fn parse(words: &[&str]) -> Result<Options> {
-    let mut options =
-        Options { native: true, sandbox: true, sallet: None, filter: String::new(), limit: LIMIT };
+    let mut options = Options {
+        native: true,
+        sandbox: true,
+        sallet: None,
+        filter: String::new(),
+        with: Vec::new(),
+        limit: LIMIT,
+    };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match *word {
@@ -33,6 +41,7 @@ fn parse(words: &[&str]) -> Result<Options> {
             "--sandbox" => options.native = false,
             "--sallet" => options.sallet = Some(words.next().context("--sallet wants a path")?.into()),
             "--filter" => options.filter = (*words.next().context("--filter wants a text")?).into(),
+            "--with" => options.with.push((*words.next().context("--with wants a flag")?).into()),
             "--limit" => {
                 options.limit = Duration::from_secs(words.next().context("--limit wants seconds")?.parse()?);
             }
@@ -56,7 +65,8 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
     let program = run::target_dir().join("debug/guest-tests").canonicalize()?;
     let listing = run::limited(command(&program, &["list"]), LIMIT)?;
     ensure!(listing.status.is_some_and(|s| s.success()), "guest-tests list failed: {}", listing.stderr);
-    let names: Vec<&str> = listing.stdout.lines().filter(|n| n.contains(&options.filter)).collect();
+    let names: Vec<&str> =
+        listing.stdout.lines().filter(|n| options.filter.split(',').any(|f| n.contains(f))).collect();
     ensure!(!names.is_empty(), "no case matches {}", options.filter);
 
     let mut totals = (0, 0, 0);
@@ -75,7 +85,7 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
         let known = run::known_failures("guest-tests/known-failures.txt")?;
         let mut failures = series("sandbox", &names, options.limit, &mut totals, |name| {
             let mut command = Command::new(&sallet);
-            command.args(["do", "--"]).arg(&program).args(["run", name]);
+            command.args(&options.with).args(["do", "--"]).arg(&program).args(["run", name]);
             Ok(command)
         })?;
         for (name, reason) in names.iter().filter_map(|n| known.get_key_value(*n)) {

@@ -70,6 +70,9 @@ pub struct BootSpec {
     pub tracing: Tracing,
     /// Whether the kernel process locks itself in.
     pub jail: JailMode,
+    /// How guest code runs.
+    #[serde(default)]
+    pub platform: PlatformSpec,
     /// User and group id, in its own user namespace, that the kernel process
     /// takes; absent where the one mapped id must do (rootless).
     pub own_id: Option<u32>,
@@ -358,6 +361,29 @@ pub enum JailMode {
     /// Everything; then attempts to get out, whose result is the answer to the
     /// boot specification.
     Probe,
+}
+
+/// How guest code runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlatformSpec {
+    /// The kernel process sees every memory call (`--memory=checked`).
+    pub checked_memory: bool,
+    /// Things that it is to do without.
+    pub without: Vec<HostFeature>,
+}
+
+/// Something that makes guests faster or safer where it can be had, and that can be turned off to test a sandbox
+/// without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostFeature {
+    /// Flags of seccomp notification: `WAIT_KILLABLE_RECV` (Linux 5.19), `SYNC_WAKE_UP` (Linux 6.6).
+    NotifyFlags,
+    /// mseal(2) (Linux 6.10).
+    Sealing,
+    /// Rewriting of system call sites, by /proc/PID/mem.
+    Patching,
+    /// A worker that spins on an idle CPU.
+    Spinning,
 }
 
 /// Answer to a [`BootSpec`].

@@ -12,9 +12,9 @@ mod message;
 mod process;
 
 pub use boot::{
-    BootReply, BootSpec, CgroupInfo, Detach, DeviceKind, DeviceSpec, FdIndex, IdMapping, JailMode,
-    MemoryPolicy, MountFlags, MountKind, MountSpec, NetworkMode, QuotaFds, RootSpec, SeccompAction,
-    SeccompCompare, SeccompCondition, SeccompRule, SeccompSpec, StdioSpec, Tracing,
+    BootReply, BootSpec, CgroupInfo, Detach, DeviceKind, DeviceSpec, FdIndex, HostFeature, IdMapping,
+    JailMode, MemoryPolicy, MountFlags, MountKind, MountSpec, NetworkMode, PlatformSpec, QuotaFds, RootSpec,
+    SeccompAction, SeccompCompare, SeccompCondition, SeccompRule, SeccompSpec, StdioSpec, Tracing,
 };
 pub use channel::{Channel, ChannelError, MAX_BODY_BYTES, MAX_FDS};
 pub use message::{ErrorKind, ExitStatus, ProcessInfo, Reply, Request, SandboxState, Stats};

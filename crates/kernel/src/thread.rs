@@ -73,6 +73,15 @@ pub struct ThreadParts {
     pub mask: linux_abi::signal::SigSet,
 }
 
+/// A thread's name as the kernel keeps it: at most 15 bytes, NUL padded.
+pub fn padded_name(name: &[u8]) -> [u8; 16] {
+    let mut comm = [0; 16];
+    for (to, from) in comm.iter_mut().take(15).zip(name) {
+        *to = *from;
+    }
+    comm
+}
+
 impl Thread {
     /// A new thread of a process; not yet known by its id.
     pub fn new(tid: i32, process: Arc<Process>, parts: ThreadParts) -> Arc<Thread> {
@@ -172,11 +181,7 @@ impl Thread {
     }
     /// Sets its name: at most 15 bytes are kept.
     pub fn set_comm(&self, name: &[u8]) {
-        let mut comm = [0; 16];
-        for (to, from) in comm.iter_mut().take(15).zip(name) {
-            *to = *from;
-        }
-        *self.comm.lock() = comm;
+        *self.comm.lock() = padded_name(name);
     }
     /// Its host thread, once it has one.
     pub fn handle(&self) -> Option<Arc<ThreadHandle>> {

@@ -191,6 +191,14 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
         });
         b.op(RETURN, TRAP);
     });
+    call(&mut out, nr::prctl, |b| {
+        from_shim(b, settings, |b| {
+            // PR_SET_NAME; PR_SET_MM with PR_SET_MM_MAP. What the host shows of a process is the guest's to choose.
+            b.op(LOAD, low(0)).ret_if(JEQ, 15, ALLOW).ret_unless(JEQ, 35, TRAP);
+            b.op(LOAD, low(1)).ret_if(JEQ, 14, ALLOW).op(RETURN, TRAP);
+        });
+        b.op(RETURN, TRAP);
+    });
     let of_shim = [
         nr::rt_sigreturn,
         nr::exit,
@@ -295,6 +303,11 @@ mod tests {
         assert_eq!(munmap(0x5_0000, 0x2_0000), TRAP);
         assert_eq!(munmap(!0xfff, 4096), TRAP);
         assert_eq!(munmap(0x7e03_0000_0000, 4096), ALLOW);
+        // Whatever lies below what is reserved can be unmapped.
+        let reserved = u64::from(slot::layout::RESERVED_HI) << 32;
+        for len in [4096, 1 << 32, (1 << 32) + 4096, 1 << 40, (1 << 40) + 0x1234_5000, 0x7000_0000_0000] {
+            assert_eq!(munmap(reserved - len, len), ALLOW, "{len:#x}");
+        }
     }
 
     #[test]
@@ -328,6 +341,11 @@ mod tests {
         for number in [nr::rt_sigreturn, nr::exit, nr::close, nr::sigaltstack, nr::set_tid_address] {
             assert_eq!(run(&f, number, GUEST, [0; 6]), TRAP, "{number}");
             assert_eq!(run(&f, number, TEXT + 2, [0; 6]), ALLOW, "{number}");
+        }
+        let prctl = |ip, option, second| run(&f, nr::prctl, ip, [option, second, 0, 0, 0, 0]);
+        assert_eq!([prctl(TEXT + 2, 15, 0), prctl(TEXT + 2, 35, 14)], [ALLOW; 2]);
+        for (ip, option, second) in [(GUEST, 15, 0), (GUEST, 35, 14), (TEXT + 2, 35, 13), (TEXT + 2, 4, 1)] {
+            assert_eq!(prctl(ip, option, second), TRAP);
         }
         assert_eq!(run(&f, nr::clone, GUEST, [0; 6]), TRAP);
         assert_eq!(run(&f, nr::clone, TEXT + 2, [0; 6]), NOTIFY);

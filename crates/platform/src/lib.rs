@@ -19,9 +19,29 @@ mod types;
 mod watch;
 mod worker;
 
+/// What the guest has no part in: the shim's ranges of a guest's address space.
+pub mod shim {
+    use std::ops::Range;
+
+    use slot::layout;
+
+    /// Addresses of it, all of them mapped.
+    pub const RANGES: [Range<u64>; 2] = [
+        (layout::RESERVED_HI as u64) << 32..(layout::PROTECTED_HI_END as u64) << 32,
+        layout::TABLE_VA..layout::TABLE_VA + layout::TABLE_SIZE,
+    ];
+    /// Bytes of them that the host counts as data (`RLIMIT_DATA`): the shim's stacks, and its own.
+    pub const DATA: u64 = layout::MAX_THREADS as u64 * layout::STACK_SIZE + 4096;
+
+    /// Bytes of them all.
+    pub fn size() -> u64 {
+        RANGES.iter().map(|range| range.end - range.start).sum()
+    }
+}
+
 pub use machine::{Platform, Usage};
 pub use process::{AddressSpace, is_reserved};
 pub use quota::{Quota, QuotaFiles};
 pub use start::{Config, Error};
 pub use thread::{GuestThread, ThreadHandle};
-pub use types::{CloneRequest, Exit, Fault, Identity, NativeOp, Regs, SignalFrame};
+pub use types::{CloneRequest, Exit, Fault, HostLayout, Identity, NativeOp, Regs, SignalFrame};

@@ -300,9 +300,7 @@ impl AddressSpace {
 
 /// Whether the mapping at an address is the shim's and not the guest's.
 pub fn is_reserved(addr: u64) -> bool {
-    use slot::layout::{PROTECTED_HI, PROTECTED_HI_END, PROTECTED_LOW, TABLE_VA};
-    (u64::from(PROTECTED_HI)..u64::from(PROTECTED_HI_END)).contains(&(addr >> 32))
-        || (TABLE_VA..PROTECTED_LOW).contains(&addr)
+    crate::shim::RANGES.iter().any(|range| range.contains(&addr))
 }
 
 /// As [`AddressSpace::shared_place`], if this line of /proc/PID/maps covers the address.

@@ -34,7 +34,9 @@ pub struct Config {
     pub patching: bool,
     /// A procfs of our pid namespace, for /proc/PID/mem; without it that of `host::proc_fs`.
     pub proc: Option<Arc<OwnedFd>>,
-    /// Does without what only newer hosts have (WAIT_KILLABLE_RECV, SYNC_WAKE_UP, mseal), for tests.
+    /// Whether the shim's memory is sealed with mseal(2), where the host has that.
+    pub sealing: bool,
+    /// Does without the flags of notification that only newer hosts have (WAIT_KILLABLE_RECV, SYNC_WAKE_UP).
     pub old_host: bool,
     /// How long guest code may go on that should have come in, said who it is, or ended.
     pub patience: Duration,
@@ -48,6 +50,7 @@ impl Default for Config {
             quota: Arc::default(),
             undumpable: true,
             patching: true,
+            sealing: true,
             proc: None,
             old_host: false,
             patience: Duration::from_secs(10),
@@ -97,7 +100,7 @@ impl Platform {
         let plain = 1 << 3;
         let flags = if config.old_host { plain } else { plain | 1 << 5 };
         let undumpable = u64::from(config.undumpable);
-        let unsealed = u64::from(config.old_host);
+        let unsealed = u64::from(!config.sealing);
         zygote.set_answer(0, 0, [filter.len() as u64, flags, undumpable, plain, unsealed, 0, 0, 0], 0);
 
         let fds = [slots.slots.fd(), slots.control.fd()];

@@ -393,6 +393,22 @@ impl GuestThread {
                     data += bytes.len();
                     (op::COPY, [addr, bytes.len() as u64, from, 0, 0, 0])
                 }
+                NativeOp::SetName { name } => {
+                    let from = data as u64;
+                    if self.core.slot.write_data(data, &name).is_err() {
+                        break;
+                    }
+                    data += name.len();
+                    (op::SET_NAME, [from, 0, 0, 0, 0, 0])
+                }
+                NativeOp::SetLayout(layout) => {
+                    let (from, bytes) = (data as u64, layout.to_bytes());
+                    if self.core.slot.write_data(data, &bytes).is_err() {
+                        break;
+                    }
+                    data += bytes.len();
+                    (op::SET_MM, [from, 0, 0, 0, 0, 0])
+                }
                 NativeOp::Zero { addr, len } => (op::ZERO, [addr, len, 0, 0, 0, 0]),
                 NativeOp::SetFsBase { base } => (op::SET_FS, [base, 0, 0, 0, 0, 0]),
                 NativeOp::SetGsBase { base } => (op::SET_GS, [base, 0, 0, 0, 0, 0]),

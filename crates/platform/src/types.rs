@@ -121,6 +121,42 @@ pub enum NativeOp {
         addr: u64,
     },
     GetFsBase,
+    /// prctl(PR_SET_NAME): what the host's ps shows.
+    SetName {
+        name: [u8; 16],
+    },
+    /// prctl(PR_SET_MM_MAP): likewise. A host without it shows less.
+    SetLayout(HostLayout),
+}
+
+/// Where a program lies, for the host's /proc/PID/cmdline: the fields of `struct prctl_mm_map` of prctl(2).
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "named in prctl(2)")]
+pub struct HostLayout {
+    pub start_code: u64,
+    pub end_code: u64,
+    pub start_data: u64,
+    pub end_data: u64,
+    pub start_brk: u64,
+    pub brk: u64,
+    pub start_stack: u64,
+    pub arg_start: u64,
+    pub arg_end: u64,
+    pub env_start: u64,
+    pub env_end: u64,
+}
+
+impl HostLayout {
+    /// The structure that the host reads.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let HostLayout { start_code, end_code, start_data, end_data, start_brk, brk, .. } = self;
+        let HostLayout { start_stack, arg_start, arg_end, env_start, env_end, .. } = self;
+        let words = [start_code, end_code, start_data, end_data, start_brk, brk];
+        let more = [start_stack, arg_start, arg_end, env_start, env_end];
+        // No auxiliary vector (address, then size), no file (-1).
+        let none = [0, u64::from(u32::MAX) << 32];
+        words.iter().chain(&more).chain(&none).flat_map(|word| word.to_ne_bytes()).collect()
+    }
 }
 
 /// Numbers that a guest thread may learn without asking the kernel; `None` asks. A value must be taken back

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use control::JailMode;
+use control::{HostFeature, JailMode};
 
 use crate::commands;
 use crate::log::Format;
@@ -52,6 +52,12 @@ pub(crate) struct Globals {
     /// Development aid: how much of the jail to use (on, noseccomp, off, probe)
     #[arg(long, value_name = "MODE", hide = true, value_parser = jail_mode)]
     pub(crate) jail: Option<JailMode>,
+    /// Who looks at a guest's memory calls: the host's filter alone, or the kernel process too
+    #[arg(long, value_enum, value_name = "MODE", default_value = "native")]
+    pub(crate) memory: MemoryMode,
+    /// Development aid: do without something that the host has (notify-flags, sealing, patching, spinning)
+    #[arg(long, value_name = "FEATURE", hide = true, value_parser = host_feature)]
+    pub(crate) without: Vec<HostFeature>,
     /// Descriptors above standard error that the caller left open
     #[arg(skip)]
     pub(crate) inherited: Vec<RawFd>,
@@ -93,6 +99,25 @@ fn jail_mode(text: &str) -> Result<JailMode, String> {
         "probe" => Ok(JailMode::Probe),
         _ => Err("on, noseccomp, off or probe".into()),
     }
+}
+
+fn host_feature(text: &str) -> Result<HostFeature, String> {
+    match text {
+        "notify-flags" => Ok(HostFeature::NotifyFlags),
+        "sealing" => Ok(HostFeature::Sealing),
+        "patching" => Ok(HostFeature::Patching),
+        "spinning" => Ok(HostFeature::Spinning),
+        _ => Err("notify-flags, sealing, patching or spinning".into()),
+    }
+}
+
+/// Who looks at a guest's memory calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum MemoryMode {
+    /// The host's filter checks their ranges.
+    Native,
+    /// The kernel process sees each of them too, at some 10 µs.
+    Checked,
 }
 
 /// What to do.

@@ -9,7 +9,7 @@ use control::{BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, Ro
 
 use crate::bind::Binder;
 use crate::cgroup::{Cgroup, Hierarchy};
-use crate::cli::Globals;
+use crate::cli::{Globals, MemoryMode};
 use crate::container::Container;
 use crate::launch::{self, FdList, Ids, Network, Tie};
 use crate::oci::config::Linux;
@@ -249,6 +249,10 @@ fn fill(
         },
         tracing,
         jail: globals.jail.unwrap_or(JailMode::On),
+        platform: control::PlatformSpec {
+            checked_memory: globals.memory == MemoryMode::Checked,
+            without: globals.without.clone(),
+        },
         own_id: ids.own_id(),
         ordinary_init: plan.ordinary_init,
     };

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use control::{BootSpec, IdMapping};
+use control::{BootSpec, HostFeature, IdMapping, PlatformSpec};
 use kernel::{Kernel, KernelConfig};
 use platform::{Config, Platform, Quota, QuotaFiles};
 
@@ -50,7 +50,8 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
             .context("linux.memoryPolicy: set_mempolicy")?;
     }
     let quota = quota(&spec, &mut descriptors)?;
-    let platform = Platform::start(Config { quota, ..Config::default() }).context("start guest processes")?;
+    let how = Config { quota, ..platform_config(&spec.platform) };
+    let platform = Platform::start(how).context("start guest processes")?;
     let kernel = Kernel::new(platform, config(&spec), syscalls::spawn);
     for (name, value) in &spec.sysctl {
         if !name.starts_with("net.") && name != "kernel.domainname" {
@@ -90,6 +91,18 @@ fn quota(spec: &BootSpec, descriptors: &mut Descriptors) -> Result<Arc<Quota>> {
         groups.push(QuotaFiles { quota: descriptors.take(files.quota)?, period, stat });
     }
     Ok(Arc::new(Quota(groups)))
+}
+
+fn platform_config(spec: &PlatformSpec) -> Config {
+    let has = |feature| !spec.without.contains(&feature);
+    Config {
+        checked_memory: spec.checked_memory,
+        allow_spin: has(HostFeature::Spinning),
+        patching: has(HostFeature::Patching),
+        sealing: has(HostFeature::Sealing),
+        old_host: !has(HostFeature::NotifyFlags),
+        ..Config::default()
+    }
 }
 
 fn config(spec: &BootSpec) -> KernelConfig {

@@ -12,6 +12,9 @@ pub const STACK_VA: u64 = 0x7e01_0000_0000;
 pub const SLOT_VA: u64 = 0x7e02_0000_0000;
 /// High halves from here to `PROTECTED_HI_END` (exclusive) are the shim's.
 pub const PROTECTED_HI: u32 = 0x7dff;
+/// High half from which on all is reserved: the filter rounds ends of ranges up, so that what the host puts
+/// directly below the protected range could not be unmapped.
+pub const RESERVED_HI: u32 = PROTECTED_HI - 1;
 /// First high half that is the guest's again.
 pub const PROTECTED_HI_END: u32 = 0x7e03;
 /// The jump table of patched sites, read only, low so that a 7-byte jump reaches it.

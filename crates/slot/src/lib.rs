@@ -98,6 +98,11 @@ pub mod op {
     pub const ROBUST_LIST: u32 = 12;
     /// The FS base is the result.
     pub const GET_FS: u32 = 13;
+    /// Name the host thread: `args[0]` is the offset in `data` of 16 bytes.
+    pub const SET_NAME: u32 = 14;
+    /// Tell the host where the program lies: `args[0]` is the offset in `data` of a `struct prctl_mm_map`. The
+    /// result is 0, since not every host can.
+    pub const SET_MM: u32 = 15;
 }
 
 /// One native operation, an entry of an array at the start of `data`.

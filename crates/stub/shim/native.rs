@@ -8,6 +8,12 @@ use slot::{Op, Slot, op};
 use crate::data_of;
 use crate::sys::{self, nr};
 
+const PR_SET_NAME: u64 = 15;
+const PR_SET_MM: u64 = 35;
+const PR_SET_MM_MAP: u64 = 14;
+/// Bytes of `struct prctl_mm_map`.
+const MM_MAP_SIZE: u64 = 104;
+
 /// Does the operations in the slot's data up to the first failure; the last result.
 pub fn batch(slot: *mut Slot) -> i64 {
     // SAFETY: plain read of our own slot.
@@ -84,6 +90,11 @@ fn run(slot: *mut Slot, op: &Op) -> i64 {
             }
             // SAFETY: the copy survives bad addresses.
             if unsafe { sys::shim_copy(a[0], (&raw const base) as u64, 8) } == 0 { 0 } else { -14 }
+        }
+        op::SET_NAME => sys::syscall3(nr::PRCTL, PR_SET_NAME, data_of(slot) + a[0], 0),
+        op::SET_MM => {
+            sys::syscall6(nr::PRCTL, PR_SET_MM, PR_SET_MM_MAP, data_of(slot) + a[0], MM_MAP_SIZE, 0, 0);
+            0
         }
         op::FUTEX_WAKE => sys::syscall3(nr::FUTEX, a[0], 1, a[1]),
         // SAFETY: the exchange survives bad addresses.

@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::sync::atomic::Ordering;
 
 use slot::layout::{
-    CONTROL_FD, CONTROL_VA, DATA_SIZE, PROTECTED_HI, PROTECTED_HI_END, SLOT_VA, MAX_THREADS, STACK_SIZE, STACK_VA, TABLE_OFFSET, TABLE_SIZE, TABLE_VA,
+    CONTROL_FD, CONTROL_VA, DATA_SIZE, PROTECTED_HI_END, RESERVED_HI, SLOT_VA, MAX_THREADS, STACK_SIZE, STACK_VA, TABLE_OFFSET, TABLE_SIZE, TABLE_VA,
     TRAMPOLINE_OFFSET, TRAMPOLINE_SIZE, TRAMPOLINE_VA,
 };
 use slot::{action, kind, via};
@@ -33,7 +33,7 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
     // SAFETY: plain read of our own slot.
     if unsafe { (*slot).a[4] } == 0 {
         seal(TABLE_VA, TABLE_SIZE);
-        seal(u64::from(PROTECTED_HI) << 32, SLOT_VA - (u64::from(PROTECTED_HI) << 32));
+        seal(u64::from(RESERVED_HI) << 32, SLOT_VA - (u64::from(RESERVED_HI) << 32));
     }
     signal::install(slot);
     // SAFETY: the slot is mapped; the kernel process has filled in its head and the filter.
@@ -81,7 +81,7 @@ fn reserve_gaps() {
     let (image_start, image_end) =
         unsafe { (core::ptr::from_ref(&entry::shim_text_start) as u64 & !0xfff, core::ptr::from_ref(&entry::shim_end) as u64) };
     let gaps = [
-        (u64::from(PROTECTED_HI) << 32, image_start),
+        (u64::from(RESERVED_HI) << 32, image_start),
         (image_end, CONTROL_VA),
         (CONTROL_VA + 0x1000, TRAMPOLINE_VA),
         (TRAMPOLINE_VA + TRAMPOLINE_SIZE, STACK_VA),

@@ -8,6 +8,7 @@ use linux_abi::signal::Signo;
 use platform::NativeOp;
 
 use crate::args::Ptr;
+use crate::context::Resume;
 use crate::{Cx, SysResult};
 
 /// `PR_*` of prctl(2).
@@ -94,6 +95,9 @@ pub fn prctl(cx: &mut Cx<'_>, op: i32, a: u64, b: u64, c: u64, d: u64) -> SysRes
                 None => cx.read_bytes(Ptr(a), 15)?,
             };
             cx.thread.set_comm(&name);
+            // The host's ps shows it too.
+            cx.guest.resume_native(NativeOp::SetName { name: cx.thread.comm() });
+            cx.local.resume = Resume::Done;
             Ok(0)
         }
         pr::GET_NAME => {

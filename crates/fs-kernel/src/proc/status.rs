@@ -21,8 +21,8 @@ fn pages(thread: &Thread) -> [u64; 5] {
     let mut next = || fields.next().unwrap_or(0);
     let (size, resident, shared, code, _lib, data) = (next(), next(), next(), next(), next(), next());
     // The shim reserves address space that it does not use.
-    let reserved = (3u64 << 32) / 4096 - 16;
-    [size.saturating_sub(reserved), resident, shared, code, data.saturating_sub(reserved)]
+    let (reserved, stacks) = (platform::shim::size() / 4096, platform::shim::DATA / 4096);
+    [size.saturating_sub(reserved), resident, shared, code, data.saturating_sub(stacks)]
 }
 
 fn ticks(ns: u64) -> u64 {

@@ -16,7 +16,7 @@ pub(crate) fn machine() -> Arc<Platform> {
     static PLATFORM: OnceLock<Arc<Platform>> = OnceLock::new();
     // A second run of the tests does without newer features of the host.
     let old_host = std::env::var_os("SALLET_TEST_OLD_HOST").is_some();
-    let config = Config { old_host, patience: PATIENCE, ..Config::default() };
+    let config = Config { old_host, sealing: !old_host, patience: PATIENCE, ..Config::default() };
     PLATFORM.get_or_init(|| Platform::start(config).expect("the machine starts")).clone()
 }
 

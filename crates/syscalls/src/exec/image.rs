@@ -6,7 +6,7 @@ use identity::Credentials;
 use kernel::mm::{Brk, FileMapping, Layout};
 use kernel::{Kernel, Mm};
 use linux_abi::Errno;
-use platform::{Exit, GuestThread, NativeOp, Regs};
+use platform::{Exit, GuestThread, HostLayout, NativeOp, Regs};
 use vfs::{MapRequest, MapSource, OpenFile};
 
 use crate::elf::{Program, ProgramHeader};
@@ -88,6 +88,26 @@ pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared) -> Result<Loaded, Er
         file: None,
     });
 
+    let (_, end) = program.span();
+    let brk_start = end.wrapping_add(bias).wrapping_add(random(25)) & !(PAGE - 1);
+    let code = program.segments.iter().find(|s| s.flags & 1 != 0);
+    let data = program.segments.iter().rev().find(|s| s.flags & 2 != 0);
+    let layout = Layout {
+        start_code: code.map_or(0, |s| s.vaddr.wrapping_add(bias)),
+        end_code: code.map_or(0, |s| (s.vaddr + s.filesz).wrapping_add(bias)),
+        start_data: data.map_or(0, |s| s.vaddr.wrapping_add(bias)),
+        end_data: data.map_or(0, |s| (s.vaddr + s.filesz).wrapping_add(bias)),
+        start_stack: image.sp,
+        stack_top: top,
+        arg_start: image.args.0,
+        arg_end: image.args.1,
+        env_start: image.env.0,
+        env_end: image.env.1,
+        auxv: image.auxv,
+    };
+    ops.push(NativeOp::SetName { name: kernel::thread::padded_name(&comm) });
+    ops.push(NativeOp::SetLayout(host_layout(&layout, brk_start)));
+
     let mut guest = kernel.platform.new_process().await?;
     guest.native_batch(ops);
     match guest.next_exit().await {
@@ -106,29 +126,33 @@ pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared) -> Result<Loaded, Er
     *guest.regs_mut() = Regs { rip: entry, rsp: image.sp, rflags: 0x202, ..Regs::default() };
 
     let mm = Mm::new(guest.address_space());
-    let (_, end) = program.span();
-    let brk_start = end.wrapping_add(bias).wrapping_add(random(25)) & !(PAGE - 1);
     *mm.brk.lock() = Brk { start: brk_start, current: brk_start };
-    let code = program.segments.iter().find(|s| s.flags & 1 != 0);
-    let data = program.segments.iter().rev().find(|s| s.flags & 2 != 0);
-    *mm.layout.write() = Layout {
-        start_code: code.map_or(0, |s| s.vaddr.wrapping_add(bias)),
-        end_code: code.map_or(0, |s| (s.vaddr + s.filesz).wrapping_add(bias)),
-        start_data: data.map_or(0, |s| s.vaddr.wrapping_add(bias)),
-        end_data: data.map_or(0, |s| (s.vaddr + s.filesz).wrapping_add(bias)),
-        start_stack: image.sp,
-        stack_top: top,
-        arg_start: image.args.0,
-        arg_end: image.args.1,
-        env_start: image.env.0,
-        env_end: image.env.1,
-        auxv: image.auxv,
-    };
+    *mm.layout.write() = layout;
     *mm.exe.write() = Some(file);
     for mapping in mappings {
         mm.note_file(mapping);
     }
     Ok(Loaded { guest, mm, credentials, comm })
+}
+
+/// What the host's ps shall show: a program without data or code has an empty piece of some.
+fn host_layout(layout: &Layout, brk: u64) -> HostLayout {
+    let some = |start: u64, end: u64| if start == 0 { (brk, brk + 1) } else { (start, end.max(start + 1)) };
+    let (start_code, end_code) = some(layout.start_code, layout.end_code);
+    let (start_data, end_data) = some(layout.start_data, layout.end_data);
+    HostLayout {
+        start_code,
+        end_code,
+        start_data,
+        end_data,
+        start_brk: brk,
+        brk,
+        start_stack: layout.start_stack,
+        arg_start: layout.arg_start,
+        arg_end: layout.arg_end,
+        env_start: layout.env_start,
+        env_end: layout.env_end,
+    }
 }
 
 /// The bias that puts a program's first segment at or above `base`, aligned as it wants.
