@@ -1,9 +1,10 @@
 //! `cargo xtask compatibility`: writes docs/compatibility.md from the table that the binary prints.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::run;
 
@@ -19,8 +20,12 @@ and `tests/known-failures.txt`.
 ";
 
 /// Writes the document.
-pub(crate) fn run() -> Result<bool> {
-    let sallet = run::target_dir().join("release/sallet");
+pub(crate) fn run(words: &[&str]) -> Result<bool> {
+    let sallet = match words {
+        [] => run::target_dir().join("release/sallet"),
+        ["--sallet", path] => PathBuf::from(path),
+        other => bail!("unknown options {other:?}"),
+    };
     let mut command = Command::new(&sallet);
     command.arg("syscalls");
     let finished = run::limited(command, Duration::from_secs(20))

@@ -4,7 +4,7 @@
 //! * `scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]`: the scripts of `tests/FOLDER`.
 //! * `contest FOLDER [--sallet PATH] [--filter TEXT]`: youki's OCI validation suite, built elsewhere.
 //! * `bench [--quick] [--runs N] [--row NAME] [--sallet PATH]`: the host beside Sallet, in one table.
-//! * `compatibility`: writes docs/compatibility.md from the table of system calls.
+//! * `compatibility [--sallet PATH]`: writes docs/compatibility.md from the table of system calls.
 //! * `tidy`: the rules of the house that the compiler does not check.
 //! * `guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT]
 //!   [--limit SECONDS]`: the guest programs, natively and inside.
@@ -27,14 +27,14 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["bench", options @ ..] => bench::run(options),
         ["contest", options @ ..] => contest::run(options),
-        ["compatibility"] => compatibility::run(),
+        ["compatibility", options @ ..] => compatibility::run(options),
         ["test"] => test::run(),
         ["tidy"] => tidy::run(),
         ["scripts", options @ ..] => scripts::run(options),
         ["guest-tests", options @ ..] => guest_tests::run(options),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | compatibility | contest FOLDER | bench [--quick] [--runs N] [--row NAME] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
+                "usage: cargo xtask test | compatibility [--sallet PATH] | contest FOLDER [--sallet PATH] [--filter TEXT] | bench [--quick] [--runs N] [--row NAME] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
                  | scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]"
             );
             return ExitCode::from(2);
