@@ -245,11 +245,12 @@ impl Inode for SyntheticInode {
     fn as_any(&self) -> &dyn Any {
         self
     }
-    fn open(self: Arc<Self>, _flags: OpenFlags, _caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {
+    fn open(self: Arc<Self>, _flags: OpenFlags, caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {
         match &self.node.kind {
             Kind::Special(ops) => Ok(ops.clone()),
             Kind::Directory(_) | Kind::File(..) => Ok(Arc::new(SyntheticFile {
                 node: self.node.clone(),
+                opener: Opener { credentials: caller.credentials().clone(), pid: caller.pid() },
                 text: Mutex::new(None),
                 written: Mutex::default(),
             })),
@@ -284,20 +285,26 @@ impl Inode for SyntheticInode {
 /// An open synthetic file or directory.
 struct SyntheticFile {
     node: Arc<Node>,
+    opener: Opener,
     /// The text as made when reading began.
     text: Mutex<Option<Vec<u8>>>,
     written: Mutex<Option<Vec<u8>>>,
 }
 
-/// Generates the text as the reader's own thread would; reads have no caller of their own.
-struct Nobody(identity::Credentials);
+/// Who opened a file: what it shows and takes is decided by that, as by `f_cred` in Linux, whoever holds the
+/// descriptor later.
+#[derive(Clone)]
+struct Opener {
+    credentials: identity::Credentials,
+    pid: i32,
+}
 
-impl Caller for Nobody {
+impl Caller for Opener {
     fn credentials(&self) -> &identity::Credentials {
-        &self.0
+        &self.credentials
     }
     fn pid(&self) -> i32 {
-        0
+        self.pid
     }
     fn read_memory(&mut self, _addr: u64, _buf: &mut [u8]) -> Result<()> {
         Err(Errno::EFAULT)
@@ -306,7 +313,7 @@ impl Caller for Nobody {
         Err(Errno::EFAULT)
     }
     fn as_any(&self) -> &dyn Any {
-        &self.0
+        self
     }
 }
 
@@ -328,7 +335,7 @@ impl FileOps for SyntheticFile {
         let Kind::File(make, _) = &self.node.kind else { return Err(Errno::EISDIR) };
         let mut text = self.text.lock();
         if pos == 0 || text.is_none() {
-            *text = Some(make(&mut Nobody(identity::Credentials::root()))?);
+            *text = Some(make(&mut self.opener.clone())?);
         }
         let all = text.as_deref().unwrap_or_default();
         let rest = usize::try_from(pos).ok().and_then(|p| all.get(p..)).unwrap_or_default();
@@ -340,7 +347,7 @@ impl FileOps for SyntheticFile {
     }
     fn write(&self, _file: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
         let Kind::File(_, Some(take)) = &self.node.kind else { return Err(Errno::EACCES) };
-        take(&mut Nobody(identity::Credentials::root()), buf)?;
+        take(&mut self.opener.clone(), buf)?;
         *self.written.lock() = None;
         *self.text.lock() = None;
         Ok(buf.len())

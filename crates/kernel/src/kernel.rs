@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use executor::{Events, WaitQueue};
 use linux_abi::Errno;
@@ -220,6 +220,8 @@ pub struct Kernel {
     pub(crate) find_terminal: std::sync::OnceLock<crate::terminal::FindTerminal>,
     /// Made processes and context switches, for /proc/stat.
     pub forks: AtomicU64,
+    /// Number of the next login (/proc/PID/sessionid).
+    pub logins: AtomicU32,
 }
 
 impl Kernel {
@@ -250,6 +252,7 @@ impl Kernel {
             find_process: std::sync::OnceLock::new(),
             find_terminal: std::sync::OnceLock::new(),
             forks: AtomicU64::new(0),
+            logins: AtomicU32::new(1),
         })
     }
 

@@ -311,6 +311,7 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
         process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         process.exit_signal.store(exit_signal as i32, Ordering::Relaxed);
         process.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+        *process.login.lock() = *parent.login.lock();
         process
     };
     let files = if flags.contains(CloneFlags::FILES) { cx.files() } else { cx.files().duplicate() };

@@ -9,7 +9,8 @@ use crate::harness::{
 cases!("process": fork_wait, exit_code_is_one_byte, child_sees_copy, getppid_of_child, orphan_is_reparented,
     process_group, setpgid_errors, setsid, getsid_of_unknown, descriptors_are_shared, many_forks, nested_forks,
     exit_group_ends_threads, vfork_shares_memory, kill_zero, pid_of_dead_is_gone, state_of_native_waits,
-    name_of_a_zombie, pidfd_to_a_bad_address, signal_by_proc_directory, personality_takes_any, nonblocking_pidfd);
+    name_of_a_zombie, pidfd_to_a_bad_address, signal_by_proc_directory, personality_takes_any, nonblocking_pidfd,
+    login_is_kept);
 
 fn fork_wait() {
     let pid = fork(|| 7);
@@ -269,6 +270,25 @@ fn personality_takes_any() {
     assert_eq!(ok!(libc::syscall(libc::SYS_select, 0, 0, 0, 0, &raw mut time)), 0);
     assert_eq!(time.tv_usec, 10);
     call(before as u64);
+}
+
+fn login_is_kept() {
+    let shown = || std::fs::read_to_string("/proc/self/loginuid").expect("loginuid");
+    if shown() != "4294967295" {
+        // Somebody has logged in already, and only the auditor may change that.
+        return;
+    }
+    in_child(|| {
+        std::fs::write("/proc/self/loginuid", "1000").expect("loginuid");
+        assert_eq!(shown(), "1000");
+        let of_child = fork(|| i32::from(shown() != "1000"));
+        assert_eq!(wait(of_child), End::Exited(0));
+        let session = std::fs::read_to_string("/proc/self/sessionid").expect("sessionid");
+        assert_ne!(session, "4294967295");
+        let others = format!("/proc/{}/loginuid", unsafe { libc::getppid() });
+        let denied = std::fs::write(others, "1000").expect_err("of another process");
+        assert_eq!(denied.raw_os_error(), Some(libc::EPERM));
+    });
 }
 
 fn nonblocking_pidfd() {

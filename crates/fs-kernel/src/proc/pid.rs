@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use identity::Capability;
 use kernel::{Kernel, Process, Thread};
 use linux_abi::Errno;
 use linux_abi::fs::DirentType;
@@ -115,7 +116,7 @@ impl Entry {
     }
     fn taker(&self, name: &'static str) -> crate::synthetic::Take {
         let (process, thread) = (self.process.clone(), self.thread.clone());
-        Box::new(move |_, bytes| {
+        Box::new(move |caller, bytes| {
             let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?.trim();
             match name {
                 "comm" => {
@@ -140,6 +141,23 @@ impl Entry {
                     process
                         .oom_score_adj
                         .store(if value == 15 { 1000 } else { value * 1000 / 17 }, Ordering::Relaxed);
+                    Ok(())
+                }
+                "loginuid" => {
+                    let uid = text.parse().map_err(|_| Errno::EINVAL)?;
+                    if caller.pid() != process.pid() {
+                        return Err(Errno::EPERM);
+                    }
+                    let mut login = process.login.lock();
+                    // As audit(8): anybody sets it once, only the auditor changes it.
+                    if login.0 != u32::MAX && !caller.credentials().capable(Capability::AUDIT_CONTROL) {
+                        return Err(Errno::EPERM);
+                    }
+                    let session = match uid {
+                        u32::MAX => u32::MAX,
+                        _ => process.kernel().logins.fetch_add(1, Ordering::Relaxed),
+                    };
+                    *login = (uid, session);
                     Ok(())
                 }
                 "timerslack_ns" => {
@@ -347,7 +365,8 @@ fn contents(
         "timens_offsets" => line("monotonic           0         0\nboottime            0         0\n".into()),
         "timers" => line(process.timers.lock().describe(process.pid())),
         "sched" => line(status::sched(process, thread)),
-        "loginuid" | "sessionid" => line("4294967295".into()),
+        "loginuid" => line(process.login.lock().0.to_string()),
+        "sessionid" => line(process.login.lock().1.to_string()),
         "uid_map" => line(id_map(&kernel.config.uid_map)),
         "gid_map" => line(id_map(&kernel.config.gid_map)),
         "setgroups" => line("allow\n".into()),
