@@ -285,7 +285,7 @@ fn login_is_kept() {
         assert_eq!(wait(of_child), End::Exited(0));
         let session = std::fs::read_to_string("/proc/self/sessionid").expect("sessionid");
         assert_ne!(session, "4294967295");
-        let others = format!("/proc/{}/loginuid", unsafe { libc::getppid() });
+        let others = format!("/proc/{}/loginuid", ok!(getppid()));
         let denied = std::fs::write(others, "1000").expect_err("of another process");
         assert_eq!(denied.raw_os_error(), Some(libc::EPERM));
     });
