@@ -16,16 +16,24 @@ memory_first_process() {
 }
 memory_child() {
     local id
+    # The first process lives on: only the one that ate is killed.
+    id=$(dstart --memory 64m --memory-swap 64m $FULL sh -c "sleep 100 & python3 -c '$eat'; kill \$! && exit 77") || exit 1
+    timeout 40 docker wait "$id"
+    equal "77 true" "$(oom "$id")"
+    docker rm -f "$id"
+}
+memory_child_status() {
+    local id
     id=$(dstart --memory 64m --memory-swap 64m $FULL sh -c "python3 -c '$eat'; exit \$?") || exit 1
     timeout 40 docker wait "$id"
-    contains "$(oom "$id")" "137"
+    equal "137 true" "$(oom "$id")"
     docker rm -f "$id"
 }
 memory_tmpfs() {
     local id
     id=$(dstart --memory 64m --memory-swap 64m --tmpfs /scratch $FULL sh -c 'cat /dev/zero >/scratch/x; exit $?') || exit 1
     timeout 40 docker wait "$id"
-    contains "$(oom "$id")" "137"
+    equal "137 true" "$(oom "$id")"
     docker rm -f "$id"
 }
 memory_enough() { exits 0 drun --memory 128m $FULL python3 -c 'x = bytearray(20 << 20)'; }
@@ -54,6 +62,25 @@ pids_limit() {
     docker info >/dev/null
     [ "$(docker top "$id" | wc -l)" -le 52 ] || { echo "more than 50 processes"; exit 1; }
     docker rm -f "$id"
+}
+fork_bomb() {
+    local id most=0 now i
+    id=$(dstart --pids-limit 60 --memory 256m $FULL python3 -c '
+import os, time
+while True:
+    try:
+        os.fork()
+    except OSError:
+        time.sleep(0.05)') || exit 1
+    for i in 1 2 3 4 5 6; do
+        now=$(docker top "$id" | wc -l)
+        [ "$now" -gt "$most" ] && most=$now
+        sleep 0.3
+    done
+    # Its header, and the sandbox's own two.
+    [ "$most" -le 63 ] && [ "$most" -gt 20 ] || { echo "$most processes"; exit 1; }
+    equal "still here" "$(timeout 20 docker run --rm --runtime "$NAME" $BASE echo still here)"
+    timeout 20 docker rm -f "$id"
 }
 volume_both_ways() {
     local dir id
@@ -126,7 +153,8 @@ apt_install() {
         'apt-get update -q && apt-get install -qy --no-install-recommends jq && echo "{}" | jq .'
 }
 
-for t in memory_first_process memory_child memory_tmpfs memory_enough cpus pids_limit volume_both_ways volume_read_only \
+for t in memory_first_process memory_child memory_child_status memory_tmpfs memory_enough cpus pids_limit fork_bomb \
+    volume_both_ways volume_read_only \
     volume_named published_port names_on_a_network no_network network_of_other loopback apt_install; do
     run_test $t
 done

@@ -80,6 +80,22 @@ def access_times(box):
 
 
 @test
+def reading_a_folder_is_an_access(box):
+    top = tree(box)
+    for number in range(20):
+        os.mkdir(f"{top}/below/{number}")
+    bind(box, "rbind", "rdiratime")
+    time.sleep(0.05)
+    equal("", box.sh("cd /mnt/below; for d in [0-9]*; do a=$(stat -c %x $d); ls $d; ls $d;"
+                     "[ \"$a\" != \"$(stat -c %x $d)\" ] || echo $d; done"))
+    box.config["mounts"].pop()
+    bind(box, "rbind", "rnodiratime")
+    os.mkdir(f"{top}/below/new")
+    time.sleep(0.05)
+    equal("", box.sh("cd /mnt/below; a=$(stat -c %x new); ls new; [ \"$a\" = \"$(stat -c %x new)\" ] || echo moved"))
+
+
+@test
 def rnoexec(box):
     tree(box)
     for folder in ("/top", "/top/below"):

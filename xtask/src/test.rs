@@ -16,12 +16,14 @@ use anyhow::{Context, Result};
 use crate::run::{self, Counts};
 
 /// A program that some test uses, and the Debian package that brings it.
-const PACKAGES: [(&str, &str); 22] = [
+const PACKAGES: [(&str, &str); 25] = [
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
     ("curl", "curl"),
+    ("ctr", "containerd"),
     ("debootstrap", "debootstrap"),
     ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
     ("dockerd", "docker.io"),
     ("find", "findutils"),
     ("git", "git"),
@@ -31,6 +33,7 @@ const PACKAGES: [(&str, &str); 22] = [
     ("jq", "jq"),
     ("make", "make"),
     ("perl", "perl"),
+    ("podman", "podman"),
     ("ps", "procps"),
     ("python3", "python3"),
     ("runc", "runc"),

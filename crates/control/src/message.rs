@@ -43,6 +43,11 @@ pub enum Request {
     Processes,
     /// Counters.
     Stats,
+    /// Another greatest number of tasks.
+    PidsLimit {
+        /// Absent is no limit.
+        limit: Option<u64>,
+    },
     /// Reply with `Exited` when a process ends.
     Wait {
         /// Guest process id; absent is the first process.

@@ -114,6 +114,9 @@ fn read(
     let mut any = false;
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(errno)?;
+        if !any {
+            inode.attributes.accessed();
+        }
         any = true;
         let name = entry.file_name().to_bytes();
         let next = entry.next_entry_cookie();

@@ -159,6 +159,9 @@ pub(crate) enum Command {
     Syscalls(commands::syscalls::Syscalls),
     /// Register with Docker
     Install(commands::install::Install),
+    /// Not supported
+    #[command(hide = true, alias = "restore", disable_help_flag = true)]
+    Checkpoint(commands::checkpoint::Checkpoint),
     /// Become a kernel process
     #[command(hide = true)]
     Boot(commands::boot::Boot),

@@ -124,6 +124,10 @@ impl Sandbox for KernelSandbox {
         crate::process_list::list(&self.kernel)
     }
 
+    fn set_pids_limit(&self, limit: Option<u64>) {
+        self.kernel.pids.set_limit(limit);
+    }
+
     fn stats(&self) -> Stats {
         crate::process_list::stats(&self.kernel)
     }

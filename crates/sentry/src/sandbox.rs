@@ -31,6 +31,9 @@ pub trait Sandbox: Send + Sync + 'static {
     /// The guest's processes.
     fn processes(&self) -> Vec<ProcessInfo>;
 
+    /// Allows at most so many tasks.
+    fn set_pids_limit(&self, limit: Option<u64>);
+
     /// Counters.
     fn stats(&self) -> Stats;
 }

@@ -139,6 +139,10 @@ impl Connection {
             }
             Request::Processes => Ok(Reply::Processes(sandbox.processes())),
             Request::Stats => Ok(Reply::Stats(sandbox.stats())),
+            Request::PidsLimit { limit } => {
+                sandbox.set_pids_limit(limit);
+                Ok(Reply::Done)
+            }
             Request::Wait { pid } => {
                 return match self.wait(pid) {
                     Ok(()) => None,

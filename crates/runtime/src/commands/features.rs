@@ -25,9 +25,11 @@ impl Features {
             "mountOptions": [
                 "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "noatime",
                 "nodev", "nodiratime", "noexec", "norelatime", "nostrictatime", "nosuid",
-                "nosymfollow", "private", "rbind", "relatime", "ro", "rprivate", "rro",
-                "rshared", "rslave", "rw", "shared", "slave", "strictatime", "suid", "sync",
-                "tmpcopyup",
+                "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "rexec",
+                "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime",
+                "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime", "rro", "rrw", "rshared",
+                "rslave", "rstrictatime", "rsuid", "rsymfollow", "rw", "shared", "slave",
+                "strictatime", "suid", "symfollow", "sync", "tmpcopyup",
             ],
             "linux": {
                 "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
@@ -36,7 +38,18 @@ impl Features {
                     "v1": true, "v2": true, "systemd": false,
                     "systemdUser": false, "rdma": false,
                 },
-                "seccomp": {"enabled": false},
+                "seccomp": {
+                    "enabled": true,
+                    "actions": [
+                        "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
+                        "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+                    ],
+                    "operators": [
+                        "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
+                        "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE",
+                    ],
+                    "archs": ["SCMP_ARCH_X86_64"],
+                },
                 "apparmor": {"enabled": false},
                 "selinux": {"enabled": false},
                 "intelRdt": {"enabled": false},

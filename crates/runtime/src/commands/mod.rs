@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod boot;
+pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod r#do;

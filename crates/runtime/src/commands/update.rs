@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use control::Request;
+
 use crate::cli::Globals;
 use crate::container::Container;
 use crate::oci::Resources;
@@ -55,6 +57,12 @@ pub(crate) struct Update {
     /// Greatest number of tasks
     #[arg(long, allow_hyphen_values = true)]
     pids_limit: Option<i64>,
+    /// Refused: there is no such limit here
+    #[arg(long, hide = true)]
+    l3_cache_schema: Option<String>,
+    /// Refused: there is no such limit here
+    #[arg(long, hide = true)]
+    mem_bw_schema: Option<String>,
     /// Name of the container
     id: String,
 }
@@ -69,7 +77,14 @@ impl Update {
             Some(path) => read(path)?,
             None => self.resources_of_flags()?,
         };
+        if self.l3_cache_schema.is_some() || self.mem_bw_schema.is_some() {
+            bail!("limits of caches and memory bandwidth (intelRdt) are not supported");
+        }
         container.state.cgroup.apply(&resources)?;
+        if let Some(pids) = resources.pids.filter(|pids| pids.limit != 0) {
+            // The exact number is the guest's kernel's to keep.
+            container.ask(&Request::PidsLimit { limit: u64::try_from(pids.limit).ok() })?;
+        }
         container.state.resources = resources;
         container.save()?;
         Ok(ExitCode::SUCCESS)

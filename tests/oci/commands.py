@@ -1,0 +1,299 @@
+"""The commands beside run: update, events, ps, list, exec's flags, hooks, rootless."""
+import os
+exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "oci.py.inc")).read())
+
+
+def running(box, *args):
+    box.args(*(args or ("sleep", "60")))
+    box.create()
+    box.start()
+    return box.state()["pid"]
+
+
+def cgroup_file(box, controller, name):
+    """A control file of the container on the host."""
+    for line in open(f"/proc/{box.state()['pid']}/cgroup"):
+        _, controllers, path = line.strip().split(":", 2)
+        if controller in controllers.split(","):
+            return f"/sys/fs/cgroup/{controllers}{path}/{name}"
+        if not controllers and os.path.exists(f"/sys/fs/cgroup{path}/{name}"):
+            return f"/sys/fs/cgroup{path}/{name}"
+    raise Failed(f"no cgroup of {controller}")
+
+
+@test
+def update_memory(box):
+    box.config["linux"]["resources"]["memory"] = {"limit": 256 << 20}
+    running(box)
+    box.done(box.run("update", "--memory", "128m", box.id))
+    path = cgroup_file(box, "memory", "memory.limit_in_bytes")
+    equal(str(128 << 20), open(path).read().strip())
+
+
+@test
+def update_pids(box):
+    box.config["linux"]["resources"]["pids"] = {"limit": 12}
+    running(box)
+    script = "n=0; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do sleep 1 & n=$((n+1)); done 2>/dev/null; echo $n"
+    result = box.run("exec", box.id, "sh", "-c", script)
+    if result.stdout.strip() == "16":
+        raise Failed("the limit does not hold")
+    time.sleep(1.2)
+    box.done(box.run("update", "--pids-limit", "40", box.id))
+    equal("16", box.exec("sh", "-c", script))
+
+
+@test
+def update_from_a_file(box):
+    running(box)
+    result = box.run("update", "--resources", "-", box.id, stdin=None, input='{"cpu":{"shares":512}}',
+                     stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    equal("", box.done(result))
+    equal("512", open(cgroup_file(box, "cpu", "cpu.shares")).read().strip())
+    if box.run("update", "--resources", "/no/such", box.id).returncode == 0:
+        raise Failed("a file that is not there was read")
+
+
+@test
+def events_once(box):
+    running(box)
+    stats = json.loads(box.done(box.run("events", "--stats", box.id)))
+    equal(("stats", box.id), (stats["type"], stats["id"]))
+    if stats["data"]["memory"]["usage"]["usage"] <= 0 or stats["data"]["pids"]["current"] <= 0:
+        raise Failed(str(stats)[:200])
+
+
+@test
+def ps_and_list(box):
+    pid = running(box)
+    if pid not in json.loads(box.done(box.run("ps", "--format", "json", box.id))):
+        raise Failed("the state's process is not listed")
+    contains(box.done(box.run("ps", box.id)), "PID")
+    equal(box.id, box.done(box.run("list", "-q")).strip())
+    row = json.loads(box.done(box.run("list", "--format", "json")))[0]
+    equal((box.id, pid, "running"), (row["id"], row["pid"], row["status"]))
+
+
+@test
+def pause_and_resume(box):
+    running(box)
+    box.done(box.run("pause", box.id))
+    equal("paused", box.state()["status"])
+    if box.run("exec", box.id, "true").returncode == 0:
+        raise Failed("a program ran in a paused container")
+    box.done(box.run("resume", box.id))
+    equal("running", box.state()["status"])
+    equal("x", box.exec("echo", "x"))
+
+
+@test
+def exec_flags(box):
+    running(box)
+    equal("5 6 /tmp v", box.exec("sh", "-c", "echo $(id -u) $(id -g) $(pwd) $X",
+                                 flags=["--user", "5:6", "--cwd", "/tmp", "--env", "X=v"]))
+    contains(box.exec("id", "-G", flags=["--additional-gids", "77"]), "77")
+    contains(box.exec("grep", "NoNewPrivs", "/proc/self/status", flags=["--no-new-privs"]), "1")
+    contains(box.exec("grep", "CapEff", "/proc/self/status", flags=["--cap", "CAP_SYS_TIME"]), "2000")
+    equal(7, box.run("exec", box.id, "sh", "-c", "exit 7").returncode)
+    equal(143, box.run("exec", box.id, "sh", "-c", "kill -TERM $$").returncode)
+    if box.run("exec", box.id, "/no/such").returncode == 0:
+        raise Failed("a missing program ran")
+
+
+@test
+def exec_of_a_process_file(box):
+    running(box)
+    process = dict(box.config["process"], args=["sh", "-c", "echo $A $(pwd)"], env=["A=b", "PATH=/bin"], cwd="/srv")
+    path = box.dir + "/process.json"
+    json.dump(process, open(path, "w"))
+    equal("b /srv", box.done(box.run("exec", "--process", path, box.id)).strip())
+
+
+@test
+def exec_detached(box):
+    running(box)
+    path, out = box.dir + "/pid", box.dir + "/exec-out"
+    with open(out, "w") as file:
+        box.done(box.run("exec", "--detach", "--pid-file", path, box.id, "sh", "-c", "echo ran; exec sleep 30",
+                         stdout=file, stderr=subprocess.STDOUT))
+    eventually(5, lambda: open(out).read() == "ran\n", "the output of a detached program")
+    pid = int(open(path).read())
+    if not YARDSTICK:
+        def pss():
+            return int(open(f"/proc/{pid}/smaps_rollup").read().split("Pss:")[1].split()[0])
+        eventually(2, lambda: pss() <= 300, "the waiter takes at most 300 KiB")
+    os.kill(pid, signal.SIGTERM)
+    eventually(5, lambda: "sleep 30" not in box.exec("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"),
+               "the guest process ends with its waiter")
+
+
+def waiter(box, *command, kill=None):
+    """The wait status of a detached exec's process, of which we are the subreaper."""
+    import ctypes
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+    path = box.dir + "/pid"
+    box.done(box.run("exec", "--detach", "--pid-file", path, box.id, *command,
+                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    pid = int(open(path).read())
+    if kill:
+        time.sleep(0.3)
+        os.kill(pid, kill)
+    return os.waitpid(pid, 0)[1]
+
+
+@test
+def a_waiter_ends_as_its_process(box):
+    running(box)
+    equal(7, os.waitstatus_to_exitcode(waiter(box, "sh", "-c", "sleep 0.1; exit 7")))
+    equal(-11, os.waitstatus_to_exitcode(waiter(box, "sh", "-c", "sleep 0.1; kill -SEGV $$")))
+    equal(-15, os.waitstatus_to_exitcode(waiter(box, "sleep", "50", kill=signal.SIGTERM)))
+    equal(-9, os.waitstatus_to_exitcode(waiter(box, "sleep", "50", kill=signal.SIGKILL)))
+    for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGABRT, signal.SIGURG, signal.SIGWINCH, signal.SIGRTMIN):
+        script = f"trap 'exit {int(number)}' {int(number)}; while :; do sleep 0.02; done"
+        equal(int(number), os.waitstatus_to_exitcode(waiter(box, "bash", "-c", script, kill=number)))
+    eventually(3, lambda: "sleep 50" not in box.exec("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"),
+               "no program is left")
+
+
+@test
+def a_waiter_has_its_terminal(box):
+    import array, fcntl, struct, termios
+    running(box)
+    path = box.dir + "/console"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(1)
+    box.done(box.run("exec", "--detach", "--tty", "--console-socket", path, "--pid-file", box.dir + "/pid", box.id,
+                     "bash", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done",
+                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    connection, _ = listener.accept()
+    _, fds, _, _ = socket.recv_fds(connection, 100, 1)
+    seen = ""
+    os.set_blocking(fds[0], False)
+
+    def reads(text):
+        nonlocal seen
+        try:
+            seen += os.read(fds[0], 4096).decode()
+        except (BlockingIOError, OSError):
+            pass
+        return text in seen
+
+    eventually(5, lambda: reads("ready"), "the program")
+    fcntl.ioctl(fds[0], termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    eventually(5, lambda: reads("33 77"), f"a new size: {seen!r}")
+    pid = int(open(box.dir + "/pid").read())
+    equal(pid, os.getsid(pid))
+    os.close(fds[0])
+    # The end of the terminal hangs the program up.
+    eventually(5, lambda: not os.path.exists(f"/proc/{pid}") or open(f"/proc/{pid}/stat").read().split(") ")[1][0] == "Z",
+               "the end of the waiter")
+
+
+@test
+def preserved_descriptors(box):
+    read, write = os.pipe()
+    os.write(write, b"through")
+    os.close(write)
+    box.args("sh", "-c", "cat <&3")
+    box.write()
+    os.dup2(read, 3)
+    result = subprocess.run([RUNTIME, "--root", box.state_dir, "run", "--preserve-fds", "1", "--bundle", box.bundle,
+                             box.id], capture_output=True, text=True, timeout=30, pass_fds=[3])
+    equal("through", box.done(result))
+
+
+@test
+def hooks_in_order(box):
+    log = box.dir + "/log"
+    hook = box.dir + "/hook"
+    open(hook, "w").write(f"#!/bin/sh\nread -r line || :\necho $1 $2 $(echo \"$line\" | grep -c '\"id\"') >>{log}\n")
+    os.chmod(hook, 0o755)
+    box.config["hooks"] = {
+        name: [{"path": hook, "args": ["hook", name], "env": ["PATH=/usr/bin:/bin"], "timeout": 5}]
+        for name in ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    }
+    box.args("true")
+    box.create()
+    box.start()
+    box.stopped()
+    box.done(box.run("delete", box.id))
+    words = [line.split()[0] for line in open(log)]
+    equal(["prestart", "createRuntime", "createContainer", "poststart", "poststop"], words)
+
+
+@test
+def a_hook_that_fails(box):
+    for name in ("prestart", "createRuntime", "createContainer"):
+        box.config["hooks"] = {name: [{"path": "/bin/false"}]}
+        box.refused()
+    box.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "20"], "timeout": 1}]}
+    start = time.time()
+    box.refused()
+    if time.time() - start > 8:
+        raise Failed("the timeout of a hook does not count")
+
+
+@test
+def log_as_json(box):
+    box.args("/no/such/program")
+    box.write()
+    log = box.dir + "/log.json"
+    result = subprocess.run([RUNTIME, "--root", box.state_dir, "--log", log, "--log-format", "json", "run",
+                             "--bundle", box.bundle, box.id], capture_output=True, text=True, timeout=30)
+    equal(True, result.returncode != 0)
+    entries = [json.loads(line) for line in open(log)]
+    equal("error", entries[-1]["level"])
+    contains(entries[-1]["msg"], "no such file or directory")
+
+
+@test
+def exit_status_of_a_signal(box):
+    box.args("sh", "-c", "exit 42")
+    box.write()
+    equal(42, box.run("run", "--bundle", box.bundle, box.id).returncode)
+
+
+@test
+def rootless(box):
+    """As an ordinary user, with the configuration that `spec --rootless` writes."""
+    if YARDSTICK:
+        return
+    uid = 54321
+    os.chown(box.dir, uid, uid)
+    os.chmod(box.dir, 0o755)
+    home = box.dir + "/home"
+    os.mkdir(home)
+    os.chown(home, uid, uid)
+    binary = box.dir + "/sallet"
+    shutil.copy(RUNTIME, binary)
+    script = f"""cd {home} && {binary} spec --rootless && python3 - <<'END'
+import json
+c = json.load(open("config.json"))
+c["process"]["terminal"] = False
+c["process"]["args"] = ["sh", "-c", "id -u; cat /proc/self/uid_map; touch /x 2>&1"]
+c["root"] = {{"path": "{ROOT}", "readonly": True}}
+json.dump(c, open("config.json", "w"))
+END
+{binary} --root {home}/state run x"""
+    command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "bash", "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+    lines = result.stdout.split("\n")
+    equal("0", lines[0] or result.stderr)
+    equal(["0", str(uid), "1"], lines[1].split())
+    contains(lines[2], "Read-only file system")
+
+
+@test
+def refused_commands(box):
+    if YARDSTICK:
+        return
+    running(box)
+    for words in (["checkpoint", box.id], ["restore", "--bundle", "x", box.id],
+                  ["update", "--l3-cache-schema", "x", box.id]):
+        result = box.run(*words)
+        equal(1, result.returncode)
+        contains(result.stderr, "not supported")
+
+
+main()
