@@ -135,8 +135,18 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
         });
         b.op(LOAD, low(3)).ret_unless(JSET, MAP_ANONYMOUS, TRAP);
         b.ret_if(JSET, !MAP_NATIVE, TRAP);
-        // A hint never replaces what is there.
-        b.ret_unless(JSET, MAP_FIXED_ANY, native);
+        // A hint never replaces what is there. One below the lowest address of the guest is raised by the
+        // kernel process, as Linux raises those below mmap_min_addr: what is got must be good for MAP_FIXED.
+        b.0.extend([
+            Instruction { code: JSET, jt: 7, jf: 0, k: MAP_FIXED_ANY },
+            Instruction { code: LOAD, jt: 0, jf: 0, k: high(0) },
+            Instruction { code: JEQ, jt: 0, jf: 3, k: 0 },
+            Instruction { code: LOAD, jt: 0, jf: 0, k: low(0) },
+            Instruction { code: JEQ, jt: 1, jf: 0, k: 0 },
+            Instruction { code: JGE, jt: 0, jf: 1, k: PROTECTED_LOW as u32 },
+            Instruction { code: RETURN, jt: 0, jf: 0, k: native },
+            Instruction { code: RETURN, jt: 0, jf: 0, k: TRAP },
+        ]);
         b.check_range(0, 1).op(RETURN, native);
     });
     for number in [nr::munmap, nr::mprotect, nr::pkey_mprotect, nr::mseal, nr::mincore, nr::msync] {

@@ -298,6 +298,9 @@ impl AddressSpace {
     }
 }
 
+/// The lowest address that the guest can map: its `mmap_min_addr`.
+pub const LOWEST_ADDRESS: u64 = slot::layout::PROTECTED_LOW;
+
 /// Whether the mapping at an address is the shim's and not the guest's.
 pub fn is_reserved(addr: u64) -> bool {
     crate::shim::RANGES.iter().any(|range| range.contains(&addr))

@@ -50,6 +50,8 @@ pub async fn mmap(
     }
     let length = len.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;
     offset.checked_add(length).ok_or(Errno::EOVERFLOW)?;
+    let fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0;
+    let addr = if fixed || addr == 0 { addr } else { addr.max(platform::LOWEST_ADDRESS) };
     let shared = match flags & 0xf {
         MAP_SHARED | MAP_SHARED_VALIDATE => true,
         MAP_PRIVATE => false,
@@ -79,7 +81,6 @@ pub async fn mmap(
     // Old and harmless bits that Linux ignores.
     let flags = flags & !(flag::MAP_DENYWRITE | flag::MAP_EXECUTABLE);
     let named = source.is_some();
-    let fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0;
     let start = cx.native(NativeOp::Mmap { addr, len: length, prot, flags, file: source }).await? as u64;
     if named && (!fixed || start == addr) {
         let end = start.saturating_add(length);

@@ -9,7 +9,8 @@ cases!("memory": anonymous_is_zero, unmap_faults, protect_faults, fault_address,
     shared_after_fork, private_after_fork, file_private, file_shared, file_beyond_end, file_grown, file_offset, remap_grows, remap_moves,
     dontneed_zeroes, break_moves, unaligned, zero_length, mincore_call, msync_call, mlock_call, reserve_terabyte,
     stack_grows, stack_overflow, huge_length, exec_pages, maps_show_mapping, shared_anonymous_zero_file, mapping_outlives_descriptor,
-    madvise_unknown, maps_device_zero, process_vm_self, process_vm_between, process_vm_of_others, many_mappings);
+    madvise_unknown, maps_device_zero, process_vm_self, process_vm_between, process_vm_of_others, many_mappings,
+    low_hints);
 
 const PAGE: usize = 4096;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -451,4 +452,17 @@ fn many_mappings() {
         }
     }
     let _ = sys!(libc::getppid());
+}
+
+/// What a low hint gives can be replaced: the JVM looks for a low place, then commits it.
+fn low_hints() {
+    for hint in [0x1000usize, 0x23000, 0x5f000, 0x60000, 0x6f000, 0x70000, 0x80000] {
+        let flags = ANON | libc::MAP_NORESERVE;
+        let place = ok!(libc::mmap(hint as *mut _, PAGE, libc::PROT_NONE, flags, -1, 0));
+        let again = ok!(libc::mmap(place.cast(), PAGE, RW, flags | libc::MAP_FIXED, -1, 0));
+        assert_eq!(again, place, "hint {hint:#x}");
+        // SAFETY: the page was just mapped for writing.
+        unsafe { again.cast::<u8>().write_volatile(1) };
+        ok!(libc::munmap(again.cast(), PAGE));
+    }
 }

@@ -115,7 +115,7 @@ pub(super) fn directory(kernel: &Arc<Kernel>) -> Arc<Node> {
         .with_text("overcommit_ratio", "50\n")
         .with_text("max_map_count", "65530\n")
         .with_text("swappiness", "60\n")
-        .with_text("mmap_min_addr", "65536\n")
+        .with_text("mmap_min_addr", format!("{}\n", platform::LOWEST_ADDRESS))
         .with_text("nr_hugepages", "0\n")
         .with_text("dirty_ratio", "20\n")
         .with_text("dirty_background_ratio", "10\n")
