@@ -5,7 +5,7 @@
 set -u
 
 ok() { echo "ok $1"; }
-fail() { echo "FAIL $1: $(tr '\n' ' ' <<<"$2" | cut -c1-300)"; }
+fail() { echo "FAIL $1: $(tr '\n' ' ' <<<"$2" | cut -c1-1500)"; }
 skip() { echo "skip $1: $2"; }
 
 # run_test NAME [FUNCTION]: in a subshell, so that a test can leave at any point.

@@ -3,6 +3,7 @@
 //! * `test`: installs what the tests need and runs them all.
 //! * `scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]`: the scripts of `tests/FOLDER`.
 //! * `contest FOLDER [--sallet PATH] [--filter TEXT]`: youki's OCI validation suite, built elsewhere.
+//! * `apps [NAME...] [--quick] [--runs N] [--sallet PATH]`: applications of `tests/apps` beside runc.
 //! * `bench [--quick] [--runs N] [--row NAME] [--sallet PATH]`: the host beside Sallet, in one table.
 //! * `compatibility [--sallet PATH]`: writes docs/compatibility.md from the table of system calls.
 //! * `tidy`: the rules of the house that the compiler does not check.
@@ -10,6 +11,7 @@
 //!   [--limit SECONDS]`: the guest programs, natively and inside.
 #![forbid(unsafe_code)]
 
+mod apps;
 mod bench;
 mod compatibility;
 mod contest;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        ["apps", options @ ..] => apps::run(options),
         ["bench", options @ ..] => bench::run(options),
         ["contest", options @ ..] => contest::run(options),
         ["compatibility", options @ ..] => compatibility::run(options),
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
         ["guest-tests", options @ ..] => guest_tests::run(options),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | compatibility [--sallet PATH] | contest FOLDER [--sallet PATH] [--filter TEXT] | bench [--quick] [--runs N] [--row NAME] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
+                "usage: cargo xtask test | apps [NAME...] [--quick] [--runs N] [--sallet PATH] | compatibility [--sallet PATH] | contest FOLDER [--sallet PATH] [--filter TEXT] | bench [--quick] [--runs N] [--row NAME] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
                  | scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]"
             );
             return ExitCode::from(2);

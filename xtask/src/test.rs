@@ -138,6 +138,7 @@ fn docker(steps: &mut Steps) -> Result<()> {
         }
     }
     steps.xtask("Docker tests", 40, &["scripts", "docker"])?;
+    steps.xtask("applications", 20, &["apps", "--quick"])?;
     if let Some(mut child) = own {
         if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

@@ -1,0 +1,83 @@
+# Java 17: a threaded server under load with several collectors, jstack and attach, signals of the machine as
+# exceptions, children from a large heap, limits of the container.
+. "$(dirname "$0")/../lib.sh"
+
+server() {
+    start "$1" -v /data $2 "$IMAGE" java -Xmx256m ${*:3} -cp /app Server
+    serves "$1" 8080
+    URL=http://$(address "$1"):8080
+}
+
+collectors() {
+    for collector in $(if [ "$QUICK" = 1 ]; then echo G1; else echo Serial Parallel G1 Z Shenandoah; fi); do
+        server gc '' -XX:+Use${collector}GC
+        equal hello "$(client curl -sf "$URL/")"
+        at_least 20 "$(wrk_rate "$URL/work" 4 16)"
+        stops gc 143
+        away gc
+    done
+}
+
+restarts() {
+    server web '' -XX:+UseG1GC
+    for n in 1 2 3; do equal $n "$(client curl -sf "$URL/count")"; done
+    stops web 143
+    contains "$(docker logs "$TAG-web")" 'saved 3'
+    again web
+    serves web 8080
+    URL=http://$(address web):8080
+    equal 4 "$(client curl -sf "$URL/count")"
+    # SIGQUIT prints the threads, attach finds the machine by its socket.
+    must docker kill -s QUIT "$TAG-web" >/dev/null
+    eventually 10 dumped
+    contains "$(inside web jstack 1)" 'HTTP-Dispatcher'
+    contains "$(inside web jcmd 1 VM.flags)" UseG1GC
+    contains "$(inside web jmap -histo 1 | head -20)" java.lang.String
+    contains "$(inside web jps)" Server
+    stops web 143
+}
+dumped() { docker logs "$TAG-web" 2>&1 | grep -q 'Full thread dump'; }
+
+limits_seen() {
+    start limited --cpus 1 --memory 400m "$IMAGE" java -XX:MaxRAMPercentage=50 -cp /app Server
+    eventually 20 limits_printed
+    stops limited 143
+}
+limits_printed() { docker logs "$TAG-limited" 2>&1 | grep -qE 'with 1 processors and (19[0-9]|200) MB'; }
+
+stress() {
+    must once "$IMAGE" timeout 240 java -Xmx400m -cp /app Stress nulls arithmetic recursion buffers exec watch garbage threads
+}
+# The same without a compiler, and with compiled code from the start.
+stress_modes() {
+    must once "$IMAGE" timeout 240 java -Xint -Xmx400m -cp /app Stress nulls recursion buffers exec
+    must once "$IMAGE" timeout 240 java -Xcomp -XX:TieredStopAtLevel=1 -Xmx400m -cp /app Stress nulls arithmetic recursion exec
+}
+# A crash of native code is reported as such.
+crashes() {
+    output=$(once "$IMAGE" sh -c 'java -cp /app Server & sleep 3; kill -SEGV $!; wait $!; echo status $?' 2>&1)
+    contains "$output" 'SIGSEGV'
+    contains "$output" 'status 134'
+}
+
+case $1 in
+    check)
+        run_test restarts
+        run_test collectors
+        run_test limits_seen
+        run_test stress
+        [ "$QUICK" = 1 ] || run_test stress_modes
+        run_test crashes
+        ;;
+    measure)
+        server speed '' -XX:+UseG1GC
+        wrk_rate "$URL/" 3 >/dev/null
+        measure small "$(wrk_rate "$URL/" 4)" requests/s
+        measure allocating "$(wrk_rate "$URL/work" 4)" requests/s
+        away speed
+        start shell "$IMAGE" sleep 1000
+        begin() { inside shell sh -c 'for i in 1 2 3 4 5; do java -version; done'; }
+        begin >/dev/null 2>&1
+        measure start-5-times "$(seconds begin)" s
+        ;;
+esac
