@@ -220,9 +220,8 @@ pub fn detach(thread: &Thread, signal: i32) {
 /// Tells the tracer of a stop.
 pub fn tell(tracer: &Process, tid: i32, uid: u32, status: i32) {
     if tracer.actions().get(Signo::SIGCHLD).flags & sa::NOCLDSTOP == 0 {
-        const CLD_TRAPPED: i32 = 4;
         // A full queue loses it; the child queue does not.
-        let _ = tracer.send_signal(SigInfo::child(CLD_TRAPPED, tid, uid, status & 0x7f, 0, 0));
+        let _ = tracer.send_signal(SigInfo::child(si::CLD_TRAPPED, tid, uid, status & 0x7f, 0, 0));
     }
     tracer.child_queue.wake(Events::IN);
 }

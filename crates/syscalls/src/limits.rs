@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use identity::Capability;
 use kernel::Process;
+use kernel::fd_table::NR_OPEN;
 use kernel::limits::resource;
 use linux_abi::Errno;
 use linux_abi::process::Rlimit;
@@ -12,9 +13,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::args::Ptr;
 use crate::wait::Rusage;
 use crate::{Cx, SysResult};
-
-/// `fs.nr_open`: the highest limit of open files.
-const NR_OPEN: u64 = 1 << 20;
 
 /// A `struct rlimit` of the guest, in a form that can be read.
 #[repr(C)]
@@ -34,7 +32,7 @@ fn check(cx: &Cx<'_>, number: usize, old: &Rlimit, new: &Rlimit) -> SysResult<()
     if new.cur > new.max {
         return Err(Errno::EINVAL.into());
     }
-    if number == resource::NOFILE && new.max > NR_OPEN {
+    if number == resource::NOFILE && new.max > NR_OPEN as u64 {
         return Err(Errno::EPERM.into());
     }
     if new.max > old.max {

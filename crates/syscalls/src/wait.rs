@@ -22,7 +22,6 @@ const WNOWAIT: i32 = 0x0100_0000;
 const WNOTHREAD: i32 = 0x2000_0000;
 const WALL: i32 = 0x4000_0000;
 const WCLONE: i32 = i32::MIN;
-const CLD_TRAPPED: i32 = 4;
 
 /// Whom to wait for.
 #[derive(Clone, Copy)]
@@ -149,7 +148,7 @@ pub async fn waitid(
                         (if core { si::CLD_DUMPED } else { si::CLD_KILLED }, signal.raw())
                     }
                     Event::Stopped(sig) => (si::CLD_STOPPED, sig.raw()),
-                    Event::Trapped(status) => (CLD_TRAPPED, status),
+                    Event::Trapped(status) => (si::CLD_TRAPPED, status),
                     Event::Continued => (si::CLD_CONTINUED, Signo::SIGCONT.raw()),
                 };
                 SigInfo::child(code, found.pid, found.uid, status, 0, 0)
