@@ -1,5 +1,6 @@
 //! statfs(2), fstatfs(2), ustat(2).
 
+use linux_abi::Errno;
 use linux_abi::fs::AT_FDCWD;
 use vfs::{MountFlags, Place};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -26,8 +27,20 @@ struct StatFs {
     spare: [u64; 4],
 }
 
+/// `struct ustat` of x86-64.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, IntoBytes, Immutable)]
+struct UStat {
+    /// Free blocks, cut to 32 bits as Linux does.
+    blocks_free: u32,
+    padding: u32,
+    files_free: u64,
+    /// Always zeroes, with 4 bytes of padding.
+    names: [u8; 16],
+}
+
 /// `ST_*` flags of the structure for flags of a mount.
-const FLAGS: [(MountFlags, u64); 7] = [
+const FLAGS: [(MountFlags, u64); 8] = [
     (MountFlags::RDONLY, 1),
     (MountFlags::NOSUID, 2),
     (MountFlags::NODEV, 4),
@@ -35,6 +48,7 @@ const FLAGS: [(MountFlags, u64); 7] = [
     (MountFlags::NOATIME, 1024),
     (MountFlags::NODIRATIME, 2048),
     (MountFlags::RELATIME, 4096),
+    (MountFlags::NOSYMFOLLOW, 8192),
 ];
 /// The flags field is valid.
 const ST_VALID: u64 = 32;
@@ -49,6 +63,16 @@ pub fn statfs(cx: &mut Cx<'_>, path: Ptr, buf: Ptr) -> SysResult {
 pub fn fstatfs(cx: &mut Cx<'_>, fd: i32, buf: Ptr) -> SysResult {
     let file = cx.file(fd)?;
     give(cx, file.place(), buf)
+}
+
+/// ustat(2): of a file system that is mounted where the caller can see it. `EINVAL` if none has this number.
+pub fn ustat(cx: &mut Cx<'_>, dev: u32, buf: Ptr) -> SysResult {
+    let mounts = cx.fs().namespace().map(|namespace| namespace.mounts()).unwrap_or_default();
+    let mount = mounts.iter().find(|mount| mount.device() == Some(u64::from(dev))).ok_or(Errno::EINVAL)?;
+    let stat = mount.file_system.statfs()?;
+    let out = UStat { blocks_free: stat.blocks_free as u32, files_free: stat.files_free, ..UStat::default() };
+    cx.write(buf, &out)?;
+    Ok(0)
 }
 
 fn give(cx: &mut Cx<'_>, place: &Place, buf: Ptr) -> SysResult {

@@ -101,6 +101,10 @@ impl Mount {
     pub fn id(&self) -> u64 {
         self.id
     }
+    /// The device number (`st_dev`) of its root; none if the root cannot be looked at.
+    pub fn device(&self) -> Option<u64> {
+        Some(self.root.inode()?.metadata().ok()?.dev)
+    }
     /// What mount(2) was given as source.
     pub fn source(&self) -> &[u8] {
         &self.source

@@ -75,7 +75,7 @@ impl MountNamespace {
         let mut text = String::new();
         for mount in self.mounts() {
             let Some(point) = point(&mount, root) else { continue };
-            let dev = mount.root.inode().and_then(|i| i.metadata().ok()).map_or(0, |m| m.dev);
+            let dev = mount.device().unwrap_or(0);
             let parent = mount.at().map_or(mount.id(), |at| at.mount.id());
             let propagation = match mount.propagation() {
                 Propagation::Private => String::new(),

@@ -31,6 +31,7 @@ mod seccomp;
 mod signal;
 mod signal_frame;
 mod signal_wait;
+mod statfs;
 mod sysv_msg;
 mod sysv_sem;
 mod sysv_shm;
@@ -46,7 +47,7 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 41] = [
+    let subjects: [&[Case]; 42] = [
         aio::CASES,
         attack::CASES,
         core_dump::CASES,
@@ -76,6 +77,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         signal::CASES,
         signal_frame::CASES,
         signal_wait::CASES,
+        statfs::CASES,
         sysv_msg::CASES,
         sysv_sem::CASES,
         sysv_shm::CASES,
