@@ -36,6 +36,32 @@ writable_path() {
     exits 0 timeout 60 "$SALLET" do --rw "$WORK" -- sh -c 'echo out >made'
     equal out "$(cat made)"
 }
+says() {
+    local wanted=$1 part=$2 output status
+    shift 2
+    output=$("$SALLET" do "$@" 2>&1)
+    status=$?
+    equal "$wanted" "$status"
+    contains "$output" "$part"
+}
+bad_options_are_told() {
+    says 1 "--all-files" --rw / -- true
+    says 1 "has one of its own" --ro /proc/self -- true
+    says 1 "choose one" --ro here --rw here -- true
+    says 1 "unknown option --foo" --foo -- true
+    says 1 "not a folder" --cwd here -- true
+    says 1 "No such file" --cwd /no/such -- true
+    says 127 "not found" -- no-such-program
+    exits 1 "$SALLET" --strace do -- true
+}
+hidden_folder_is_told() {
+    local name=$SECRET.py output
+    echo 'print(1)' >"/var/tmp/$name"
+    output=$(cd /var/tmp && sandbox python3 "$name" 2>&1)
+    rm "/var/tmp/$name"
+    contains "$output" "add --ro . or --rw ."
+}
+killed_by_itself() { exits 137 sandbox sh -c 'kill -9 $$; echo alive'; }
 passwd_is_there() { contains "$(sandbox cat /etc/passwd)" root; equal "root" "$(sandbox id -un)"; }
 only_loopback() {
     exits 1 sandbox python3 -c 'import socket; s = socket.create_connection(("1.1.1.1", 53), 3)'
@@ -66,7 +92,8 @@ killed_runtime_leaves_nothing() {
     equal "" "$(pgrep -a -f "$SECRET-guest")"
 }
 
-for t in secrets_hidden secrets_through_proc current_folder_seen writes_stay_private writes_seen_inside writable_path \
+for t in secrets_hidden secrets_through_proc current_folder_seen writes_stay_private writes_seen_inside writable_path bad_options_are_told \
+    hidden_folder_is_told killed_by_itself \
     passwd_is_there only_loopback devices kernel_name host_processes_hidden nothing_remains killed_runtime_leaves_nothing; do
     run_test $t
 done

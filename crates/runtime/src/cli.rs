@@ -47,7 +47,7 @@ pub(crate) struct Globals {
     #[arg(long, value_name = "FILE")]
     pub(crate) debug_log: Option<PathBuf>,
     /// Write the guest's system calls, as strace would, to the debug log
-    #[arg(long)]
+    #[arg(long, requires = "debug_log")]
     pub(crate) strace: bool,
     /// Development aid: how much of the jail to use (on, noseccomp, off, probe)
     #[arg(long, value_name = "MODE", hide = true, value_parser = jail_mode)]

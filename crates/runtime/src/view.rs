@@ -126,6 +126,8 @@ pub(crate) struct Chosen {
     pub(crate) home: String,
     /// Folder to start in.
     pub(crate) cwd: String,
+    /// The folder to start in, if the program finds an empty one in its place: a home or a shared folder.
+    pub(crate) hidden: Option<PathBuf>,
     /// Folders under a private layer.
     folders: BTreeSet<PathBuf>,
     readonly: Vec<PathBuf>,
@@ -150,9 +152,17 @@ pub(crate) fn choose(wanted: &Wanted) -> Result<Chosen> {
             folders.insert(folder.to_path_buf());
         }
     }
-    let resolve = |paths: &[PathBuf]| -> Result<Vec<PathBuf>> {
-        paths.iter().map(|path| fs::canonicalize(path).with_context(|| path.display().to_string())).collect()
-    };
+    let resolve =
+        |paths: &[PathBuf]| -> Result<Vec<PathBuf>> { paths.iter().map(|path| shown_path(path)).collect() };
+    let (readonly, writable) = (resolve(&wanted.readonly)?, resolve(&wanted.writable)?);
+    if let Some(path) = readonly.iter().find(|path| writable.contains(path)) {
+        bail!("{} is asked for with --ro and with --rw: choose one", path.display());
+    }
+    let hidden = fs::canonicalize(&wanted.cwd).ok().filter(|cwd| {
+        !wanted.all_files
+            && !folders.contains(cwd)
+            && !readonly.iter().chain(&writable).any(|shown| cwd.starts_with(shown) || shown.starts_with(cwd))
+    });
     let home = match wanted.uid {
         0 => "/root".to_owned(),
         uid => format!("/home/{}", crate::container::user_name(uid).trim_start_matches('#')),
@@ -162,11 +172,24 @@ pub(crate) fn choose(wanted: &Wanted) -> Result<Chosen> {
         home,
         cwd: cwd.to_owned(),
         folders,
-        readonly: resolve(&wanted.readonly)?,
-        writable: resolve(&wanted.writable)?,
+        hidden,
+        readonly,
+        writable,
         all_files: wanted.all_files,
         uid: wanted.uid,
     })
+}
+
+/// A path of --ro or --rw, without links. The sandbox has a root, processes and devices of its own.
+fn shown_path(path: &Path) -> Result<PathBuf> {
+    let resolved = fs::canonicalize(path).with_context(|| path.display().to_string())?;
+    if resolved == Path::new("/") {
+        bail!("/ cannot be shown as a whole: name folders, or use --all-files");
+    }
+    if resolved == Path::new("/dev") || ["/proc", "/sys"].iter().any(|own| resolved.starts_with(own)) {
+        bail!("{} of this machine cannot be shown: the sandbox has one of its own", path.display());
+    }
+    Ok(resolved)
 }
 
 /// Whether a folder may be shown because one is in it: not a folder that

@@ -3,19 +3,32 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use super::run::wait_for;
 use crate::cli::Globals;
 use crate::create::{self, Plan, Terminal};
-use crate::log;
 use crate::oci::config::{Capabilities, Config, ConsoleSize, Linux, Namespace, Process, Root, User};
 use crate::oci::{VERSION, capability};
 use crate::terminal;
 use crate::view::{self, Wanted};
 
+const HELP: &str = "\
+The program sees /usr, /opt, a part of /etc without secrets, and the current folder unless that is a home, /tmp \
+or /. What it writes is thrown away at its end, but for --rw. Its environment is PATH, HOME, TERM, LANG and TZ.
+
+Exit status: the program's; 128+N if signal N ended it; 126 or 127 if it cannot be run or is not there; 1 if the \
+sandbox cannot be made.
+
+Examples:
+  sallet do -- python3 untrusted.py
+  sallet do -- make -j2
+  sallet do --rw out --net host -e TOKEN -- python3 fetch.py
+  sallet --debug-log calls.txt --strace do -- ls";
+
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
 pub(crate) struct Do {
     /// Show this file or folder, read-only; may be repeated
     #[arg(long, value_name = "PATH")]
@@ -29,11 +42,11 @@ pub(crate) struct Do {
     /// Show all files of this machine; writes stay in the sandbox
     #[arg(long)]
     all_files: bool,
-    /// Folder to start in [default: the current one]
-    #[arg(long)]
+    /// Folder to show and to start in [default: the current one]
+    #[arg(long, value_name = "FOLDER")]
     cwd: Option<PathBuf>,
     /// NAME=VALUE, or NAME to pass ours on; may be repeated
-    #[arg(long, short)]
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -53,10 +66,25 @@ const PASSED_ON: [&str; 6] = ["PATH", "TERM", "COLORTERM", "LANG", "LC_ALL", "TZ
 
 impl Do {
     pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+        let error = match self.sandboxed(globals) {
+            Err(error) if globals.log.is_none() => format!("{error:#}"),
+            other => return other,
+        };
+        // A person reads it, no engine.
+        eprintln!("sallet do: {error}");
+        Ok(ExitCode::from(shell_status(&error).unwrap_or(1)))
+    }
+
+    fn sandboxed(&self, globals: &Globals) -> Result<ExitCode> {
+        if let Some(flag) = self.command.first().filter(|word| word.starts_with('-')) {
+            bail!("unknown option {flag}; see sallet do --help");
+        }
         let cwd = match &self.cwd {
             Some(cwd) => std::path::absolute(cwd)?,
-            None => std::env::current_dir()?,
+            None => std::env::current_dir().context("the current folder is not there any more")?,
         };
+        let kind = std::fs::metadata(&cwd).with_context(|| format!("--cwd {}", cwd.display()))?;
+        ensure!(kind.is_dir(), "--cwd {}: not a folder", cwd.display());
         let uid = rustix::process::geteuid().as_raw();
         let gid = rustix::process::getegid().as_raw();
         let wanted = Wanted {
@@ -68,6 +96,16 @@ impl Do {
             uid,
         };
         let view = view::choose(&wanted)?;
+        if let Some(hidden) = &view.hidden
+            && let Some(file) =
+                self.command.iter().find(|word| hidden.join(word).exists() && !word.starts_with('/'))
+        {
+            eprintln!(
+                "sallet do: note: {} is a home or a shared folder and is not shown, so {file} is not there: \
+                 add --ro . or --rw .",
+                hidden.display()
+            );
+        }
         let with_terminal = [0, 1].iter().all(|fd| is_terminal(*fd));
         let plan = Plan {
             id: format!("do-{}", rustix::process::getpid().as_raw_nonzero()),
@@ -80,15 +118,8 @@ impl Do {
             attached: true,
             ordinary_init: true,
         };
-        let result = create::create_with(globals, plan, |fds| view.open(fds))
-            .and_then(|created| wait_for(created, false));
-        match result {
-            Err(error) if let Some(status) = shell_status(&format!("{error:#}")) => {
-                log::error(&format!("{error:#}"));
-                Ok(ExitCode::from(status))
-            }
-            other => other,
-        }
+        let created = create::create_with(globals, plan, |fds| view.open(fds))?;
+        wait_for(created, false)
     }
 
     fn config(&self, view: &view::Chosen, uid: u32, gid: u32, with_terminal: bool) -> Result<Config> {
@@ -139,7 +170,7 @@ fn shell_status(message: &str) -> Option<u8> {
     let (_, reason) = message.split_once("exec: ")?;
     if reason.contains("not found") || reason.contains("no such file") {
         Some(127)
-    } else if reason.contains("permission denied") {
+    } else if reason.contains("permission denied") || reason.contains("exec format error") {
         Some(126)
     } else {
         None

@@ -39,7 +39,7 @@ fn same_user(caller: &Credentials, target: &Credentials) -> bool {
 
 /// Whether init is spared: SIGKILL and SIGSTOP from inside its own pid namespace do nothing.
 fn spared(target: &Process, sig: Signo) -> bool {
-    target.pid() == 1 && SigSet::UNBLOCKABLE.contains(sig)
+    target.pid() == 1 && !target.kernel().config.ordinary_init && SigSet::UNBLOCKABLE.contains(sig)
 }
 
 fn send(cx: &Cx<'_>, target: &Process, sig: Option<Signo>, info: Option<SigInfo>) -> SysResult<()> {
