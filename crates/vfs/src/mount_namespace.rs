@@ -227,6 +227,8 @@ impl MountNamespace {
     /// `MS_MOVE`: puts a mount elsewhere. `EINVAL` for a root, `ELOOP` into itself.
     pub fn move_mount(&self, mount: &Arc<Mount>, to: &Place) -> Result<()> {
         let to = to.clone().cross_down();
+        // Under the lock: two moves at once could tie a knot.
+        let mut table = self.table.write();
         let mut up = Some(to.mount.clone());
         while let Some(at) = up {
             if Arc::ptr_eq(&at, mount) {
@@ -234,7 +236,6 @@ impl MountNamespace {
             }
             up = at.at().map(|place| place.mount);
         }
-        let mut table = self.table.write();
         if !table.mounts.contains_key(&mount.id()) || !table.mounts.contains_key(&to.mount.id()) {
             return Err(Errno::EINVAL);
         }

@@ -127,3 +127,38 @@ fn threads_on_an_overlay() {
     let fs = fs_overlay::OverlayFs::new(lower, support::tmpfs(), 9).expect("both are directories");
     race(shared(fs));
 }
+
+#[test]
+fn mounts_moved_into_each_other_tie_no_knot() {
+    let mut world = World::on(support::tmpfs());
+    let namespace = Arc::clone(&world.namespace);
+    let mut mounts = Vec::new();
+    for name in ["a", "b"] {
+        world.mkdir(name).expect("a fresh tmpfs");
+        let place = world.resolve(name).expect("just made");
+        mounts
+            .push(namespace.mount(support::tmpfs(), &place, vfs::MountFlags::empty(), b"t").expect("mounts"));
+        world.mkdir(&format!("{name}/x")).expect("a fresh tmpfs");
+    }
+    let homes = mounts.iter().map(|mount| mount.at().expect("mounted")).collect::<Vec<_>>();
+    let below = ["a/x", "b/x"].map(|path| world.resolve(path).expect("just made"));
+    for _ in 0..2_000 {
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for (mount, to) in mounts.iter().zip(below.iter().rev()) {
+                let (namespace, start) = (&namespace, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let _ = namespace.move_mount(mount, to);
+                });
+            }
+        });
+        let up = (0..4).fold(mounts[0].at(), |up, _| up.and_then(|place| place.mount.at()));
+        assert!(up.is_none(), "a mount below itself");
+        for (mount, home) in mounts.iter().zip(&homes) {
+            if !mount.at().expect("mounted").same(home) {
+                namespace.move_mount(mount, home).expect("back home");
+            }
+        }
+    }
+}
