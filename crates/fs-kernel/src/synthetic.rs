@@ -63,18 +63,45 @@ pub struct Node {
     mode: u32,
     /// Whose process it tells of: its owner is the process's user.
     process: Option<Arc<Process>>,
+    /// Only for who may trace the process, whatever the mode; links that lead somewhere always are.
+    guarded: bool,
     kind: Kind,
 }
 
 impl Node {
     /// A node with permission bits.
     pub fn new(ino: u64, permissions: u32, process: Option<Arc<Process>>, kind: Kind) -> Arc<Node> {
+        let guarded = matches!(kind, Kind::Magic(..));
+        Node::made(ino, permissions, process, guarded, kind)
+    }
+    fn made(
+        ino: u64,
+        permissions: u32,
+        process: Option<Arc<Process>>,
+        guarded: bool,
+        kind: Kind,
+    ) -> Arc<Node> {
         let type_bits = match &kind {
             Kind::Directory(_) => S_IFDIR,
             Kind::File(..) | Kind::Special(_) => S_IFREG,
             Kind::Link(_) | Kind::Magic(..) => S_IFLNK,
         };
-        Arc::new(Node { ino, mode: type_bits | permissions, process, kind })
+        Arc::new(Node { ino, mode: type_bits | permissions, process, guarded, kind })
+    }
+    /// A node that only who may trace the process opens (`PTRACE_MODE_READ_FSCREDS` of ptrace(2)).
+    pub fn guarded(ino: u64, permissions: u32, process: Arc<Process>, kind: Kind) -> Arc<Node> {
+        Node::made(ino, permissions, Some(process), true, kind)
+    }
+    /// `EACCES` for who may not look into the process.
+    fn check_guard(&self, caller: &dyn Caller) -> Result<()> {
+        let Some(process) = self.process.as_ref().filter(|_| self.guarded) else { return Ok(()) };
+        if caller.pid() == process.pid() {
+            return Ok(());
+        }
+        // After its end there is nothing to see.
+        let Some(thread) = process.any_thread() else { return Ok(()) };
+        kernel::ptrace::may_access(caller.credentials(), kernel::ptrace::Ids::FileSystem, &thread)
+            .map_err(|_| Errno::EACCES)
     }
     /// A read-only file.
     pub fn text(
@@ -246,6 +273,7 @@ impl Inode for SyntheticInode {
         self
     }
     fn open(self: Arc<Self>, _flags: OpenFlags, caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {
+        self.node.check_guard(caller)?;
         match &self.node.kind {
             Kind::Special(ops) => Ok(ops.clone()),
             Kind::Directory(_) | Kind::File(..) => Ok(Arc::new(SyntheticFile {
@@ -264,13 +292,16 @@ impl Inode for SyntheticInode {
     }
     fn readlink(&self, caller: &mut dyn Caller) -> Result<Vec<u8>> {
         match &self.node.kind {
-            Kind::Link(text) | Kind::Magic(text, _) => text(caller),
+            Kind::Link(text) | Kind::Magic(text, _) => {
+                self.node.check_guard(caller)?;
+                text(caller)
+            }
             _ => Err(Errno::EINVAL),
         }
     }
-    fn follow(&self, _caller: &mut dyn Caller) -> Option<Result<Place>> {
+    fn follow(&self, caller: &mut dyn Caller) -> Option<Result<Place>> {
         match &self.node.kind {
-            Kind::Magic(_, lead) => Some(lead()),
+            Kind::Magic(_, lead) => Some(self.node.check_guard(caller).and_then(|()| lead())),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! What a program gets at exec: setuid bits, file capabilities, AT_SECURE (execve(2), capabilities(7)).
 
 use crate::change::securebits;
-use crate::{CapabilitySet, Credentials};
+use crate::{Capability, CapabilitySet, Credentials};
 
 const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
@@ -61,6 +61,8 @@ pub struct ExecFile {
     pub capabilities: Option<FileCapabilities>,
     /// Its mount is `nosuid`.
     pub nosuid: bool,
+    /// The thread is traced by who may not see it gain rights.
+    pub traced: bool,
 }
 
 impl Credentials {
@@ -97,9 +99,12 @@ impl Credentials {
         }
         let changed_id = new.euid != self.uid || new.egid != self.gid;
         let gained = new.permitted.0 & !self.permitted.0 != 0;
-        if self.no_new_privs && (changed_id || gained) {
-            new.euid = self.uid;
-            new.egid = self.gid;
+        if (self.no_new_privs || file.traced) && (changed_id || gained) {
+            // Who may set ids anyway may also be traced with new ones.
+            if self.no_new_privs || !self.capable(Capability::SETUID) {
+                new.euid = self.uid;
+                new.egid = self.gid;
+            }
             new.permitted = new.permitted.and(self.permitted);
         }
         new.suid = new.euid;

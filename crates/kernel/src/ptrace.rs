@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use executor::Events;
+use identity::{Capability, Credentials};
 use linux_abi::Errno;
 use linux_abi::signal::{SigInfo, Signo, sa, si};
 use parking_lot::Mutex;
@@ -105,6 +106,8 @@ pub struct Resume {
 pub struct Trace {
     /// Who traces.
     pub tracer: Arc<Process>,
+    /// Whether who made the tie had CAP_SYS_PTRACE: only then exec gives the tracee more rights than it had.
+    pub capable: bool,
     /// By `PTRACE_SEIZE`, and children of such.
     pub seized: bool,
     /// `PTRACE_SETOPTIONS`.
@@ -146,6 +149,10 @@ impl Traced {
     pub fn wants_trap(&self) -> bool {
         self.is_active() && self.trace.lock().as_ref().is_some_and(|t| t.trap)
     }
+    /// Whether one traces it who may not see it gain rights by exec.
+    pub fn keeps_rights_down(&self) -> bool {
+        self.is_active() && self.trace.lock().as_ref().is_some_and(|t| !t.capable)
+    }
     /// Who traces it, 0 if nobody does.
     pub fn tracer_pid(&self) -> i32 {
         if !self.is_active() {
@@ -173,15 +180,60 @@ impl Process {
     }
 }
 
-/// Makes a thread the tracee of a process; `EPERM` if it has a tracer.
-pub fn attach(thread: &Arc<Thread>, tracer: &Arc<Process>, seized: bool, options: u32) -> Result<()> {
+/// With whose ids `may_access` asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ids {
+    /// `PTRACE_MODE_REALCREDS`: system calls.
+    Real,
+    /// `PTRACE_MODE_FSCREDS`: files of /proc.
+    FileSystem,
+}
+
+/// Whether the caller may look into another process: `PTRACE_MODE_*` of ptrace(2); `EPERM`. Its own it always may,
+/// which the caller of this knows.
+pub fn may_access(caller: &Credentials, ids: Ids, target: &Thread) -> Result<()> {
+    let (uid, gid) = match ids {
+        Ids::Real => (caller.uid, caller.gid),
+        Ids::FileSystem => (caller.fsuid, caller.fsgid),
+    };
+    let other = target.credentials();
+    let same = [other.euid, other.suid, other.uid].iter().all(|id| *id == uid)
+        && [other.egid, other.sgid, other.gid].iter().all(|id| *id == gid);
+    let within = other.permitted.0 & !caller.permitted.0 == 0;
+    let allowed = (same && within && target.mm().dumpable.load(Ordering::Relaxed))
+        || caller.capable(Capability::SYS_PTRACE);
+    if allowed { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// How a thread is to be traced.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// By `PTRACE_SEIZE`.
+    pub seized: bool,
+    /// `PTRACE_SETOPTIONS`.
+    pub options: u32,
+    /// As [`Trace::capable`].
+    pub capable: bool,
+}
+
+/// Makes a thread the tracee of a process, if `check` still allows it; `EPERM` if it has a tracer.
+pub fn attach(
+    thread: &Arc<Thread>,
+    tracer: &Arc<Process>,
+    how: How,
+    check: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let How { seized, options, capable } = how;
     {
         let mut trace = thread.ptrace.trace.lock();
         if trace.is_some() || thread.is_dying() {
             return Err(Errno::EPERM);
         }
+        // Under the lock that `credentials_at_exec` takes.
+        check()?;
         *trace = Some(Trace {
             tracer: tracer.clone(),
+            capable,
             seized,
             options,
             mode: Mode::Continue,
@@ -206,6 +258,23 @@ pub fn release(thread: &Thread) -> Option<Trace> {
     thread.process().traced.fetch_sub(1, Ordering::SeqCst);
     old.tracer.tracing.lock().tracees.remove(&thread.tid());
     Some(old)
+}
+
+/// Gives a thread that made exec the credentials of its program. A tracer that has come since they were decided, and
+/// may not trace a program with these rights, loses it.
+pub fn credentials_at_exec(thread: &Thread, new: Arc<Credentials>) {
+    let unfit = {
+        let trace = thread.ptrace.trace.lock();
+        let old = thread.credentials();
+        let changed = new.euid != old.uid || new.egid != old.gid;
+        let gained = new.permitted.0 & !old.permitted.0 != 0;
+        let more = gained || (changed && !old.capable(Capability::SETUID));
+        thread.set_credentials(new);
+        more && trace.as_ref().is_some_and(|trace| !trace.capable)
+    };
+    if unfit {
+        detach(thread, 0);
+    }
 }
 
 /// Ends the tracing of a thread that runs on.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use kernel::ipc::ThreadIpc;
 use kernel::pidfd::PidFd;
 use kernel::process::{ExitStatus, Process};
-use kernel::ptrace::{event, option};
+use kernel::ptrace::{How, event, option};
 use kernel::thread::ThreadParts;
 use kernel::{Mm, Thread};
 use linux_abi::Errno;
@@ -244,13 +244,19 @@ fn traced_event(cx: &Cx<'_>, flags: CloneFlags, exit_signal: u64) -> Option<i32>
 
 /// Gives a new thread its parent's tracer; it stops before anything else.
 fn trace_child(cx: &Cx<'_>, child: &Arc<Thread>) {
-    let tie = cx.thread.ptrace.trace.lock().as_ref().map(|t| (t.tracer.clone(), t.seized, t.options));
-    let Some((tracer, seized, options)) = tie else { return };
+    let tie = cx
+        .thread
+        .ptrace
+        .trace
+        .lock()
+        .as_ref()
+        .map(|t| (t.tracer.clone(), How { seized: t.seized, options: t.options, capable: t.capable }));
+    let Some((tracer, how)) = tie else { return };
     // A child that nobody knows yet has no tracer.
-    if kernel::ptrace::attach(child, &tracer, seized, options).is_err() {
+    if kernel::ptrace::attach(child, &tracer, how, || Ok(())).is_err() {
         return;
     }
-    if seized {
+    if how.seized {
         if let Some(trace) = child.ptrace.trace.lock().as_mut() {
             trace.trap = true;
         }

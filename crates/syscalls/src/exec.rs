@@ -119,7 +119,7 @@ async fn take_over(cx: &mut Cx<'_>, loaded: Loaded) -> SysResult {
     cx.thread.set_mm(Arc::new(mm));
     let ipc = cx.thread.ipc().map(|ipc| ipc.after_exec(process.pid()));
     cx.thread.set_ipc(ipc);
-    cx.thread.set_credentials(credentials);
+    kernel::ptrace::credentials_at_exec(cx.thread, credentials);
     cx.thread.set_comm(&comm);
     cx.local.restart_deadline = None;
     cx.local.identity_told = false;

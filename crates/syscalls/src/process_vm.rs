@@ -2,9 +2,7 @@
 
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use identity::Capability;
 use kernel::Thread;
 use linux_abi::Errno;
 
@@ -20,14 +18,7 @@ const MAX_COUNT: usize = 0x7fff_f000;
 
 /// Whether the caller may look into a thread's process: `PTRACE_MODE_*_REALCREDS` of ptrace(2).
 pub fn may_access(cx: &Cx<'_>, target: &Thread) -> bool {
-    if target.process().pid() == cx.process().pid() || cx.credentials.capable(Capability::SYS_PTRACE) {
-        return true;
-    }
-    let (mine, theirs) = (&cx.credentials, target.credentials());
-    [theirs.uid, theirs.euid, theirs.suid].iter().all(|id| *id == mine.uid)
-        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|id| *id == mine.gid)
-        && theirs.permitted.0 & !mine.permitted.0 == 0
-        && target.mm().dumpable.load(Ordering::Relaxed)
+    target.process().pid() == cx.process().pid() || crate::ptrace::may_access(&cx.credentials, target).is_ok()
 }
 
 /// A piece of memory: address and length, not checked.

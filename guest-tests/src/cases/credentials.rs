@@ -1,11 +1,14 @@
 //! User and group ids, capabilities. Cases that need root are skipped without.
 
+use std::ffi::CString;
+
 use libc::*;
 
 use crate::harness::{cases, fails, in_child, ok, skip, sys};
 
 cases!("credentials": ids_agree, leaving_root, saved_root_comes_back, groups, capget_versions, capset_only_lowers,
-    bounding_set, ambient_needs_inheritable, keep_caps, no_new_privs_stays, securebits_default, fsuid);
+    bounding_set, ambient_needs_inheritable, keep_caps, no_new_privs_stays, securebits_default, fsuid,
+    processes_of_others_are_closed);
 
 pub(super) fn need_root() {
     if ok!(geteuid()) != 0 {
@@ -183,4 +186,34 @@ fn fsuid() {
         ok!(syscall(SYS_setfsuid, 0));
         assert_eq!(caps().0 & dac_override, caps().1 & dac_override);
     });
+}
+
+/// What /proc shows of a process is for its user and for who may trace it.
+fn processes_of_others_are_closed() {
+    need_root();
+    let secret = ok!(memfd_create(c"secret".as_ptr(), 0)) as i32;
+    let own = ok!(getpid());
+    let path = |name: &str| CString::new(format!("/proc/{own}/{name}")).expect("no NUL");
+    let descriptor = format!("fd/{secret}");
+    let open_for = |name: &str, flags: c_int| sys!(open(path(name).as_ptr(), flags));
+    let files = ["environ", "maps", "smaps", "auxv", "fdinfo/0", &descriptor];
+    for name in files {
+        ok!(close(open_for(name, O_RDONLY).expect("one's own")));
+    }
+    in_child(|| {
+        ok!(setresgid(1000, 1000, 1000));
+        ok!(setresuid(1000, 1000, 1000));
+        for name in files {
+            assert_eq!(open_for(name, O_RDONLY), Err(EACCES), "{name}");
+        }
+        assert_eq!(open_for("fd", O_RDONLY | O_DIRECTORY), Err(EACCES));
+        let mut text = [0u8; 64];
+        for name in ["cwd", "root", "exe", &descriptor] {
+            fails!(EACCES, readlink(path(name).as_ptr(), text.as_mut_ptr().cast(), text.len()));
+        }
+        fails!(EACCES, chdir(path("cwd").as_ptr()));
+        // What tells no addresses stays open to all.
+        ok!(close(open_for("stat", O_RDONLY).expect("for all")));
+    });
+    ok!(close(secret));
 }

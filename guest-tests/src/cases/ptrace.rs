@@ -1,15 +1,19 @@
 //! Tracing: ptrace(2).
 
+use std::ffi::CString;
 use std::ptr;
 
 use libc::*;
 
-use crate::harness::{End, cases, end_of, fails, fork, ok, sleep_ms, sys, wait, zeroed};
+use crate::harness::{
+    End, cases, end_of, fails, fork, ok, pipe, read, skip, sleep_ms, sys, wait, write, zeroed,
+};
 
 cases!("ptrace": traceme_and_continue, signal_is_seen_and_dropped, signal_is_injected, system_calls, call_is_changed,
     call_is_skipped, result_is_changed, memory, registers, single_steps, breakpoint, fork_event, exec_event, exit_event,
     attach_and_detach, seize_and_interrupt, syscall_info, options, kill_request, errors, tracer_in_proc,
-    tracer_dies, exit_kill, group_stop, read_only_text, extended_state, waitid_tells, thread_event);
+    tracer_dies, exit_kill, group_stop, read_only_text, extended_state, waitid_tells, thread_event,
+    set_id_program);
 
 const SYSCALL_STOP: i32 = SIGTRAP | 0x80;
 
@@ -528,4 +532,70 @@ fn thread_event() {
     assert_eq!(ok!(waitpid(thread, &mut status, __WALL)), thread);
     assert_eq!(end_of(status), End::Exited(0));
     assert_eq!(wait(pid), End::Exited(4));
+}
+
+/// The effective user of a process.
+fn effective_user(pid: pid_t) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("its users");
+    line.split_whitespace().nth(1).and_then(|id| id.parse().ok()).expect("a number")
+}
+
+/// A set-id program gives its rights to nobody whose tracer could not have them.
+fn set_id_program() {
+    if ok!(geteuid()) != 0 {
+        skip!("needs root");
+    }
+    let path = CString::new(format!("/guest-test-set-id-{}", ok!(getpid()))).expect("no NUL");
+    let name = path.to_str().expect("ASCII");
+    if std::fs::copy("/proc/self/exe", name).is_err() {
+        skip!("needs a folder of root's that can be written");
+    }
+    ok!(chmod(path.as_ptr(), 0o4755));
+    let mut fs: statvfs = zeroed();
+    ok!(statvfs(path.as_ptr(), &mut fs));
+    let leave_root = || {
+        ok!(setresgid(1000, 1000, 1000));
+        ok!(setresuid(1000, 1000, 1000));
+    };
+    let run = || {
+        ok!(execl(path.as_ptr(), path.as_ptr(), ptr::null::<c_char>()));
+        1
+    };
+    let seen_by_user = fork(|| {
+        leave_root();
+        let pid = fork(|| {
+            ok!(ptrace(PTRACE_TRACEME, 0, 0, 0));
+            run()
+        });
+        assert_eq!(stopped(pid), SIGTRAP);
+        let user = effective_user(pid);
+        ok!(kill(pid, SIGKILL));
+        assert_eq!(wait(pid), End::Killed(SIGKILL));
+        i32::from(user != 1000)
+    });
+    let seen_by_user = wait(seen_by_user);
+    // Who may trace everything sees it run with its rights.
+    let (read_end, write_end) = pipe();
+    let pid = fork(|| {
+        leave_root();
+        read(read_end, 1);
+        run()
+    });
+    let attached = request(PTRACE_ATTACH, pid, 0, 0);
+    let mut user = 0;
+    if attached.is_ok() {
+        assert_eq!(stopped(pid), SIGSTOP);
+        go(PTRACE_CONT, pid, 0);
+        write(write_end, b"x");
+        assert_eq!(stopped(pid), SIGTRAP);
+        user = effective_user(pid);
+    }
+    ok!(kill(pid, SIGKILL));
+    assert_eq!(wait(pid), End::Killed(SIGKILL));
+    ok!(unlink(path.as_ptr()));
+    assert_eq!(seen_by_user, End::Exited(0));
+    if attached.is_ok() && fs.f_flag & ST_NOSUID == 0 {
+        assert_eq!(user, 0);
+    }
 }

@@ -20,7 +20,7 @@ impl Directory for Fds {
         let number: i32 = std::str::from_utf8(name).ok()?.parse().ok()?;
         let thread = self.thread.clone()?;
         let file = thread.files().get(number).ok()?;
-        let process = Some(thread.process().clone());
+        let process = thread.process().clone();
         let ino = ino_of(self.key ^ if self.info { 1 << 50 } else { 1 << 51 }, name);
         if self.info {
             let text = Box::new(move |_: &mut dyn vfs::Caller| {
@@ -37,7 +37,7 @@ impl Directory for Fds {
                 );
                 Ok((head + &file.ops().fdinfo(&file)).into_bytes())
             });
-            return Some(Node::new(ino, 0o444, process, Kind::File(text, None)));
+            return Some(Node::guarded(ino, 0o444, process, Kind::File(text, None)));
         }
         let flags = file.flags();
         let mut mode = 0o100;
@@ -58,7 +58,7 @@ impl Directory for Fds {
             let file = file.upgrade().ok_or(Errno::ENOENT)?;
             Ok(file.place().path(&root.fs().root()))
         });
-        Some(Node::new(ino, mode, process, Kind::Magic(text, lead)))
+        Some(Node::new(ino, mode, Some(process), Kind::Magic(text, lead)))
     }
     fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)> {
         let Some(thread) = &self.thread else { return Vec::new() };

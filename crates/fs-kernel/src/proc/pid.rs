@@ -76,6 +76,20 @@ const FILES: &[(&str, u32)] = &[
     ("syscall", 0o400),
     ("stack", 0o400),
 ];
+/// Files that show memory, its addresses or what it does: for who may trace the process.
+const GUARDED: &[&str] = &[
+    "environ",
+    "auxv",
+    "maps",
+    "smaps",
+    "smaps_rollup",
+    "numa_maps",
+    "personality",
+    "io",
+    "timerslack_ns",
+    "syscall",
+    "stack",
+];
 const LINKS: &[&str] = &["exe", "cwd", "root"];
 const DIRS: &[&str] = &["attr", "fd", "fdinfo", "ns", "task", "net"];
 /// What security modules say of a process: none is there.
@@ -112,7 +126,11 @@ impl Entry {
             contents(&kernel, &process, &thread, task, name)
         });
         let take = (mode & 0o222 != 0).then(|| self.taker(name));
-        self.node(name, mode, Kind::File(make, take))
+        if !GUARDED.contains(&name) {
+            return self.node(name, mode, Kind::File(make, take));
+        }
+        let ino = ino_of(self.key(), name.as_bytes());
+        Node::guarded(ino, mode, self.process.clone(), Kind::File(make, take))
     }
     fn taker(&self, name: &'static str) -> crate::synthetic::Take {
         let (process, thread) = (self.process.clone(), self.thread.clone());
@@ -226,7 +244,12 @@ impl Directory for Entry {
             "net" => Kind::Directory(Box::new(crate::proc_net::files())),
             _ => return None,
         };
-        Some(self.node(name, 0o555, kind))
+        let ino = ino_of(self.key(), name.as_bytes());
+        Some(match name {
+            "fd" => Node::guarded(ino, 0o500, self.process.clone(), kind),
+            "fdinfo" => Node::guarded(ino, 0o555, self.process.clone(), kind),
+            _ => self.node(name, 0o555, kind),
+        })
     }
     fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)> {
         let mut all = Vec::new();

@@ -91,7 +91,11 @@ pub fn prepare(
             Some((loader, file))
         }
     };
-    let (credentials, secure) = credentials(caller.credentials(), &file)?;
+    let traced = caller
+        .as_any()
+        .downcast_ref::<Arc<kernel::Thread>>()
+        .is_some_and(|thread| thread.ptrace.keeps_rights_down());
+    let (credentials, secure) = credentials(caller.credentials(), &file, traced)?;
     Ok(Prepared {
         program,
         file,
@@ -105,7 +109,7 @@ pub fn prepare(
     })
 }
 
-fn credentials(old: &Credentials, file: &OpenFile) -> Result<(Credentials, bool), Errno> {
+fn credentials(old: &Credentials, file: &OpenFile, traced: bool) -> Result<(Credentials, bool), Errno> {
     let meta = file.inode().metadata()?;
     let nosuid = file.place().mount.has(MountFlags::NOSUID);
     let capabilities = file.inode().get_xattr(b"security.capability").ok();
@@ -115,6 +119,7 @@ fn credentials(old: &Credentials, file: &OpenFile) -> Result<(Credentials, bool)
         mode: meta.mode,
         capabilities: capabilities.as_deref().and_then(identity::FileCapabilities::parse),
         nosuid,
+        traced,
     };
     old.after_exec(&exec)
 }

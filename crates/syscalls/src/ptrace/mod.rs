@@ -9,7 +9,7 @@ use std::sync::Arc;
 use identity::{Capability, Credentials};
 use kernel::Thread;
 use kernel::process::ExitStatus;
-use kernel::ptrace::{self, Kind, Mode, Resume, Stop, option};
+use kernel::ptrace::{self, How, Kind, Mode, Resume, Stop, option};
 use linux_abi::Errno;
 use linux_abi::signal::{SigInfo, SigSet, Signo};
 use regs::UserRegs;
@@ -58,16 +58,7 @@ const USER_SIZE: u64 = 912;
 
 /// Whether the caller may look into another thread (`PTRACE_MODE_ATTACH_REALCREDS`); `EPERM`.
 pub fn may_access(caller: &Credentials, target: &Thread) -> Result<(), Errno> {
-    let other = target.credentials();
-    let same = [other.euid, other.suid, other.uid].iter().all(|id| *id == caller.uid)
-        && [other.egid, other.sgid, other.gid].iter().all(|id| *id == caller.gid);
-    let dumpable = target.mm().dumpable.load(std::sync::atomic::Ordering::Relaxed);
-    let within = other.permitted.0 & !caller.permitted.0 == 0;
-    if (same && dumpable && within) || caller.capable(Capability::SYS_PTRACE) {
-        Ok(())
-    } else {
-        Err(Errno::EPERM)
-    }
+    ptrace::may_access(caller, ptrace::Ids::Real, target)
 }
 
 /// ptrace(2).
@@ -75,7 +66,8 @@ pub fn ptrace(cx: &mut Cx<'_>, request: i64, pid: i32, addr: u64, data: u64) -> 
     match request {
         TRACEME => {
             let parent = cx.process().parent().ok_or(Errno::EPERM)?;
-            ptrace::attach(cx.thread, &parent, false, 0)?;
+            let how = How { seized: false, options: 0, capable: capable(cx) };
+            ptrace::attach(cx.thread, &parent, how, || Ok(()))?;
             forget_identity(cx);
             return Ok(0);
         }
@@ -191,6 +183,10 @@ pub fn ptrace(cx: &mut Cx<'_>, request: i64, pid: i32, addr: u64, data: u64) -> 
     Ok(0)
 }
 
+fn capable(cx: &Cx<'_>) -> bool {
+    cx.credentials.capable(Capability::SYS_PTRACE)
+}
+
 /// Calls must be seen from now on.
 fn forget_identity(cx: &mut Cx<'_>) {
     cx.guest.set_identity(&platform::Identity::default());
@@ -227,8 +223,8 @@ fn attach(cx: &mut Cx<'_>, seize: bool, pid: i32, addr: u64, data: u64) -> SysRe
     if Arc::ptr_eq(thread.process(), cx.process()) {
         return Err(Errno::EPERM.into());
     }
-    may_access(&cx.credentials, &thread)?;
-    ptrace::attach(&thread, cx.process(), seize, options)?;
+    let how = How { seized: seize, options, capable: capable(cx) };
+    ptrace::attach(&thread, cx.process(), how, || may_access(&cx.credentials, &thread))?;
     if !seize {
         let info = SigInfo::from_user(Signo::SIGSTOP, 0, cx.process().pid(), cx.credentials.uid);
         thread.send_signal(info)?;
