@@ -1,6 +1,6 @@
 //! Asynchronous input and output: io_setup(2). Contexts belong to an address space; requests under way are tasks.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,6 +42,15 @@ impl Default for Quota {
 #[derive(Default)]
 pub struct Contexts(Mutex<BTreeMap<u64, Arc<Context>>>);
 
+impl Drop for Contexts {
+    fn drop(&mut self) {
+        // The address space is gone: what waits for a file must not wait, and keep the file open, for ever.
+        for context in self.0.get_mut().values() {
+            context.destroy();
+        }
+    }
+}
+
 /// Contexts that one address space may have.
 const MAX_CONTEXTS: usize = 4096;
 
@@ -74,8 +83,10 @@ struct State {
     /// Under way, events not yet taken included.
     used: u32,
     running: u32,
-    /// Requests that can be cancelled, by the address of their iocb.
-    cancels: HashMap<u64, Cancel>,
+    /// Requests begun so far: the number of the next one.
+    begun: u64,
+    /// Requests that can be cancelled by their number, with the address of their iocb, which may be in use twice.
+    cancels: BTreeMap<u64, (u64, Cancel)>,
     destroyed: bool,
 }
 
@@ -109,8 +120,8 @@ impl Context {
         if fits { Ok(context) } else { Err(Errno::EAGAIN) }
     }
 
-    /// Begins a request; `EAGAIN` if there is no room for its event, `EINVAL` once destroyed.
-    pub fn begin(&self) -> Result<()> {
+    /// Begins a request and numbers it; `EAGAIN` if there is no room for its event, `EINVAL` once destroyed.
+    pub fn begin(&self) -> Result<u64> {
         let mut state = self.state.lock();
         if state.destroyed {
             return Err(Errno::EINVAL);
@@ -120,7 +131,8 @@ impl Context {
         }
         state.used += 1;
         state.running += 1;
-        Ok(())
+        state.begun += 1;
+        Ok(state.begun)
     }
 
     /// Takes a request back that could not be begun after all.
@@ -131,10 +143,10 @@ impl Context {
     }
 
     /// A request is done.
-    pub fn finish(&self, event: IoEvent, tell: Option<&Arc<OpenFile>>) {
+    pub fn finish(&self, number: u64, event: IoEvent, tell: Option<&Arc<OpenFile>>) {
         {
             let mut state = self.state.lock();
-            state.cancels.remove(&event.obj);
+            state.cancels.remove(&number);
             state.running = state.running.saturating_sub(1);
             state.done.push_back(event);
         }
@@ -144,21 +156,27 @@ impl Context {
         self.queue.wake_all(Events::READABLE);
     }
 
-    /// The request of this iocb can be ended by `cancel`.
-    pub fn cancellable(&self, iocb: u64, cancel: Cancel) {
-        self.state.lock().cancels.insert(iocb, cancel);
+    /// The request of this number and iocb can be ended by `cancel`.
+    pub fn cancellable(&self, number: u64, iocb: u64, cancel: Cancel) {
+        let mut state = self.state.lock();
+        if !state.destroyed {
+            state.cancels.insert(number, (iocb, cancel));
+            return;
+        }
+        drop(state);
+        cancel();
     }
 
     /// io_cancel(2): whether there was such a request.
     pub fn cancel(&self, iocb: u64) -> bool {
-        let cancel = self.state.lock().cancels.remove(&iocb);
-        match cancel {
-            Some(cancel) => {
-                cancel();
-                true
-            }
-            None => false,
-        }
+        let cancel = {
+            let mut state = self.state.lock();
+            let number = state.cancels.iter().find(|(_, (own, _))| *own == iocb).map(|(number, _)| *number);
+            number.and_then(|number| state.cancels.remove(&number))
+        };
+        let Some((_, cancel)) = cancel else { return false };
+        cancel();
+        true
     }
 
     /// Takes up to `most` events into `out`.
@@ -176,7 +194,7 @@ impl Context {
             state.destroyed = true;
             std::mem::take(&mut state.cancels)
         };
-        for (_, cancel) in cancels {
+        for (_, cancel) in cancels.into_values() {
             cancel();
         }
         self.queue.wake_all(Events::READABLE);

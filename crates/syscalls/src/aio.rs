@@ -113,10 +113,13 @@ pub async fn io_submit(cx: &mut Cx<'_>, id: u64, count: i64, list: Ptr) -> SysRe
 /// One request, checked.
 struct Request {
     context: Arc<Context>,
+    /// Its number in the context.
+    number: u64,
     event: IoEvent,
     tell: Option<Arc<OpenFile>>,
     file: Arc<OpenFile>,
-    mm: Arc<Mm>,
+    /// What is read and written; a request that does neither keeps no memory of a process that ends.
+    mm: Option<Arc<Mm>>,
     opcode: u16,
     vectors: Vec<IoVec>,
     offset: u64,
@@ -133,8 +136,8 @@ async fn submit(cx: &mut Cx<'_>, context: &Arc<Context>, list: Ptr, index: u64) 
     if iocb.reserved != 0 || i64::try_from(iocb.nbytes).is_err() {
         return Err(Errno::EINVAL.into());
     }
-    context.begin()?;
-    match prepare(cx, context, at, &iocb) {
+    let number = context.begin()?;
+    match prepare(cx, context, number, at, &iocb) {
         Ok(request) => {
             start(cx, request, iocb.buf).await;
             Ok(())
@@ -146,7 +149,7 @@ async fn submit(cx: &mut Cx<'_>, context: &Arc<Context>, list: Ptr, index: u64) 
     }
 }
 
-fn prepare(cx: &mut Cx<'_>, context: &Arc<Context>, at: u64, iocb: &Iocb) -> SysResult<Request> {
+fn prepare(cx: &mut Cx<'_>, context: &Arc<Context>, number: u64, at: u64, iocb: &Iocb) -> SysResult<Request> {
     let file = cx.file(iocb.fd as i32)?;
     let tell = if iocb.flags & FLAG_RESFD != 0 {
         let counter = cx.file(iocb.resfd as i32)?;
@@ -192,10 +195,11 @@ fn prepare(cx: &mut Cx<'_>, context: &Arc<Context>, at: u64, iocb: &Iocb) -> Sys
     }
     Ok(Request {
         context: context.clone(),
+        number,
         event: IoEvent { data: iocb.data, obj: at, res: 0, res2: 0 },
         tell,
         file,
-        mm: cx.mm(),
+        mm: (!vectors.is_empty()).then(|| cx.mm()),
         opcode: iocb.opcode,
         vectors,
         offset: u64::try_from(iocb.offset).unwrap_or(0),
@@ -242,6 +246,7 @@ fn poll(request: Request, wanted: Events) {
     let cancelled = Arc::new(AtomicBool::new(false));
     let (end, alarm) = (cancelled.clone(), waiter.clone());
     request.context.cancellable(
+        request.number,
         request.event.obj,
         Box::new(move || {
             end.store(true, Ordering::SeqCst);
@@ -267,7 +272,7 @@ fn poll(request: Request, wanted: Events) {
 impl Request {
     fn finish(&self, result: Result<i64, Errno>) {
         let res = result.unwrap_or_else(Errno::to_ret);
-        self.context.finish(IoEvent { res, ..self.event }, self.tell.as_ref());
+        self.context.finish(self.number, IoEvent { res, ..self.event }, self.tell.as_ref());
     }
 
     /// The work itself; it may sleep.
@@ -315,16 +320,20 @@ impl Request {
         Ok(done as i64)
     }
 
+    fn mm(&self) -> Result<&Arc<Mm>, Errno> {
+        self.mm.as_ref().ok_or(Errno::EFAULT)
+    }
+
     fn read(&self, pos: u64, addr: u64, len: usize) -> Result<usize, Errno> {
         let mut buf = vec![0; len];
         let n = self.file.ops().read(&self.file, &mut buf, pos)?;
         let data = buf.get(..n).unwrap_or_default();
-        if self.mm.space.write(addr, data)? == n { Ok(n) } else { Err(Errno::EFAULT) }
+        if self.mm()?.space.write(addr, data)? == n { Ok(n) } else { Err(Errno::EFAULT) }
     }
 
     fn write(&self, pos: u64, addr: u64, len: usize) -> Result<usize, Errno> {
         let mut buf = vec![0; len];
-        if self.mm.space.read(addr, &mut buf)? != len {
+        if self.mm()?.space.read(addr, &mut buf)? != len {
             return Err(Errno::EFAULT);
         }
         let ops = self.file.ops();

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use libc::*;
 
 use crate::harness::{
-    End, Temp, cases, fails, file, fork, ok, pipe, read, sleep_ms, sys, wait, write, zeroed,
+    End, Temp, cases, fails, file, fork, in_child, ok, pipe, read, sleep_ms, sys, wait, write, zeroed,
 };
 
 cases!("aio": setup_and_destroy, setup_errors, read_and_write, vectors, many_at_once, sync, eventfd_is_told, poll_request,
     cancel_poll, submit_errors, partial_submit, queue_is_full, getevents_timeout, getevents_errors, interrupted,
-    direct_file, of_a_pipe, flags_of_requests, end_of_file, bad_buffer, signal_mask, limits_in_proc, not_inherited);
+    direct_file, of_a_pipe, flags_of_requests, end_of_file, bad_buffer, signal_mask, limits_in_proc, not_inherited,
+    end_lets_files_go);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -373,4 +374,20 @@ fn not_inherited() {
     let context = setup(4);
     crate::harness::in_child(|| assert_eq!(events(context, 0, 1, None), Err(EINVAL)));
     assert_eq!(events(context, 0, 1, None), Ok(vec![]));
+}
+
+/// Requests that wait, two of them of one iocb, end with their process and keep no file open.
+fn end_lets_files_go() {
+    let (end, other) = pipe();
+    in_child(|| {
+        let context = setup(4);
+        let mut request = iocb(POLL, end, POLLIN as usize, 0, 0);
+        let twice = [ptr::from_mut(&mut request); 2];
+        assert_eq!(sys!(syscall(SYS_io_submit, context, 2, twice.as_ptr())), Ok(2));
+    });
+    ok!(close(end));
+    let mut look = pollfd { fd: other, events: 0, revents: 0 };
+    assert_eq!(ok!(poll(&mut look, 1, 2000)), 1);
+    assert_eq!(look.revents, POLLERR);
+    ok!(close(other));
 }
