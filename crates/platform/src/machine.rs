@@ -23,7 +23,7 @@ pub struct Platform {
     pub(crate) listener: OwnedFd,
     /// Threads by slot index.
     cores: RwLock<Vec<Option<Arc<Core>>>>,
-    /// One bit per slot that the spinner looks at.
+    /// One bit per slot that the spinner looks at: of threads that run in the guest.
     pub(crate) active: Vec<AtomicU64>,
     batches: Mutex<Batches>,
     /// Forked children that have not yet come up, by nonce.
@@ -280,10 +280,18 @@ impl Platform {
         if core.process.is_gone() {
             core.set_gone();
         }
-        if let Some(word) = self.active.get(core.index as usize / 64) {
-            word.fetch_or(1 << (core.index % 64), Ordering::SeqCst);
-            self.high_water.fetch_max(core.index / 64 + 1, Ordering::Relaxed);
-        }
+        self.high_water.fetch_max(core.index / 64 + 1, Ordering::Relaxed);
+        self.set_listening(core.index, true);
+    }
+    /// Whether the spinner looks at a slot.
+    pub(crate) fn set_listening(&self, index: u32, on: bool) {
+        let Some(word) = self.active.get(index as usize / 64) else { return };
+        let bit = 1 << (index % 64);
+        if on {
+            word.fetch_or(bit, Ordering::SeqCst)
+        } else {
+            word.fetch_and(!bit, Ordering::SeqCst)
+        };
     }
     /// Forgets a thread, once.
     pub(crate) fn remove_core(&self, core: &Arc<Core>) {
@@ -294,9 +302,7 @@ impl Platform {
                 return;
             }
             *slot = None;
-            if let Some(word) = self.active.get(core.index as usize / 64) {
-                word.fetch_and(!(1 << (core.index % 64)), Ordering::SeqCst);
-            }
+            self.set_listening(core.index, false);
         }
         core.process.threads.lock().retain(|w| w.upgrade().is_some_and(|c| !Arc::ptr_eq(&c, core)));
         core.process.space.release(core.local);
@@ -354,7 +360,8 @@ impl Platform {
                     unneeded = state.notification.replace(id);
                 }
                 if state.phase == Phase::Guest {
-                    core.slot.state().store(slot::state::BUSY, Ordering::Relaxed);
+                    // The word stays as it is: a write would take its cache line from the guest.
+                    self.set_listening(core.index, false);
                     let request = core.slot.request();
                     if request.xstate_size != 0 && self.xstate_size.load(Ordering::Relaxed) == 0 {
                         self.xstate_size.store(request.xstate_size.min(8192), Ordering::Relaxed);

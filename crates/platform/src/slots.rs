@@ -1,22 +1,23 @@
 //! The kernel process's side of the slots. Every field is read once, by volatile access, and never believed.
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use host::shared::SharedFile;
 use linux_abi::Errno;
 use slot::layout::{DATA_OFFSET, DATA_SIZE, MAX_SLOTS, SLOT_SIZE};
-use slot::{Control, Op, RECORDS, Record, Slot, reg};
+use slot::{Control, IN_RECORDS, Op, RECORDS, Record, Slot, reg};
 
-/// A request as it was when taken: a private copy.
+/// A request as it was when taken: a private copy. What few requests need is read when they need it, once.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    pub kind: u32,
-    pub regs: [u64; reg::COUNT],
-    pub fault: [u64; 6],
+    pub kind: u8,
+    /// Number and arguments of a call, in the order of `slot::reg`.
+    pub call: [u64; reg::CALL],
     pub native_ret: i64,
     pub site: u64,
     pub xstate_size: u32,
-    pub in_records: [Record; RECORDS],
+    pub in_records: [Record; IN_RECORDS],
     pub in_count: usize,
 }
 
@@ -71,16 +72,45 @@ impl SlotRef {
     }
     /// Copies the request.
     pub(crate) fn request(&self) -> Request {
-        Request {
+        let mut request = Request {
             kind: load!(self, kind),
-            regs: load!(self, regs),
-            fault: load!(self, fault),
-            native_ret: load!(self, native_ret),
-            site: load!(self, site),
-            xstate_size: load!(self, xstate_size),
-            in_count: (load!(self, in_count) as usize).min(RECORDS),
-            in_records: load!(self, in_records),
+            call: [0; reg::CALL],
+            native_ret: 0,
+            site: 0,
+            xstate_size: 0,
+            in_records: [Record::default(); IN_RECORDS],
+            in_count: usize::from(load!(self, pieces)).min(IN_RECORDS),
+        };
+        for (i, to) in request.call.iter_mut().enumerate() {
+            // SAFETY: the slot is mapped, and there are more registers than this.
+            *to = unsafe { (&raw const (*self.at).regs).cast::<u64>().add(i).read_volatile() };
         }
+        if request.in_count > 0 {
+            // The pieces begin there, which is on its way while the records come.
+            // SAFETY: nothing is read; the address is in the slot's own part of the mapping.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.at.cast::<i8>().add(DATA_OFFSET as usize)) };
+            request.in_records = load!(self, in_records);
+        }
+        if request.kind == slot::kind::NATIVE_DONE {
+            request.native_ret = self.native_ret();
+        }
+        if load!(self, via) == slot::via::SIGNAL {
+            request.site = load!(self, site);
+            request.xstate_size = load!(self, xstate_size);
+        }
+        request
+    }
+    /// All registers.
+    pub(crate) fn regs(&self) -> [u64; reg::COUNT] {
+        load!(self, regs)
+    }
+    /// What the host told of a fault.
+    pub(crate) fn fault(&self) -> [u64; 6] {
+        load!(self, fault)
+    }
+    /// The result of native operations.
+    pub(crate) fn native_ret(&self) -> i64 {
+        load!(self, native_ret)
     }
     /// Where the shim says that the host's frame keeps the extended state.
     pub(crate) fn fpstate(&self) -> u64 {
@@ -94,11 +124,10 @@ impl SlotRef {
         store!(self, index, index);
         store!(self, this, this);
         store!(self, stack, stack);
-        store!(self, pad, nonce);
+        store!(self, nonce, nonce);
         store!(self, site, 0);
         store!(self, xstate_size, 0);
-        store!(self, out_count, 0);
-        store!(self, in_count, 0);
+        store!(self, pieces, 0);
         self.set_identity([0; slot::identity::COUNT]);
     }
     /// What the shim may answer itself.
@@ -109,20 +138,23 @@ impl SlotRef {
     pub(crate) fn set_regs(&self, regs: [u64; reg::COUNT]) {
         store!(self, regs, regs);
     }
-    /// Writes the answer; the state is set by the caller.
-    pub(crate) fn set_answer(&self, action: u32, ret: i64, a: [u64; 8], count: u32) {
-        store!(self, action, action);
-        store!(self, ret, ret);
-        store!(self, a, a);
-        store!(self, count, count);
-    }
-    /// Says how many pieces are to be copied out, and which.
-    pub(crate) fn set_out(&self, records: &[Record]) {
+    /// Writes a plain answer, and which pieces are to be copied out; the state is set by the caller.
+    pub(crate) fn set_return(&self, ret: i64, records: &[Record]) {
         for (i, record) in records.iter().take(RECORDS).enumerate() {
             // SAFETY: within the array of the mapped slot.
             unsafe { (&raw mut (*self.at).out_records).cast::<Record>().add(i).write_volatile(*record) };
         }
-        store!(self, out_count, records.len().min(RECORDS) as u32);
+        store!(self, pieces, records.len().min(RECORDS) as u8);
+        store!(self, action, slot::action::RETURN);
+        // SAFETY: the slot is mapped and ours to write.
+        unsafe { (&raw mut (*self.at).regs).cast::<u64>().add(reg::RAX).write_volatile(ret as u64) };
+    }
+    /// Writes another answer; the state is set by the caller.
+    pub(crate) fn set_answer(&self, action: u8, a: [u64; 8], count: u32) {
+        store!(self, pieces, 0);
+        store!(self, action, action);
+        store!(self, a, a);
+        store!(self, count, count);
     }
     /// The address of data; `None` outside of it.
     fn data(&self, offset: usize, len: usize) -> Option<*mut u8> {

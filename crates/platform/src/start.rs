@@ -101,7 +101,7 @@ impl Platform {
         let flags = if config.old_host { plain } else { plain | 1 << 5 };
         let undumpable = u64::from(config.undumpable);
         let unsealed = u64::from(!config.sealing);
-        zygote.set_answer(0, 0, [filter.len() as u64, flags, undumpable, plain, unsealed, 0, 0, 0], 0);
+        zygote.set_answer(0, [filter.len() as u64, flags, undumpable, plain, unsealed, 0, 0, 0], 0);
 
         let fds = [slots.slots.fd(), slots.control.fd()];
         let pid = host::process::spawn_image(image.as_fd(), c"sallet-stub", &fds)
@@ -114,7 +114,7 @@ impl Platform {
             tracing::debug!("answers wake their callers by the scheduler's choice: {errno}");
         }
 
-        let [vdso, entry, ..] = slots.slot(0).map_or([0; 6], |s| s.request().fault);
+        let [vdso, entry, ..] = slots.slot(0).map_or([0; 6], |s| s.fault());
         let patching = config.patching && (text_start..text_end).contains(&entry);
         let patcher = Patcher::new(patching, config.proc.clone(), entry);
         let spinner = Spinner::new(config.allow_spin, config.quota.clone());
@@ -222,7 +222,7 @@ fn listener(slots: &Slots, pid: i32) -> Result<OwnedFd, Error> {
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(1));
     }
-    let fd = slot.request().native_ret;
+    let fd = slot.native_ret();
     if fd < 0 {
         return Err(Error::Host("seccomp in the stub", Errno::from_raw(i32::try_from(-fd).unwrap_or(0))));
     }

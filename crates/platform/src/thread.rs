@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -25,7 +26,10 @@ pub struct GuestThread {
     platform: Arc<Platform>,
     core: Arc<Core>,
     space: Arc<AddressSpace>,
-    regs: Regs,
+    /// Read from the slot when they are asked for first.
+    regs: Option<Regs>,
+    /// Where the exit was, once `regs` was read.
+    exit_rip: u64,
     request: Option<Request>,
     /// Pieces to copy out with the answer, and how much of the slot's data is in use.
     out: Vec<Record>,
@@ -105,7 +109,8 @@ impl GuestThread {
             platform,
             core,
             space,
-            regs: Regs::default(),
+            regs: None,
+            exit_rip: 0,
             request: None,
             out: Vec::new(),
             used: 0,
@@ -144,7 +149,7 @@ impl GuestThread {
             self.core.announced.lock().clone = None;
             self.cloned(&child, &request);
         }
-        self.regs = Regs::from_array(&request.regs);
+        self.regs = None;
         self.out.clear();
         self.used = request
             .in_records
@@ -160,13 +165,13 @@ impl GuestThread {
                 self.platform.calls.fetch_add(1, Ordering::Relaxed);
                 if request.site != 0 {
                     let platform = &self.platform;
-                    platform.patcher.hit(&platform.slots, &self.core.process, request.site, self.regs.rax);
+                    platform.patcher.hit(&platform.slots, &self.core.process, request.site, request.call[0]);
                 }
                 Exit::Syscall
             }
             kind::INTERRUPTED => Exit::Interrupted,
             kind::FAULT => {
-                let [signo, code, addr, trapno, error, cr2] = request.fault;
+                let [signo, code, addr, trapno, error, cr2] = self.core.slot.fault();
                 Exit::Fault(Fault { signo: signo as i32, code: code as i32, addr, trapno, error, cr2 })
             }
             kind::NATIVE_DONE => Exit::NativeDone(request.native_ret),
@@ -197,13 +202,28 @@ impl GuestThread {
         self.request.is_some()
     }
 
+    /// Number and arguments of the system call of this exit.
+    pub fn call(&self) -> (u32, [u64; 6]) {
+        let [number, args @ ..] = self.request.as_ref().map_or([u64::MAX; 7], |request| request.call);
+        (number as u32, args)
+    }
     /// Registers at the exit.
-    pub fn regs(&self) -> &Regs {
-        &self.regs
+    pub fn regs(&mut self) -> &Regs {
+        self.regs_mut()
     }
     /// Registers to resume with.
     pub fn regs_mut(&mut self) -> &mut Regs {
-        &mut self.regs
+        let (core, request, exit_rip) = (&self.core, &self.request, &mut self.exit_rip);
+        self.regs.get_or_insert_with(|| {
+            let mut regs = core.slot.regs();
+            if let Some(request) = request {
+                // What was acted upon counts, whatever the guest has made of it since.
+                regs.iter_mut().zip(request.call).for_each(|(to, from)| *to = from);
+            }
+            let regs = Regs::from_array(&regs);
+            *exit_rip = regs.rip;
+            regs
+        })
     }
     /// Lets the shim answer getpid(2) and its like for this thread, from patched sites, without an exit. Between
     /// exit and resume; a new thread or process starts with none. None while each call must be seen (strace,
@@ -223,27 +243,30 @@ impl GuestThread {
     /// Goes back from a system call: only rax changes.
     pub fn resume_syscall(&mut self, ret: i64) {
         let out = std::mem::take(&mut self.out);
-        self.publish(action::RETURN, ret, [0; 8], 0, &out);
+        self.core.slot.set_return(ret, &out);
+        self.publish();
         self.out = out;
     }
     /// Goes back with all registers.
     pub fn resume_regs(&mut self) {
-        self.flush();
-        self.core.slot.set_regs(self.regs.to_array());
-        self.publish(action::REGS, 0, [0; 8], 0, &[]);
+        self.resume_all(action::REGS, 0);
     }
     /// Goes back with all registers and the extended state found at this guest address (sigreturn).
     pub fn resume_regs_with_xstate(&mut self, fpstate: u64) {
+        self.resume_all(action::SIGRETURN, fpstate);
+    }
+    fn resume_all(&mut self, action: u8, fpstate: u64) {
         self.flush();
-        self.core.slot.set_regs(self.regs.to_array());
-        self.publish(action::SIGRETURN, 0, [fpstate, 0, 0, 0, 0, 0, 0, 0], 0, &[]);
+        let regs = self.regs().to_array();
+        self.core.slot.set_regs(regs);
+        self.answer(action, [fpstate, 0, 0, 0, 0, 0, 0, 0], 0);
     }
     /// Sets rip and rax so that the system call of this exit is made again, whatever its entry was.
     pub fn rewind_syscall(&mut self) {
-        let Some(request) = &self.request else { return };
-        self.regs.rax = request.regs[slot::reg::RAX];
+        let Some(number) = self.request.as_ref().map(|request| request.call[0]) else { return };
+        self.regs_mut().rax = number;
         // At a patched site there is a jump, or an invalid instruction that the shim takes for the call.
-        self.regs.rip = request.regs[slot::reg::RIP].wrapping_sub(2);
+        self.regs_mut().rip = self.exit_rip.wrapping_sub(2);
     }
 
     /// Copies from guest memory; `EFAULT`.
@@ -339,13 +362,13 @@ impl GuestThread {
     pub fn native_batch(&mut self, ops: Vec<NativeOp>) {
         self.flush();
         let count = self.write_ops(ops);
-        self.publish(action::NATIVE, 0, [0; 8], count, &[]);
+        self.answer(action::NATIVE, [0; 8], count);
     }
     /// One operation whose result is the guest's result of the present call; no further exit.
     pub fn resume_native(&mut self, op: NativeOp) {
         self.flush();
         let count = self.write_ops(vec![op]);
-        self.publish(action::NATIVE_RETURN, 0, [0; 8], count, &[]);
+        self.answer(action::NATIVE_RETURN, [0; 8], count);
     }
 
     fn write_ops(&mut self, ops: Vec<NativeOp>) -> u32 {
@@ -436,10 +459,10 @@ impl GuestThread {
         self.flush();
         // Frames are about 1 KiB without the extended state; the data area holds 64 KiB.
         let ok = self.core.slot.write_data(0, &frame.bytes).is_ok();
-        self.regs = frame.regs;
+        self.regs = Some(frame.regs);
         self.core.slot.set_regs(frame.regs.to_array());
         let len = if ok { frame.bytes.len() as u64 } else { 0 };
-        self.publish(action::FRAME, 0, [frame.sp, len, frame.fpstate.unwrap_or(0), 0, 0, 0, 0, 0], 0, &[]);
+        self.answer(action::FRAME, [frame.sp, len, frame.fpstate.unwrap_or(0), 0, 0, 0, 0, 0], 0);
     }
 
     /// Prepares a child; the parent's next exit is `NativeDone` with the result of the host's clone.
@@ -482,10 +505,11 @@ impl GuestThread {
         let tid = request.tid as u32 as u64;
         core.slot.prepare(core.index, this, stack, core.process.nonce);
         core.slot.set_regs(request.regs.to_array());
-        core.slot.set_answer(action::REGS, 0, [0, 0, 0, 0, set_tid, tid, 0, role], 0);
+        core.slot.set_answer(action::REGS, [0, 0, 0, 0, set_tid, tid, 0, role], 0);
         {
             let mut announced = self.core.announced.lock();
-            let (stack, tid_word) = if role == 1 { (0, 0) } else { (stack, this + 8) };
+            let (stack, tid_word) =
+                if role == 1 { (0, 0) } else { (stack, this + offset_of!(slot::Slot, host_tid) as u64) };
             announced.clone = Some(AnnouncedClone { flags, stack, tid_word, child: core.clone() });
             announced.batch = match (role, new_batch) {
                 (1, _) | (_, None) => None,
@@ -499,7 +523,7 @@ impl GuestThread {
         let batch = new_batch.map_or(u64::MAX, u64::from);
         let a = [flags, u64::from(core.local), u64::from(core.process.nonce), tls, set_tid, tid, batch, role];
         self.cloning = Some(core.clone());
-        self.publish(action::CLONE, 0, a, 0, &[]);
+        self.answer(action::CLONE, a, 0);
         Ok(GuestThread::new(self.platform.clone(), core))
     }
 
@@ -520,7 +544,7 @@ impl GuestThread {
         let head = robust_list.unwrap_or(0);
         let a =
             [clear_child_tid.unwrap_or(0), head, tid as u32 as u64, code as u64, u64::from(leader), 0, 0, 0];
-        self.publish(action::EXIT, 0, a, 0, &[]);
+        self.answer(action::EXIT, a, 0);
     }
 
     /// The way to reach it from elsewhere.
@@ -532,15 +556,19 @@ impl GuestThread {
         self.space.clone()
     }
 
-    /// Writes the answer and lets the shim go on.
-    fn publish(&mut self, action: u32, ret: i64, a: [u64; 8], count: u32, out: &[Record]) {
-        self.core.slot.set_answer(action, ret, a, count);
-        self.core.slot.set_out(out);
+    /// Writes an answer without data and lets the shim go on.
+    fn answer(&mut self, action: u8, a: [u64; 8], count: u32) {
+        self.core.slot.set_answer(action, a, count);
+        self.publish();
+    }
+    /// Lets the shim go on with the answer in the slot.
+    fn publish(&mut self) {
         self.request = None;
         let notification = {
             let mut state = self.core.state.lock();
             state.phase = Phase::Guest;
             self.core.slot.state().store(slot::state::DONE, Ordering::SeqCst);
+            self.platform.set_listening(self.core.index, true);
             state.notification.take()
         };
         if let Some(id) = notification {

@@ -216,23 +216,23 @@ pub struct SignalFrame {
 impl Regs {
     /// From the order of `slot::reg`.
     pub(crate) fn from_array(r: &[u64; slot::reg::COUNT]) -> Regs {
-        let [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags] = *r;
+        let [rax, rdi, rsi, rdx, r10, r8, r9, rbx, rcx, rbp, rsp, r11, r12, r13, r14, r15, rip, rflags] = *r;
         Regs { rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags }
     }
     /// In the order of `slot::reg`.
     pub(crate) fn to_array(self) -> [u64; slot::reg::COUNT] {
         [
             self.rax,
-            self.rbx,
-            self.rcx,
-            self.rdx,
-            self.rsi,
             self.rdi,
-            self.rbp,
-            self.rsp,
+            self.rsi,
+            self.rdx,
+            self.r10,
             self.r8,
             self.r9,
-            self.r10,
+            self.rbx,
+            self.rcx,
+            self.rbp,
+            self.rsp,
             self.r11,
             self.r12,
             self.r13,

@@ -14,58 +14,56 @@ pub mod state {
     pub const IDLE: u32 = 0;
     /// The shim has written a request.
     pub const REQUEST: u32 = 1;
-    /// The kernel process has taken the request.
-    pub const BUSY: u32 = 2;
     /// The kernel process has written the answer.
-    pub const DONE: u32 = 3;
+    pub const DONE: u32 = 2;
 }
 
 /// Values of [`Slot::kind`]: what a request is about.
 pub mod kind {
     /// A system call of the guest.
-    pub const SYSCALL: u32 = 0;
+    pub const SYSCALL: u8 = 0;
     /// The thread was interrupted by the kernel's signal.
-    pub const INTERRUPTED: u32 = 1;
+    pub const INTERRUPTED: u8 = 1;
     /// A fault of guest code.
-    pub const FAULT: u32 = 2;
+    pub const FAULT: u8 = 2;
     /// Native operations are done; the result is in `native_ret`.
-    pub const NATIVE_DONE: u32 = 3;
+    pub const NATIVE_DONE: u8 = 3;
     /// A forked child of the zygote has come up.
-    pub const STARTED: u32 = 4;
+    pub const STARTED: u8 = 4;
     /// The zygote waits for work.
-    pub const ZYGOTE: u32 = 5;
+    pub const ZYGOTE: u8 = 5;
     /// The answer could not be copied to the guest (a bad address).
-    pub const UNDELIVERED: u32 = 6;
+    pub const UNDELIVERED: u8 = 6;
 }
 
 /// Values of [`Slot::via`]: how the guest came into the shim.
 pub mod via {
     /// By SIGSYS or another host signal: a host signal frame exists.
-    pub const SIGNAL: u32 = 0;
+    pub const SIGNAL: u8 = 0;
     /// By a patched site: no frame.
-    pub const PATCH: u32 = 1;
+    pub const PATCH: u8 = 1;
     /// The shim itself asks, no frame.
-    pub const SHIM: u32 = 2;
+    pub const SHIM: u8 = 2;
 }
 
 /// Values of [`Slot::action`]: what the shim does with the answer.
 pub mod action {
     /// Return `ret` in rax.
-    pub const RETURN: u32 = 0;
+    pub const RETURN: u8 = 0;
     /// Load all registers.
-    pub const REGS: u32 = 1;
+    pub const REGS: u8 = 1;
     /// Do the operations in `data`, then report `NATIVE_DONE`.
-    pub const NATIVE: u32 = 2;
+    pub const NATIVE: u8 = 2;
     /// Do the one operation in `data` and return its result in rax.
-    pub const NATIVE_RETURN: u32 = 3;
+    pub const NATIVE_RETURN: u8 = 3;
     /// clone(2): `a[0]` flags, `a[1]` slot of the child, `a[2]` nonce, `a[3]` tls, `a[4]` set_child_tid, `a[5]` guest tid.
-    pub const CLONE: u32 = 4;
+    pub const CLONE: u8 = 4;
     /// Push a signal frame: bytes in `data`, to `a[0]`, length `a[1]`, extended state to `a[2]`; then load all registers.
-    pub const FRAME: u32 = 5;
+    pub const FRAME: u8 = 5;
     /// Load all registers and the extended state from guest address `a[0]`.
-    pub const SIGRETURN: u32 = 6;
+    pub const SIGRETURN: u8 = 6;
     /// End the thread: `a[0]` clear_child_tid, `a[1]` robust list head, `a[2]` guest tid, `a[3]` code.
-    pub const EXIT: u32 = 7;
+    pub const EXIT: u8 = 7;
 }
 
 /// Kinds of [`Op`].
@@ -117,20 +115,20 @@ pub struct Op {
     pub args: [u64; 6],
 }
 
-/// Indexes of [`Slot::regs`].
+/// Indexes of [`Slot::regs`]: a call's number and arguments come first.
 pub mod reg {
     #![expect(missing_docs, reason = "the registers of x86-64")]
     pub const RAX: usize = 0;
-    pub const RBX: usize = 1;
-    pub const RCX: usize = 2;
+    pub const RDI: usize = 1;
+    pub const RSI: usize = 2;
     pub const RDX: usize = 3;
-    pub const RSI: usize = 4;
-    pub const RDI: usize = 5;
-    pub const RBP: usize = 6;
-    pub const RSP: usize = 7;
-    pub const R8: usize = 8;
-    pub const R9: usize = 9;
-    pub const R10: usize = 10;
+    pub const R10: usize = 4;
+    pub const R8: usize = 5;
+    pub const R9: usize = 6;
+    pub const RBX: usize = 7;
+    pub const RCX: usize = 8;
+    pub const RBP: usize = 9;
+    pub const RSP: usize = 10;
     pub const R11: usize = 11;
     pub const R12: usize = 12;
     pub const R13: usize = 13;
@@ -139,6 +137,8 @@ pub mod reg {
     pub const RIP: usize = 16;
     pub const FLAGS: usize = 17;
     pub const COUNT: usize = 18;
+    /// A call's number and arguments.
+    pub const CALL: usize = 7;
 }
 
 /// `FUTEX_OWNER_DIED`.
@@ -190,71 +190,69 @@ pub struct Record {
     pub offset: u32,
 }
 
-/// Most pieces that travel in each direction.
+/// Most pieces that travel with an answer.
 pub const RECORDS: usize = 16;
+/// Most pieces that travel with a request.
+pub const IN_RECORDS: usize = 2;
 
 /// The head of a slot; `layout::DATA_SIZE` bytes of data follow at `layout::DATA_OFFSET`.
 ///
-/// The assembly of the shim knows the offsets of the first fields.
-#[repr(C)]
+/// A cache line that one side has written and the other reads costs as much as all the rest of a call. So what
+/// every call needs lies in the first line, in both directions, and nothing else is written or read on its way.
+/// The assembly of the shim knows the offsets by name.
+#[repr(C, align(64))]
 pub struct Slot {
     /// One of [`state`].
     pub state: AtomicU32,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// One of [`via`].
+    pub via: u8,
+    /// How many pieces in `data` came with the request, then: are to be copied to the guest before the action.
+    pub pieces: u8,
+    /// One of [`action`].
+    pub action: u8,
+    /// The guest's registers; the answer [`action::RETURN`] brings rax.
+    pub regs: [u64; reg::COUNT],
     /// Set by the shim's signal handler when the interrupt came while the shim ran.
     pub intr: AtomicU32,
-    /// The host's thread id: set by the host (CLONE_CHILD_SETTID); cleared by it (CLONE_CHILD_CLEARTID) or marked
-    /// with [`OWNER_DIED`] when the thread ends.
-    pub host_tid: AtomicU32,
     /// Index of the slot in the sandbox.
     pub index: u32,
     /// Address of the slot in the guest.
     pub this: u64,
     /// Top of the shim's stack for this thread.
     pub stack: u64,
-    /// The guest's registers.
-    pub regs: [u64; reg::COUNT],
-    /// One of [`kind`].
-    pub kind: u32,
-    /// One of [`via`].
-    pub via: u32,
+    /// Address of the extended state in the host's signal frame of this request; 0 if the registers still
+    /// hold it. For the shim alone.
+    pub fpstate: u64,
+    /// Address of a trapped system call instruction, 0 if there is none; with [`via::SIGNAL`] only.
+    pub site: u64,
+    /// Pieces that came with the request.
+    pub in_records: [Record; IN_RECORDS],
+    /// Pieces to be copied out.
+    pub out_records: [Record; RECORDS],
+    /// The host's thread id: set by the host (CLONE_CHILD_SETTID); cleared by it (CLONE_CHILD_CLEARTID) or marked
+    /// with [`OWNER_DIED`] when the thread ends.
+    pub host_tid: AtomicU32,
+    /// What proves to the kernel process who rings first.
+    pub nonce: u32,
+    /// Size of the extended state in the host's signal frame, 0 while unknown; with [`via::SIGNAL`] only.
+    pub xstate_size: u32,
+    /// How many operations are in `data`.
+    pub count: u32,
     /// signo, code, address, trapno, error code, cr2 of a fault.
     pub fault: [u64; 6],
     /// Result of native operations.
     pub native_ret: i64,
-    /// Address of a trapped system call instruction, 0 if there is none.
-    pub site: u64,
-    /// Size of the extended state in the host's signal frame, 0 while unknown.
-    pub xstate_size: u32,
-    /// Pieces in `data` that came with the request.
-    pub in_count: u32,
-    /// They.
-    pub in_records: [Record; RECORDS],
-    /// One of [`action`].
-    pub action: u32,
-    /// How many operations are in `data`, or pieces to copy out.
-    pub count: u32,
-    /// The value for rax.
-    pub ret: i64,
     /// Arguments of the action.
     pub a: [u64; 8],
-    /// Pieces in `data` to copy to the guest before the action.
-    pub out_count: u32,
-    /// Patched sites must not be made for this process.
-    pub pad: u32,
-    /// They.
-    pub out_records: [Record; RECORDS],
-    /// Address of the extended state in the host's signal frame of this request; 0 if the registers still
-    /// hold it. For the shim alone.
-    pub fpstate: u64,
     /// Answers that the shim gives itself to calls of patched sites, by [`identity`]: the value plus 1, or 0.
     pub identity: [u64; identity::COUNT],
 }
 
 const _: () = {
-    assert!(core::mem::offset_of!(Slot, intr) == 4);
-    assert!(core::mem::offset_of!(Slot, this) == 16);
-    assert!(core::mem::offset_of!(Slot, stack) == 24);
-    assert!(core::mem::offset_of!(Slot, regs) == 32);
+    assert!(core::mem::offset_of!(Slot, regs) + 8 * reg::CALL <= 64);
+    assert!(core::mem::offset_of!(Slot, in_records) == 192);
     assert!(core::mem::size_of::<Slot>() <= layout::DATA_OFFSET as usize);
 };
 

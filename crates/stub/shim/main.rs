@@ -13,7 +13,7 @@ mod signal;
 mod start;
 mod sys;
 
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use slot::layout::{CONTROL_VA, NR_DOORBELL, NR_PARK, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA};
 use slot::{Control, Slot, action, kind, reg, state, via};
@@ -53,10 +53,9 @@ pub fn request(slot: *mut Slot) {
     // SAFETY: the slot is mapped; both sides use atomics for the state.
     let word: &AtomicU32 = unsafe { &(*slot).state };
     word.store(state::REQUEST, Ordering::SeqCst);
-    fence(Ordering::SeqCst);
     // SAFETY: plain read of our own field.
     let index = u64::from(unsafe { (*slot).index });
-    if control().spinning.load(Ordering::Relaxed) == 0 {
+    if control().spinning.load(Ordering::SeqCst) == 0 {
         while word.load(Ordering::Acquire) != state::DONE {
             ring(NR_DOORBELL, index, slot);
         }
@@ -80,7 +79,7 @@ fn ring(bell: u32, index: u64, slot: *mut Slot) {
 /// What proves to the kernel process who rings first.
 pub fn nonce(slot: *mut Slot) -> u64 {
     // SAFETY: plain read of our own field.
-    u64::from(unsafe { (*slot).pad })
+    u64::from(unsafe { (*slot).nonce })
 }
 
 fn wait_spinning(word: &AtomicU32, index: u64, slot: *mut Slot) {
@@ -110,12 +109,12 @@ pub enum Todo {
 }
 
 /// Handles a request of the given kind until the guest can go on.
-pub fn serve(slot: *mut Slot, kind: u32, via: u32) -> Todo {
+pub fn serve(slot: *mut Slot, kind: u8, via: u8) -> Todo {
     // SAFETY: the slot is this thread's; the kernel process reads what is written before `request`.
     unsafe {
         (*slot).kind = kind;
         (*slot).via = via;
-        (*slot).in_count = 0;
+        (*slot).pieces = 0;
         if kind == kind::SYSCALL {
             marshal::copy_in(slot);
         }
@@ -124,11 +123,11 @@ pub fn serve(slot: *mut Slot, kind: u32, via: u32) -> Todo {
             if !marshal::copy_out(slot) {
                 // What the call took is given back; its result is an error then.
                 (*slot).kind = kind::UNDELIVERED;
-                (*slot).in_count = 0;
+                (*slot).pieces = 0;
                 continue;
             }
             let ret = match (*slot).action {
-                action::RETURN => return Todo::Return((*slot).ret),
+                action::RETURN => return Todo::Return((*slot).regs[reg::RAX] as i64),
                 action::NATIVE => native::batch(slot),
                 action::NATIVE_RETURN => return Todo::Return(native::one(slot)),
                 action::CLONE => match clone::clone(slot) {
@@ -140,7 +139,7 @@ pub fn serve(slot: *mut Slot, kind: u32, via: u32) -> Todo {
             };
             (*slot).native_ret = ret;
             (*slot).kind = kind::NATIVE_DONE;
-            (*slot).in_count = 0;
+            (*slot).pieces = 0;
         }
     }
 }

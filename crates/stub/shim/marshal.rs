@@ -95,7 +95,7 @@ pub fn copy_in(slot: *mut Slot) {
             used = (used + len + 7) & !7;
             count += 1;
         }
-        (*slot).in_count = count as u32;
+        (*slot).pieces = count as u8;
     }
 }
 
@@ -103,7 +103,7 @@ pub fn copy_in(slot: *mut Slot) {
 pub fn copy_out(slot: *mut Slot) -> bool {
     // SAFETY: the slot and its data area are mapped; copies survive bad addresses.
     unsafe {
-        let count = (*slot).out_count as usize;
+        let count = (*slot).pieces as usize;
         let mut ok = true;
         let mut i = 0;
         while i < count && i < RECORDS {

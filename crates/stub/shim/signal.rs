@@ -43,7 +43,7 @@ const G_TRAPNO: usize = 20;
 const G_CR2: usize = 22;
 
 /// Where the host keeps each of `slot::reg` in the frame.
-const ORDER: [usize; reg::COUNT] = [13, 11, 14, 12, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17];
+const ORDER: [usize; reg::COUNT] = [13, 8, 9, 12, 2, 0, 1, 11, 14, 10, 15, 3, 4, 5, 6, 7, 16, 17];
 
 unsafe fn save(slot: *mut Slot, frame: *mut UContext) {
     // SAFETY: the frame is the host's, the slot ours.

@@ -119,7 +119,8 @@ fn note(out: &mut Vec<u8>, kind: u32, body: &[u8]) {
 }
 
 /// `NT_PRSTATUS`, `NT_PRPSINFO`, `NT_SIGINFO`, `NT_AUXV`, `NT_FILE`.
-fn notes(cx: &Cx<'_>, info: &SigInfo) -> Vec<u8> {
+fn notes(cx: &mut Cx<'_>, info: &SigInfo) -> Vec<u8> {
+    let regs = *cx.guest.regs();
     let process = cx.process();
     let (job, mm) = (process.job(), cx.mm());
     let ids = [cx.thread.tid(), process.parent_pid(), job.pgid, job.sid];
@@ -139,7 +140,7 @@ fn notes(cx: &Cx<'_>, info: &SigInfo) -> Vec<u8> {
         status.extend((ns / 1_000_000_000).to_ne_bytes());
         status.extend((ns % 1_000_000_000 / 1000).to_ne_bytes());
     }
-    registers(cx.guest.regs()).iter().for_each(|word| status.extend(word.to_ne_bytes()));
+    registers(&regs).iter().for_each(|word| status.extend(word.to_ne_bytes()));
     // No vector registers.
     status.extend([0; 8]);
 

@@ -176,9 +176,7 @@ async fn mend(process: &kernel::Process, guest: &mut GuestThread) {
 }
 
 async fn system_call(cx: &mut Cx<'_>) -> Next {
-    let regs = *cx.guest.regs();
-    let mut nr = regs.rax as u32;
-    let mut args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    let (mut nr, mut args) = cx.guest.call();
     let trace = crate::strace::enter(cx, nr, &args);
     loop {
         let traced = cx.thread.ptrace.is_active();
@@ -235,7 +233,9 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
             Err(SysError::Errno(errno)) => (errno.to_ret(), None),
             Err(SysError::Interrupted(restart)) => (Errno::EINTR.to_ret(), Some(restart)),
         };
-        let before = *cx.guest.regs();
+        // Few calls need more than their arguments.
+        let wanted = restart.is_some() || cx.thread.ptrace.is_active();
+        let before = wanted.then(|| *cx.guest.regs());
         if cx.thread.ptrace.is_active() {
             cx.guest.regs_mut().rax = restart.map_or(value, told_to_tracer) as u64;
             crate::ptrace::stop::exit(cx, nr).await;
@@ -261,11 +261,13 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
             Delivery::None => match restart {
                 // Nothing ran: the call goes on as if nothing had been.
                 Some(_) => {
-                    cx.guest.regs_mut().rax = before.rax;
-                    if *cx.guest.regs() != before {
-                        // A tracer sends it elsewhere.
-                        cx.guest.regs_mut().rax = value as u64;
-                        return back_to_guest(cx, None).await;
+                    if let Some(before) = before {
+                        cx.guest.regs_mut().rax = before.rax;
+                        if *cx.guest.regs() != before {
+                            // A tracer sends it elsewhere.
+                            cx.guest.regs_mut().rax = value as u64;
+                            return back_to_guest(cx, None).await;
+                        }
                     }
                     cx.guest.regs_mut().rax = u64::from(nr);
                     continue;

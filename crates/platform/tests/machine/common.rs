@@ -37,7 +37,10 @@ pub(crate) async fn guest(code: &[u8]) -> GuestThread {
 /// The next exit, which must be this system call.
 pub(crate) async fn expect_call(guest: &mut GuestThread, nr: u64) {
     match guest.next_exit().await {
-        Exit::Syscall => assert_eq!(guest.regs().rax, nr, "{:x?}", guest.regs()),
+        Exit::Syscall => {
+            let regs = *guest.regs();
+            assert_eq!(regs.rax, nr, "{regs:x?}");
+        }
         other => panic!("{other:?} instead of call {nr}: {:x?}", guest.regs()),
     }
 }

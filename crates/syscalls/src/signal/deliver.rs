@@ -285,8 +285,9 @@ fn handler(
     }
     let blocked = cx.thread.signals.lock().mask;
     let saved = cx.local.saved_mask.take().unwrap_or(blocked);
+    let regs = *cx.guest.regs();
     let frame = build(&Parts {
-        regs: cx.guest.regs(),
+        regs: &regs,
         action,
         info,
         mask: saved,
