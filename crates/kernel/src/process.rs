@@ -111,6 +111,8 @@ pub struct Process {
     pub usage: Mutex<(Usage, Usage)>,
     /// oom_score_adj as /proc shows it.
     pub oom_score_adj: AtomicI32,
+    /// What it may be lowered to without privilege.
+    pub oom_score_adj_min: AtomicI32,
     /// The user that logged in, and which login it was: /proc/PID/loginuid and sessionid; `u32::MAX` is none.
     pub login: Mutex<(u32, u32)>,
     /// Its timers.
@@ -157,6 +159,7 @@ impl Process {
             personality: AtomicU32::new(0),
             usage: Mutex::default(),
             oom_score_adj: AtomicI32::new(0),
+            oom_score_adj_min: AtomicI32::new(0),
             login: Mutex::new((u32::MAX, u32::MAX)),
             timers: Mutex::default(),
             traced: Default::default(),

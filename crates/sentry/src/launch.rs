@@ -128,6 +128,7 @@ pub(crate) fn prepare(
     let process = Process::new(pid, kernel.clone(), None, job, limits(spec), Arc::new(Actions::default()));
     if let Some(adj) = spec.oom_score_adj {
         process.oom_score_adj.store(adj, std::sync::atomic::Ordering::Relaxed);
+        process.oom_score_adj_min.store(adj, std::sync::atomic::Ordering::Relaxed);
     }
     let thread = Thread::new(
         pid,

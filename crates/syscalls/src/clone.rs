@@ -317,6 +317,7 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
         process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         process.exit_signal.store(exit_signal as i32, Ordering::Relaxed);
         process.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+        process.oom_score_adj_min.store(parent.oom_score_adj_min.load(Ordering::Relaxed), Ordering::Relaxed);
         *process.login.lock() = *parent.login.lock();
         process
     };

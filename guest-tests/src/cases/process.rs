@@ -10,7 +10,7 @@ cases!("process": fork_wait, exit_code_is_one_byte, child_sees_copy, getppid_of_
     process_group, setpgid_errors, setsid, getsid_of_unknown, descriptors_are_shared, many_forks, nested_forks,
     exit_group_ends_threads, vfork_shares_memory, kill_zero, pid_of_dead_is_gone, state_of_native_waits,
     name_of_a_zombie, pidfd_to_a_bad_address, signal_by_proc_directory, personality_takes_any, nonblocking_pidfd,
-    login_is_kept);
+    login_is_kept, oom_score_is_not_lowered);
 
 fn fork_wait() {
     let pid = fork(|| 7);
@@ -270,6 +270,19 @@ fn personality_takes_any() {
     assert_eq!(ok!(libc::syscall(libc::SYS_select, 0, 0, 0, 0, &raw mut time)), 0);
     assert_eq!(time.tv_usec, 10);
     call(before as u64);
+}
+
+fn oom_score_is_not_lowered() {
+    let set = |value: &str| std::fs::write("/proc/self/oom_score_adj", value).map_err(|e| e.raw_os_error());
+    in_child(|| {
+        ok!(setresuid(1000, 1000, 1000));
+        // The files of a process that changed its user are root's until exec, natively.
+        ok!(prctl(PR_SET_DUMPABLE, 1));
+        assert_eq!(set("20"), Ok(()));
+        assert_eq!(set("1000"), Ok(()));
+        assert_eq!(set("-1"), Err(Some(EACCES)));
+        assert_eq!(set("-1000"), Err(Some(EACCES)));
+    });
 }
 
 fn login_is_kept() {

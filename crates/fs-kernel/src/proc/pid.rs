@@ -148,18 +148,14 @@ impl Entry {
                     if !(-1000..=1000).contains(&value) {
                         return Err(Errno::EINVAL);
                     }
-                    process.oom_score_adj.store(value, Ordering::Relaxed);
-                    Ok(())
+                    set_oom_score_adj(caller, &process, value)
                 }
                 "oom_adj" => {
                     let value: i32 = text.parse().map_err(|_| Errno::EINVAL)?;
                     if !(-17..=15).contains(&value) {
                         return Err(Errno::EINVAL);
                     }
-                    process
-                        .oom_score_adj
-                        .store(if value == 15 { 1000 } else { value * 1000 / 17 }, Ordering::Relaxed);
-                    Ok(())
+                    set_oom_score_adj(caller, &process, if value == 15 { 1000 } else { value * 1000 / 17 })
                 }
                 "loginuid" => {
                     let uid = text.parse().map_err(|_| Errno::EINVAL)?;
@@ -332,6 +328,19 @@ fn memory(thread: &Thread, start: u64, end: u64) -> Vec<u8> {
 }
 
 /// Lines of user_namespaces(7): first id inside, first id outside, length.
+/// Writes oom_score_adj: less than what a privileged writer set last needs CAP_SYS_RESOURCE;
+/// proc_pid_oom_score_adj(5).
+fn set_oom_score_adj(caller: &dyn vfs::Caller, process: &Process, value: i32) -> vfs::Result<()> {
+    let least = process.oom_score_adj_min.load(Ordering::Relaxed);
+    if caller.credentials().capable(Capability::SYS_RESOURCE) {
+        process.oom_score_adj_min.store(value, Ordering::Relaxed);
+    } else if value < least {
+        return Err(Errno::EACCES);
+    }
+    process.oom_score_adj.store(value, Ordering::Relaxed);
+    Ok(())
+}
+
 fn id_map(lines: &[[u32; 3]]) -> String {
     lines
         .iter()

@@ -63,7 +63,7 @@ pub(crate) struct Exec {
     /// Accepted for runc's sake
     #[arg(long, hide = true)]
     no_subreaper: bool,
-    /// Accepted for runc's sake
+    /// runc's: a control group below the container's; here all processes share that of the container
     #[arg(long, hide = true)]
     cgroup: Vec<String>,
     /// Set PR_SET_NO_NEW_PRIVS
@@ -87,6 +87,9 @@ pub(crate) struct Exec {
 
 impl Exec {
     pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+        if let Some(cgroup) = self.cgroup.iter().find(|path| !matches!(path.as_str(), "" | "/" | ".")) {
+            bail!("--cgroup {cgroup} is not supported: all processes share the container's control group");
+        }
         let container = Container::load(&globals.root(), &self.id)?;
         match container.state.status() {
             Status::Stopped => bail!("cannot exec in a stopped container"),
