@@ -10,7 +10,8 @@ cases!("process": fork_wait, exit_code_is_one_byte, child_sees_copy, getppid_of_
     process_group, setpgid_errors, setsid, getsid_of_unknown, descriptors_are_shared, many_forks, nested_forks,
     exit_group_ends_threads, vfork_shares_memory, kill_zero, pid_of_dead_is_gone, state_of_native_waits,
     name_of_a_zombie, pidfd_to_a_bad_address, signal_by_proc_directory, personality_takes_any, nonblocking_pidfd,
-    login_is_kept, oom_score_is_not_lowered);
+    login_is_kept, oom_score_is_not_lowered,
+    children_are_listed);
 
 fn fork_wait() {
     let pid = fork(|| 7);
@@ -283,6 +284,27 @@ fn oom_score_is_not_lowered() {
         assert_eq!(set("-1"), Err(Some(EACCES)));
         assert_eq!(set("-1000"), Err(Some(EACCES)));
     });
+}
+
+fn children_are_listed() {
+    let path = format!("/proc/self/task/{}/children", ok!(getpid()));
+    let listed = || std::fs::read_to_string(&path).expect("children");
+    assert_eq!(listed(), "");
+    let (r, w) = pipe();
+    let children = [(); 2].map(|()| {
+        fork(|| {
+            ok!(close(w));
+            read(r, 1);
+            0
+        })
+    });
+    assert_eq!(listed(), format!("{} {} ", children[0], children[1]));
+    ok!(close(w));
+    for pid in children {
+        assert_eq!(wait(pid), End::Exited(0));
+    }
+    assert_eq!(listed(), "");
+    ok!(close(r));
 }
 
 fn login_is_kept() {

@@ -36,6 +36,9 @@ pub(super) fn directory(
     Node::new(ino, 0o555, Some(process), Kind::Directory(Box::new(entry)))
 }
 
+/// In the directory of a thread alone.
+const CHILDREN: &str = "children";
+
 const FILES: &[(&str, u32)] = &[
     ("cmdline", 0o444),
     ("environ", 0o400),
@@ -211,6 +214,9 @@ impl Directory for Entry {
         if let Some((name, mode)) = FILES.iter().find(|(n, _)| *n == name) {
             return Some(self.file(name, *mode));
         }
+        if name == CHILDREN && self.task {
+            return Some(self.file(CHILDREN, 0o444));
+        }
         if let Some(name) = LINKS.iter().find(|n| **n == name) {
             return self.link(name);
         }
@@ -257,6 +263,9 @@ impl Directory for Entry {
         }
         for (name, _) in FILES {
             push(name, DirentType::Regular);
+        }
+        if self.task {
+            push(CHILDREN, DirentType::Regular);
         }
         for name in LINKS {
             push(name, DirentType::Symlink);
@@ -390,6 +399,11 @@ fn contents(
         "oom_score_adj" => line(format!("{}\n", process.oom_score_adj.load(Ordering::Relaxed))),
         "oom_adj" => line(format!("{}\n", process.oom_score_adj.load(Ordering::Relaxed) * 17 / 1000)),
         "wchan" => line("0".into()),
+        // Which thread made a child is not kept: all are the leader's.
+        CHILDREN if thread.tid() == process.pid() => {
+            line(process.children.lock().keys().map(|pid| format!("{pid} ")).collect())
+        }
+        CHILDREN => line(String::new()),
         "personality" => line(format!("{:08x}\n", process.personality.load(Ordering::Relaxed))),
         "arch_status" => Ok(Vec::new()),
         "cpuset" => line("/\n".into()),
