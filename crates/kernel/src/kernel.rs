@@ -172,6 +172,11 @@ impl Pids {
     pub fn thread_count(&self) -> usize {
         self.threads.lock().len()
     }
+    /// How many live threads belong to a real user id, as RLIMIT_NPROC counts them.
+    pub fn owned_by(&self, uid: u32) -> usize {
+        let threads: Vec<_> = self.threads.lock().values().cloned().collect();
+        threads.iter().filter(|thread| thread.credentials().uid == uid).count()
+    }
     /// The last id given.
     pub fn last(&self) -> i32 {
         self.next.load(Ordering::Relaxed) - 1

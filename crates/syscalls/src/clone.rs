@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use identity::Capability;
 use kernel::ipc::ThreadIpc;
 use kernel::pidfd::PidFd;
 use kernel::process::{ExitStatus, Process};
@@ -133,6 +134,7 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
         cx.kernel().note_missing("clone(CLONE_VM) without CLONE_VFORK or CLONE_THREAD");
     }
     let kernel = cx.kernel().clone();
+    within_process_limit(cx)?;
     let tid = kernel.pids.allocate()?;
     let is_thread = flags.contains(CloneFlags::THREAD);
 
@@ -342,4 +344,19 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
     );
     *thread.scheduling.lock() = scheduling;
     thread
+}
+
+/// RLIMIT_NPROC of getrlimit(2): `EAGAIN` if the real user has as many threads already. Zombies are not counted.
+fn within_process_limit(cx: &Cx<'_>) -> SysResult<()> {
+    let limit = cx.process().limit(kernel::limits::resource::NPROC);
+    let pids = &cx.kernel().pids;
+    // Counting walks over all: only where the limit can have been met at all.
+    if cx.credentials.uid == 0 || (pids.thread_count() as u64) < limit {
+        return Ok(());
+    }
+    let exempt = [Capability::SYS_RESOURCE, Capability::SYS_ADMIN];
+    if exempt.iter().any(|capability| cx.credentials.capable(*capability)) {
+        return Ok(());
+    }
+    if pids.owned_by(cx.credentials.uid) as u64 >= limit { Err(Errno::EAGAIN.into()) } else { Ok(()) }
 }

@@ -6,7 +6,7 @@ use crate::harness::{End, cases, fails, fork, in_child, ok, pipe, read, sleep_ms
 
 cases!("limits": get_and_set, soft_above_hard, bad_resource, inherited, prlimit_of_child, open_files_limit,
     cpu_limit_kills, use_of_self, use_of_children, times_tick, nice_values, affinity, policies, priorities,
-    io_priority, yield_and_cpu);
+    io_priority, yield_and_cpu, processes_of_a_user);
 
 fn limit(resource: __rlimit_resource_t) -> rlimit {
     let mut limit: rlimit = zeroed();
@@ -182,4 +182,28 @@ fn yield_and_cpu() {
     let (mut cpu, mut node) = (u32::MAX, u32::MAX);
     ok!(syscall(SYS_getcpu, &mut cpu, &mut node, 0));
     assert!(cpu < 4096 && node < 4096);
+}
+
+fn processes_of_a_user() {
+    if ok!(geteuid()) != 0 {
+        return;
+    }
+    in_child(|| {
+        let (r, w) = pipe();
+        ok!(setresuid(43_210, 43_210, 43_210));
+        ok!(setrlimit(RLIMIT_NPROC, &rlimit { rlim_cur: 3, rlim_max: 3 }));
+        let waits = || {
+            ok!(close(w));
+            read(r, 1);
+            0
+        };
+        let children = [fork(waits), fork(waits)];
+        fails!(EAGAIN, libc::fork());
+        assert!(std::thread::Builder::new().spawn(|| {}).is_err());
+        ok!(close(w));
+        for pid in children {
+            assert_eq!(wait(pid), End::Exited(0));
+        }
+        assert_eq!(wait(fork(|| 0)), End::Exited(0));
+    });
 }
