@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """docker run -it and exec -it: a terminal with job control, Ctrl-C, Ctrl-Z and a window size."""
-import fcntl, os, pty, re, select, signal, struct, subprocess, sys, termios, time
+import atexit, fcntl, os, pty, re, select, signal, struct, subprocess, sys, termios, time
 
 here = os.path.dirname(os.path.abspath(__file__))
 setup = subprocess.run(
@@ -11,6 +11,15 @@ if not found:
     print("skip all: no Docker or no image")
     sys.exit(0)
 RUNTIME, IMAGE = found[1], "sallet-test:base"
+LABEL = f"sallet-test=terminal{os.getpid()}"
+
+
+@atexit.register
+def remove_containers():
+    """A client that is killed leaves its container behind."""
+    left = subprocess.run(["docker", "ps", "-aq", "--filter", f"label={LABEL}"], capture_output=True, text=True)
+    if left.stdout.split():
+        subprocess.run(["docker", "rm", "-f", *left.stdout.split()], capture_output=True)
 
 
 class Terminal:
@@ -53,7 +62,7 @@ class Terminal:
 
 
 def run(*words):
-    return Terminal("docker", "run", "--rm", "-it", "--runtime", RUNTIME, IMAGE, *(words or ("bash", "--norc")))
+    return Terminal("docker", "run", "--rm", "-it", "--label", LABEL, "--runtime", RUNTIME, IMAGE, *(words or ("bash", "--norc")))
 
 
 def size_is(terminal, rows, columns):
