@@ -96,9 +96,11 @@ impl Do {
             uid,
         };
         let view = view::choose(&wanted)?;
+        // A program without a slash comes from PATH.
+        let named = |(at, word): &(usize, &String)| *at > 0 || word.contains('/');
         if let Some(hidden) = &view.hidden
-            && let Some(file) =
-                self.command.iter().find(|word| hidden.join(word).exists() && !word.starts_with('/'))
+            && let Some((_, file)) = (self.command.iter().enumerate().filter(named))
+                .find(|(_, word)| !word.is_empty() && !word.starts_with('/') && hidden.join(word).exists())
         {
             eprintln!(
                 "sallet do: note: {} is a home or a shared folder and is not shown, so {file} is not there: \
