@@ -49,6 +49,15 @@ cap_drop() {
 }
 ulimit_nofile() { equal "77" "$(drun --ulimit nofile=77:99 $BASE sh -c 'ulimit -n')"; }
 devices() { exits 0 drun $BASE sh -c 'echo x >/dev/null; head -c4 /dev/urandom | wc -c | grep -q 4; test -c /dev/zero; test -d /dev/shm'; }
+device_nodes() {
+    exits 0 drun $BASE sh -ec 'mkdir /n; mknod -m 640 /n/c c 1 3; mknod /n/b b 8 1; echo gone >/n/c; test ! -s /n/c
+        chmod 666 /n/c; chown 5:6 /n/c; mv /n/c /n/d; ln /n/d /n/e; cp -a /n/d /srv/f; tar -C /n -c . | tar -C /tmp -x
+        for f in /n/d /n/e /srv/f /tmp/d; do test "$(stat -c "%F %t %T %a %u %g" $f)" = "character special file 1 3 666 5 6"; done
+        test "$(stat -c "%F %t %T" /tmp/b)" = "block special file 8 1"
+        test "$(find /n /srv -type c | sort | tr "\n" " ")" = "/n/d /n/e /srv/f "
+        rm -r /n; test ! -e /n; su -s /bin/sh www-data -c "! mknod /tmp/no c 1 3" 2>/dev/null'
+    exits 0 drun --cap-drop MKNOD $BASE sh -c '! mknod /srv/c c 1 3 2>/dev/null'
+}
 shm_size() { equal "1024" "$(drun --shm-size 1m $BASE df -k --output=size /dev/shm | tail -1 | tr -d ' ')"; }
 no_new_privileges() { equal "1" "$(drun --security-opt no-new-privileges $BASE sh -c "grep NoNewPrivs /proc/self/status | cut -f2")"; }
 masked_paths() { equal "0" "$(drun $BASE sh -c 'cat /proc/kcore /proc/timer_list 2>/dev/null | wc -c')"; }
@@ -58,7 +67,7 @@ shell_script() {
 apt_works_offline() { contains "$(drun $BASE dpkg -l base-files)" "base-files"; }
 
 for t in hello exit_codes signals_of_a_child stdin stderr streams_by_name big_output environment workdir user_number user_name group_add \
-    hostname hosts_file pid_one init_reaps read_only tmpfs cap_drop ulimit_nofile devices shm_size no_new_privileges \
+    hostname hosts_file pid_one init_reaps read_only tmpfs cap_drop ulimit_nofile devices device_nodes shm_size no_new_privileges \
     masked_paths shell_script apt_works_offline; do
     run_test $t
 done

@@ -80,6 +80,9 @@ impl HostInode {
     pub(crate) fn stat(&self) -> Result<Metadata> {
         let mut metadata = self.known_metadata()?;
         metadata.dev = self.fs().shown_device(metadata.dev);
+        if let Some(node) = &self.node {
+            node.show(&mut metadata);
+        }
         Ok(metadata)
     }
 
@@ -95,6 +98,9 @@ impl HostInode {
         }
         if attr.uid.is_some() || attr.gid.is_some() {
             self.chown(attr.uid, attr.gid)?;
+            if self.node.is_some() {
+                self.mark_again()?;
+            }
         }
         // After chown, which clears the set-id bits.
         if let Some(mode) = attr.mode {
@@ -110,6 +116,7 @@ impl HostInode {
 
     fn truncate(&self, size: u64) -> Result<()> {
         match self.identity().kind {
+            _ if self.node.is_some() => return Err(Errno::EINVAL),
             S_IFREG => {}
             S_IFDIR => return Err(Errno::EISDIR),
             _ => return Err(Errno::EINVAL),
@@ -136,6 +143,9 @@ impl HostInode {
     }
 
     pub(crate) fn chmod(&self, mode: u32) -> Result<()> {
+        if let Some(node) = &self.node {
+            return self.chmod_node(node, mode);
+        }
         let mode = Mode::from_raw_mode(mode & 0o7777);
         if self.identity().kind == S_IFLNK {
             return Err(Errno::EOPNOTSUPP);

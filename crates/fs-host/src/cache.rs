@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use vfs::Metadata;
 
 use crate::listing::Listing;
+use crate::node::Devices;
 
 /// Uses of an unwatched directory after which a watch is asked for.
 const WORTH_A_WATCH: u32 = 3;
@@ -98,6 +99,7 @@ pub(crate) struct Names {
     listing_queued: AtomicBool,
     /// The host opened it once, so that it will again.
     pub(crate) opened: AtomicBool,
+    pub(crate) devices: Devices,
     state: Mutex<NamesState>,
 }
 

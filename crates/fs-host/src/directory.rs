@@ -109,6 +109,7 @@ fn read(
     sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
 ) -> Result<bool> {
     let is_root = inode.is_root();
+    let devices = inode.has_devices(&host.fd);
     let mut buffer = Vec::with_capacity(BUFFER);
     let mut entries = RawDir::new(&host.fd, buffer.spare_capacity_mut());
     let mut any = false;
@@ -124,7 +125,11 @@ fn read(
         host.position = next;
         // What lies above the root is not the guest's to know.
         let ino = if is_root && name == b".." { inode.identity().ino } else { entry.ino() };
-        if !sink(DirEntry { ino, next, kind: kind(entry.file_type()), name }) {
+        let kind = match kind(entry.file_type()) {
+            DirentType::Regular if devices => DirentType::Unknown,
+            kind => kind,
+        };
+        if !sink(DirEntry { ino, next, kind, name }) {
             host.position = u64::MAX;
             return Ok(true);
         }

@@ -5,12 +5,14 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
+use rustix::fs::OFlags;
 use vfs::{FileSystem, Inode, Result, StatFs};
 
 use crate::attributes::{Identity, Known};
 use crate::descriptors::Reopener;
 use crate::errno;
-use crate::inode::{HostInode, Link};
+use crate::inode::{HostInode, Link, open_beneath};
+use crate::node::{self, Node};
 
 /// All instances: the same host file may be in several (two bind mounts of one folder).
 static INSTANCES: RwLock<Vec<Weak<HostFs>>> = RwLock::new(Vec::new());
@@ -85,6 +87,7 @@ impl HostFs {
     /// The inode of an open descriptor: the living one if there is one, else a new one.
     pub(crate) fn inode_of(&self, fd: Arc<OwnedFd>, known: Known, link: Link) -> Arc<HostInode> {
         let key = (known.identity.dev, known.identity.ino);
+        let node = if node::is_marked(&known.metadata) { self.node_of(&fd, &link) } else { None };
         let mut inodes = self.inodes.lock();
         let living = inodes.get(&key).and_then(Weak::upgrade);
         if let Some(inode) = living.as_ref().filter(|inode| inode.identity().same(&known.identity)) {
@@ -93,11 +96,26 @@ impl HostFs {
             inode.found_again(fd, &known, link);
             return inode;
         }
-        let inode = HostInode::new(self.shared(), fd, known, link);
+        let inode = HostInode::new(self.shared(), fd, known, node, link);
         inodes.insert(key, Arc::downgrade(&inode));
         // Before `living`, which may be the last holder of a file whose number is used again.
         drop(inodes);
         inode
+    }
+
+    /// The device that a marked file stands for.
+    fn node_of(&self, fd: &OwnedFd, link: &Link) -> Option<Node> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let opened = match self.reopener.reopen(fd, flags) {
+            Some(opened) => opened.ok()?,
+            None => match link {
+                Link::Name(parent, name) => {
+                    open_beneath(&*parent.fd().ok()?, name, flags | OFlags::NOFOLLOW).ok()?
+                }
+                Link::Root | Link::None => return None,
+            },
+        };
+        Node::read(opened)
     }
 
     /// The living inode with this identity, if any.
@@ -174,7 +192,7 @@ impl FileSystem for HostFs {
 
     fn sync(&self) -> Result<()> {
         // syncfs refuses O_PATH descriptors.
-        let fd = self.root_inode()?.open_handle(rustix::fs::OFlags::RDONLY)?;
+        let fd = self.root_inode()?.open_handle(OFlags::RDONLY)?;
         rustix::fs::syncfs(fd).map_err(errno)
     }
 }

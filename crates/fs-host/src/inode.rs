@@ -16,6 +16,7 @@ use crate::descriptors::{Slot, with_room};
 use crate::directory::OpenDirectory;
 use crate::file::OpenRegular;
 use crate::file_system::HostFs;
+use crate::node::Node;
 use crate::{errno, watch, xattr};
 
 /// One component, within the tree, links not followed.
@@ -38,6 +39,8 @@ pub(crate) struct HostInode {
     this: Weak<HostInode>,
     fs: Arc<HostFs>,
     identity: Identity,
+    /// Of a device node, which the host has as a regular file.
+    pub(crate) node: Option<Node>,
     slot: Arc<Slot>,
     pub(crate) link: Mutex<Link>,
     /// Open handles by access mode, shared by all who open the file so.
@@ -52,7 +55,13 @@ pub(crate) struct HostInode {
 }
 
 impl HostInode {
-    pub(crate) fn new(fs: Arc<HostFs>, fd: Arc<OwnedFd>, known: Known, link: Link) -> Arc<HostInode> {
+    pub(crate) fn new(
+        fs: Arc<HostFs>,
+        fd: Arc<OwnedFd>,
+        known: Known,
+        node: Option<Node>,
+        link: Link,
+    ) -> Arc<HostInode> {
         let slot = Arc::new(Slot::default());
         if !matches!(link, Link::Name(..)) {
             slot.pin();
@@ -62,6 +71,7 @@ impl HostInode {
             this: this.clone(),
             fs,
             identity: known.identity,
+            node,
             slot,
             link: Mutex::new(link),
             handles: Mutex::default(),
@@ -258,7 +268,7 @@ impl Inode for HostInode {
         self.stat()
     }
     fn kind(&self) -> Result<u32> {
-        Ok(self.identity.kind)
+        Ok(self.node.as_ref().map_or(self.identity.kind, |node| node.kind))
     }
     fn set_attributes(&self, attr: &SetAttr) -> Result<()> {
         self.writable()?;
@@ -275,6 +285,7 @@ impl Inode for HostInode {
             self.writable()?;
         }
         match self.identity.kind {
+            _ if self.node.is_some() => Err(Errno::ENXIO),
             S_IFDIR if flags.writable() => Err(Errno::EISDIR),
             S_IFDIR => Ok(Arc::new(OpenDirectory::new(self)?)),
             S_IFREG => Ok(Arc::new(OpenRegular::new(self, flags)?)),

@@ -13,6 +13,7 @@ mod file_system;
 mod inode;
 mod listing;
 mod names;
+mod node;
 mod watch;
 mod watched;
 mod xattr;

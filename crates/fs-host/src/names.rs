@@ -11,6 +11,7 @@ use vfs::{Inode, NewNode, RenameFlags, Result};
 use crate::attributes::Known;
 use crate::errno;
 use crate::inode::{HostInode, Link, RESOLVE, open_beneath};
+use crate::node::Node;
 
 /// The index of `O_RDWR` among an inode's handles.
 const READ_WRITE: usize = 2;
@@ -64,7 +65,7 @@ impl HostInode {
             S_IFREG | 0 => return self.make_regular(&directory, name, node),
             S_IFIFO => FileType::Fifo,
             S_IFSOCK => FileType::Socket,
-            S_IFCHR | S_IFBLK => return Err(Errno::EPERM),
+            S_IFCHR | S_IFBLK => return self.make_device(&directory, name, node),
             _ => return Err(Errno::EINVAL),
         };
         rustix::fs::mknodat(&*directory, name, kind, permissions(node), 0).map_err(errno)?;
@@ -82,6 +83,19 @@ impl HostInode {
         self.own(&inode, &known, node).inspect_err(|_| {
             let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
         })?;
+        Ok(inode)
+    }
+
+    fn make_device(&self, directory: &OwnedFd, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
+        self.mark_directory()?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(directory, name, flags, Mode::empty(), RESOLVE).map_err(errno)?;
+        let made = Node::make(&fd, node).and_then(|()| Known::of(&fd));
+        let known = made.inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+        })?;
+        let inode = self.fs().inode_of(Arc::new(fd), known, self.named(name));
+        self.name_changed(name);
         Ok(inode)
     }
 
@@ -148,6 +162,9 @@ impl HostInode {
             return Err(Errno::EPERM);
         }
         let directory = self.directory()?;
+        if target.node.is_some() {
+            self.mark_directory()?;
+        }
         let fd = target.fd()?;
         let linked = self.fs().reopener.through_proc(&fd, |proc, number| {
             rustix::fs::linkat(proc, number, &*directory, name, AtFlags::SYMLINK_FOLLOW)
@@ -200,9 +217,10 @@ impl HostInode {
         if !Arc::ptr_eq(self.fs(), new_dir.fs()) {
             return Err(Errno::EXDEV);
         }
-        if flags.contains(RenameFlags::WHITEOUT) {
-            // A whiteout is a device node.
-            return Err(Errno::EPERM);
+        let whiteout = flags.contains(RenameFlags::WHITEOUT);
+        let flags = flags.difference(RenameFlags::WHITEOUT);
+        if whiteout {
+            self.mark_directory()?;
         }
         let (from, to) = (self.directory()?, new_dir.directory()?);
         let moved = self.fs().living(&Known::at(&*from, name)?.identity);
@@ -211,6 +229,13 @@ impl HostInode {
             Err(Errno::ENOENT) => None,
             Err(error) => return Err(error),
         };
+        let device = |inode: &Option<Arc<HostInode>>| inode.as_ref().is_some_and(|i| i.node.is_some());
+        if device(&moved) {
+            new_dir.mark_directory()?;
+        }
+        if device(&replaced) && flags.contains(RenameFlags::EXCHANGE) {
+            self.mark_directory()?;
+        }
         let host_flags = rustix::fs::RenameFlags::from_bits_truncate(flags.bits());
         rustix::fs::renameat_with(&*from, name, &*to, new_name, host_flags).map_err(errno)?;
         self.name_changed(name);
@@ -229,6 +254,11 @@ impl HostInode {
         }
         if let Some(moved) = moved {
             moved.set_link(new_dir.named(new_name));
+        }
+        if whiteout {
+            let owner = Known::of(&*from)?.metadata;
+            let node = NewNode { mode: S_IFCHR, uid: owner.uid, gid: owner.gid, rdev: 0 };
+            self.make_device(&from, name, &node)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use linux_abi::fs::DirentType;
 use rustix::fs::{CWD, Mode, OFlags};
 use vfs::{FileSystem, Inode, NewNode, RenameFlags, SetAttr};
 
@@ -143,6 +144,94 @@ fn extended_attributes_pass_through() {
     assert_eq!(file.list_xattr().unwrap(), [b"user.note".to_vec()]);
     file.remove_xattr(b"user.note").unwrap();
     assert_eq!(error(file.get_xattr(b"user.note")), linux_abi::Errno::ENODATA);
+}
+
+#[test]
+fn trusted_attributes_are_kept_among_ours() {
+    let folder = Folder::new();
+    let root = folder.mount(with_proc()).root().unwrap();
+    let file = root.create(b"a", &own(0o100644)).unwrap();
+    if file.set_xattr(b"trusted.note", b"hello", 0) == Err(linux_abi::Errno::EOPNOTSUPP) {
+        return;
+    }
+    assert_eq!(file.get_xattr(b"trusted.note").unwrap(), b"hello");
+    assert_eq!(file.list_xattr().unwrap(), [b"trusted.note".to_vec()]);
+    assert_eq!(file.set_xattr(b"trusted.note", b"", 1), Err(linux_abi::Errno::EEXIST));
+    // Nobody comes to them by the name that they have on the host.
+    let ours = b"user.sallet.trusted.note";
+    assert_eq!(error(file.get_xattr(ours)), linux_abi::Errno::ENODATA);
+    assert_eq!(file.set_xattr(ours, b"", 0), Err(linux_abi::Errno::EPERM));
+    assert_eq!(file.remove_xattr(ours), Err(linux_abi::Errno::ENODATA));
+    file.remove_xattr(b"trusted.note").unwrap();
+    assert_eq!(error(file.get_xattr(b"trusted.note")), linux_abi::Errno::ENODATA);
+}
+
+/// What the files of a directory say to be, `.` and `..` left out.
+fn kinds(fs: &Arc<HostFs>, directory: &Arc<dyn Inode>) -> Vec<(Vec<u8>, DirentType)> {
+    let own = crate::inode::host(directory).unwrap().shared();
+    let ops: Arc<dyn vfs::FileOps> = Arc::new(crate::directory::OpenDirectory::new(own).unwrap());
+    let dentry = vfs::Dentry::root(directory.clone());
+    let place = vfs::Place { mount: vfs::Mount::detached(fs.clone(), dentry.clone()), dentry };
+    let file = vfs::OpenFile::new(place, directory.clone(), ops, linux_abi::fs::OpenFlags::empty());
+    let mut kinds = Vec::new();
+    let mut sink = |entry: vfs::DirEntry<'_>| {
+        kinds.push((entry.name.to_vec(), entry.kind));
+        true
+    };
+    file.ops().readdir(&file, 0, &mut sink).unwrap();
+    kinds.retain(|(name, _)| name != b"." && name != b"..");
+    kinds.sort_by(|a, b| a.0.cmp(&b.0));
+    kinds
+}
+
+#[test]
+fn device_nodes_are_files_with_an_attribute() {
+    use linux_abi::fs::{S_IFBLK, S_IFCHR, makedev};
+    for options in [Options::default(), with_proc()] {
+        let folder = Folder::new();
+        let fs = folder.mount(options);
+        let root = fs.root().unwrap();
+        let dir = root.mkdir(b"dir", &own(0o040755)).unwrap();
+        let null = NewNode { rdev: makedev(1, 3), ..own(S_IFCHR | 0o640) };
+        let node = match root.create(b"null", &null) {
+            // The temporary folder keeps no attributes.
+            Err(linux_abi::Errno::EPERM) => return,
+            made => made.unwrap(),
+        };
+        root.create(b"file", &own(0o100644)).unwrap();
+        let known = |inode: &Arc<dyn Inode>| {
+            let metadata = inode.metadata().unwrap();
+            (inode.kind().unwrap(), metadata.mode, metadata.rdev, metadata.size)
+        };
+        assert_eq!(known(&node), (S_IFCHR, S_IFCHR | 0o640, makedev(1, 3), 0));
+        node.set_attributes(&SetAttr { mode: Some(0o4600), ..SetAttr::default() }).unwrap();
+        let (uid, gid) = (Some(null.uid), Some(null.gid));
+        node.set_attributes(&SetAttr { uid, gid, ..SetAttr::default() }).unwrap();
+        assert_eq!(
+            node.set_attributes(&SetAttr { size: Some(1), ..SetAttr::default() }),
+            Err(linux_abi::Errno::EINVAL)
+        );
+        root.rename(b"null", &dir, b"moved", RenameFlags::empty()).unwrap();
+        // Found again, and by another mount of the folder that remembers nothing.
+        for fs in [&fs, &folder.mount(with_proc())] {
+            let root = fs.root().unwrap();
+            let dir = root.lookup(b"dir").unwrap();
+            assert_eq!(kinds(fs, &dir), [(b"moved".to_vec(), DirentType::Unknown)]);
+            let found = dir.lookup(b"moved").unwrap();
+            assert_eq!(known(&found), (S_IFCHR, S_IFCHR | 0o4600, makedev(1, 3), 0));
+        }
+        root.rename(b"file", &root, b"other", RenameFlags::WHITEOUT).unwrap();
+        assert_eq!(known(&root.lookup(b"file").unwrap()), (S_IFCHR, S_IFCHR, 0, 0));
+        assert_eq!(root.lookup(b"other").unwrap().kind().unwrap(), linux_abi::fs::S_IFREG);
+        let disk = NewNode { rdev: makedev(8, 1), ..own(S_IFBLK | 0o660) };
+        let disk = root.create(b"disk", &disk).unwrap();
+        dir.link(b"linked", &disk).unwrap();
+        assert_eq!(known(&dir.lookup(b"linked").unwrap()).0, S_IFBLK);
+        // An empty file of that mode is still a file.
+        let odd = root.create(b"odd", &own(0o107000)).unwrap();
+        assert_eq!(known(&odd), (linux_abi::fs::S_IFREG, 0o107000, 0, 0));
+        dir.unlink(b"moved").unwrap();
+    }
 }
 
 #[test]
