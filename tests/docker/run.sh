@@ -58,6 +58,29 @@ device_nodes() {
         rm -r /n; test ! -e /n; su -s /bin/sh www-data -c "! mknod /tmp/no c 1 3" 2>/dev/null'
     exits 0 drun --cap-drop MKNOD $BASE sh -c '! mknod /srv/c c 1 3 2>/dev/null'
 }
+# A volume that an access control list opens for one user, until the host takes it away.
+access_lists() {
+    local dir list id
+    dir=$(mktemp -d)
+    chmod 700 "$dir"
+    touch "$dir/go"
+    list='import os, struct, sys
+entry = lambda tag, allowed, name=0xffffffff: struct.pack("<HHI", tag, allowed, name)
+value = struct.pack("<I", 2)
+if sys.argv[2:]:
+    value += entry(1, 7) + entry(2, 7, int(sys.argv[2])) + entry(4, 0) + entry(16, 7) + entry(32, 0)
+os.setxattr(sys.argv[1], "system.posix_acl_access", value)
+if not sys.argv[2:]: os.chmod(sys.argv[1], 0o700)'
+    python3 -c "$list" "$dir" 4242
+    exits 0 drun --user 4242 -v "$dir:/data" $BASE sh -c 'echo hi >/data/x && cat /data/x && ls /data'
+    exits 0 drun --user 4243 -v "$dir:/data" $BASE sh -c '! cat /data/x 2>/dev/null && ! ls /data 2>/dev/null'
+    id=$(dstart --user 4242 -v "$dir:/data" $BASE \
+        sh -c 'i=0; while [ $i -lt 100 ] && cat /data/x; do sleep 0.1; i=$((i+1)); done; exit $((i == 100))') || exit 1
+    sleep 0.5
+    python3 -c "$list" "$dir"
+    equal 0 "$(docker wait "$id")"
+    rm -rf "$dir"
+}
 shm_size() { equal "1024" "$(drun --shm-size 1m $BASE df -k --output=size /dev/shm | tail -1 | tr -d ' ')"; }
 no_new_privileges() { equal "1" "$(drun --security-opt no-new-privileges $BASE sh -c "grep NoNewPrivs /proc/self/status | cut -f2")"; }
 masked_paths() { equal "0" "$(drun $BASE sh -c 'cat /proc/kcore /proc/timer_list 2>/dev/null | wc -c')"; }
@@ -67,7 +90,7 @@ shell_script() {
 apt_works_offline() { contains "$(drun $BASE dpkg -l base-files)" "base-files"; }
 
 for t in hello exit_codes signals_of_a_child stdin stderr streams_by_name big_output environment workdir user_number user_name group_add \
-    hostname hosts_file pid_one init_reaps read_only tmpfs cap_drop ulimit_nofile devices device_nodes shm_size no_new_privileges \
+    hostname hosts_file pid_one init_reaps read_only tmpfs cap_drop ulimit_nofile devices device_nodes access_lists shm_size no_new_privileges \
     masked_paths shell_script apt_works_offline; do
     run_test $t
 done

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -37,6 +38,8 @@ pub struct HostFs {
     pub(crate) read_only: bool,
     device: Option<u64>,
     pub(crate) reopener: Reopener,
+    /// The host keeps no access control lists there.
+    pub(crate) without_lists: AtomicBool,
     /// Live inodes, so that hard links meet in one.
     inodes: Mutex<HashMap<(u64, u64), Weak<HostInode>>>,
 }
@@ -62,6 +65,7 @@ impl HostFs {
             read_only: options.read_only,
             device: options.device,
             reopener: Reopener::new(options.proc_self_fd),
+            without_lists: AtomicBool::new(false),
             inodes: Mutex::default(),
         });
         let mut instances = INSTANCES.write();

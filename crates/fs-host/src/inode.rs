@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr};
 
+use crate::acl::Lists;
 use crate::attributes::{Identity, Known};
 use crate::cache::{Attributes, Names};
 use crate::descriptors::{Slot, with_room};
@@ -46,6 +47,7 @@ pub(crate) struct HostInode {
     /// Open handles by access mode, shared by all who open the file so.
     handles: Mutex<[Weak<OwnedFd>; 3]>,
     pub(crate) attributes: Attributes,
+    pub(crate) lists: Lists,
     /// Of a symbolic link, once it was read.
     target: OnceLock<Box<[u8]>>,
     /// Of a directory.
@@ -76,6 +78,7 @@ impl HostInode {
             link: Mutex::new(link),
             handles: Mutex::default(),
             attributes: Attributes::default(),
+            lists: Lists::default(),
             target: OnceLock::new(),
             names: (known.identity.kind == S_IFDIR).then(Box::default),
             appending: Mutex::new(()),
@@ -355,6 +358,9 @@ impl Inode for HostInode {
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         self.writable()?;
         xattr::set(self, name, value, flags)
+    }
+    fn acl(&self, attribute: &[u8]) -> Result<Option<vfs::Acl>> {
+        self.list(attribute)
     }
     fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
         xattr::list(self)

@@ -4,6 +4,7 @@
 //! symbolic link is ever followed. Host FIFOs, sockets and devices are never opened.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod attributes;
 mod cache;
 mod descriptors;

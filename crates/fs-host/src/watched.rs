@@ -138,8 +138,13 @@ impl HostInode {
 
     /// We changed the file: what is remembered of it no longer counts, in any tree.
     pub(crate) fn changed(&self) {
+        self.forget_attributes();
+        self.fs().for_peers(self.key(), HostInode::forget_attributes);
+    }
+
+    fn forget_attributes(&self) {
         self.attributes.invalidate();
-        self.fs().for_peers(self.key(), |twin| twin.attributes.invalidate());
+        self.lists.invalidate();
     }
 
     /// We changed a name of this directory.
@@ -227,13 +232,14 @@ impl HostInode {
             self.attributes.invalidate();
         }
         if name.is_none() {
+            self.lists.invalidate();
             // It may have moved: `..` is another directory then.
             names.drop_listing();
         }
         if let Some(key) = names.event(name, names_changed)
             && let Some(child) = self.fs().living_by_key(key)
         {
-            child.attributes.invalidate();
+            child.forget_attributes();
         }
     }
 }

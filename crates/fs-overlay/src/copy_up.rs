@@ -163,7 +163,7 @@ fn dress(lower: &Arc<dyn Inode>, upper: &Arc<dyn Inode>, metadata: &Metadata) ->
     for name in lower.list_xattr().unwrap_or_default() {
         let Ok(value) = lower.get_xattr(&name) else { continue };
         match upper.set_xattr(&name, &value, 0) {
-            // What the layer cannot keep (access control lists) is left behind, as on a plain cp -a.
+            // What the layer cannot keep is left behind, as on a plain cp -a.
             Ok(()) | Err(Errno::EOPNOTSUPP) => {}
             Err(error) => return Err(error),
         }

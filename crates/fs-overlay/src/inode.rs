@@ -233,6 +233,9 @@ impl Inode for OverlayInode {
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         self.writable()?.set_xattr(name, value, flags)
     }
+    fn acl(&self, attribute: &[u8]) -> Result<Option<vfs::Acl>> {
+        self.real()?.acl(attribute)
+    }
     fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
         self.real()?.list_xattr()
     }

@@ -219,6 +219,7 @@ impl Inode for TmpInode {
                 return Err(Errno::EPERM);
             }
             attributes.mode = attributes.mode & S_IFMT | mode & 0o7777;
+            self.follow_mode(mode)?;
         }
         attributes.uid = attr.uid.unwrap_or(attributes.uid);
         attributes.gid = attr.gid.unwrap_or(attributes.gid);
@@ -305,6 +306,9 @@ impl Inode for TmpInode {
     }
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         self.write_xattr(name, value, flags)
+    }
+    fn acl(&self, attribute: &[u8]) -> Result<Option<vfs::Acl>> {
+        self.list(attribute)
     }
     fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
         Ok(self.xattr_names())

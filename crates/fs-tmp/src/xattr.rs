@@ -1,7 +1,7 @@
 //! Extended attributes (xattr(7)), few and small: sorted pairs.
 
 use linux_abi::Errno;
-use vfs::Result;
+use vfs::{Acl, Result, acl};
 
 use crate::inode::TmpInode;
 
@@ -13,14 +13,18 @@ const MOST: usize = 128 * 1024;
 const CREATE: u32 = 1;
 const REPLACE: u32 = 2;
 
-/// Name spaces that a tmpfs keeps; access control lists are not among them.
+/// Name spaces that a tmpfs keeps as they are; access control lists are its own matter.
 fn kept(name: &[u8]) -> bool {
     [&b"user."[..], b"trusted.", b"security."].iter().any(|prefix| name.starts_with(prefix))
 }
 
+fn is_list(name: &[u8]) -> bool {
+    name == acl::ACCESS || name == acl::DEFAULT
+}
+
 impl TmpInode {
     pub(crate) fn read_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
-        if !kept(name) {
+        if !kept(name) && !is_list(name) {
             return Err(Errno::EOPNOTSUPP);
         }
         let xattrs = self.xattrs.lock();
@@ -29,9 +33,18 @@ impl TmpInode {
     }
 
     pub(crate) fn write_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        if is_list(name) {
+            return self.set_list(name, Acl::parse(value)?);
+        }
         if !kept(name) {
             return Err(Errno::EOPNOTSUPP);
         }
+        self.store(name, value, flags)?;
+        self.changed();
+        Ok(())
+    }
+
+    fn store(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         let mut xattrs = self.xattrs.lock();
         let all = xattrs.get_or_insert_default();
         let place = all.binary_search_by(|(key, _)| (**key).cmp(name));
@@ -52,8 +65,6 @@ impl TmpInode {
             }
             Err(at) => all.insert(at, (name.into(), value.into())),
         }
-        drop(xattrs);
-        self.changed();
         Ok(())
     }
 
@@ -63,18 +74,62 @@ impl TmpInode {
     }
 
     pub(crate) fn drop_xattr(&self, name: &[u8]) -> Result<()> {
+        if is_list(name) {
+            return self.set_list(name, None);
+        }
         if !kept(name) {
             return Err(Errno::EOPNOTSUPP);
         }
-        let mut xattrs = self.xattrs.lock();
-        let all = xattrs.as_mut().ok_or(Errno::ENODATA)?;
-        let before = all.len();
-        all.retain(|(key, _)| **key != *name);
-        if all.len() == before {
+        if !self.erase(name) {
             return Err(Errno::ENODATA);
         }
-        drop(xattrs);
         self.changed();
         Ok(())
+    }
+
+    /// Whether there was one.
+    fn erase(&self, name: &[u8]) -> bool {
+        let mut xattrs = self.xattrs.lock();
+        let Some(all) = xattrs.as_mut() else { return false };
+        let before = all.len();
+        all.retain(|(key, _)| **key != *name);
+        all.len() != before
+    }
+
+    /// The list of an attribute, if there is one.
+    pub(crate) fn list(&self, name: &[u8]) -> Result<Option<Acl>> {
+        let xattrs = self.xattrs.lock();
+        let Some(all) = xattrs.as_ref() else { return Ok(None) };
+        match all.iter().find(|(key, _)| **key == *name) {
+            Some((_, value)) => Acl::parse(value),
+            None => Ok(None),
+        }
+    }
+
+    fn set_list(&self, name: &[u8], list: Option<Acl>) -> Result<()> {
+        let access = name == acl::ACCESS;
+        if !access && !self.is_directory() {
+            return if list.is_some() { Err(Errno::EACCES) } else { Ok(()) };
+        }
+        match &list {
+            // The mode says as much.
+            Some(list) if access && list.is_minimal() => drop(self.erase(name)),
+            Some(list) => self.store(name, &list.to_value(), 0)?,
+            None => drop(self.erase(name)),
+        }
+        if let Some(list) = list.filter(|_| access) {
+            let mut attributes = self.attributes.lock();
+            attributes.mode = attributes.mode & !0o777 | list.mode();
+        }
+        self.changed();
+        Ok(())
+    }
+
+    /// The mode was changed, and the list follows.
+    pub(crate) fn follow_mode(&self, mode: u32) -> Result<()> {
+        match self.list(acl::ACCESS)? {
+            Some(list) => self.store(acl::ACCESS, &list.with_mode(mode).to_value(), 0),
+            None => Ok(()),
+        }
     }
 }

@@ -241,9 +241,10 @@ fn look(fs: &FsContext, caller: &mut Booter, path: &str) -> Result<(), Errno> {
         Opened::File(file) => file.place().clone(),
         Opened::Special { place, .. } => place,
     };
-    let meta = place.dentry.inode().ok_or(Errno::ENOENT)?.metadata()?;
+    let inode = place.dentry.inode().ok_or(Errno::ENOENT)?;
+    let meta = inode.metadata()?;
     if meta.kind() == S_IFDIR || meta.mode & 0o111 == 0 {
         return Err(Errno::EACCES);
     }
-    vfs::permission::check(&caller.credentials, &meta, vfs::permission::EXEC)
+    vfs::permission::check_file(&caller.credentials, &*inode, &meta, vfs::permission::EXEC)
 }

@@ -269,6 +269,9 @@ impl Caller for Cx<'_> {
     fn credentials(&self) -> &Credentials {
         &self.credentials
     }
+    fn umask(&self) -> u32 {
+        self.fs().umask()
+    }
     fn pid(&self) -> i32 {
         self.process().pid()
     }

@@ -26,8 +26,7 @@ pub fn mkdir(cx: &mut Cx<'_>, path: Ptr, mode: u32) -> SysResult {
 pub fn mkdirat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, mode: u32) -> SysResult {
     let path = cx.read_path(path)?;
     let parent = resolve_parent(cx, dirfd, &path)?;
-    let umask = cx.fs().umask();
-    vfs::ops::create::mkdir(cx, &parent, mode & !umask)?;
+    vfs::ops::create::mkdir(cx, &parent, mode)?;
     Ok(0)
 }
 
@@ -147,11 +146,12 @@ pub fn getcwd(cx: &mut Cx<'_>, buf: Ptr, size: usize) -> SysResult {
 
 /// A directory that the caller may search; `ENOTDIR`, `EACCES`.
 fn check_search(cx: &Cx<'_>, place: &Place) -> SysResult<()> {
-    let meta = place.inode()?.metadata()?;
+    let inode = place.inode()?;
+    let meta = inode.metadata()?;
     if meta.kind() != S_IFDIR {
         return Err(Errno::ENOTDIR.into());
     }
-    Ok(permission::check(&cx.credentials, &meta, permission::EXEC)?)
+    Ok(permission::check_file(&cx.credentials, &*inode, &meta, permission::EXEC)?)
 }
 
 /// chdir(2).

@@ -100,8 +100,7 @@ pub fn mknod(cx: &mut Cx<'_>, path: Ptr, mode: u32, dev: u32) -> SysResult {
 pub fn mknodat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, mode: u32, dev: u32) -> SysResult {
     let path = cx.read_path(path)?;
     let parent = resolve_parent(cx, dirfd, &path)?;
-    let umask = cx.fs().umask();
-    vfs::ops::create::mknod(cx, &parent, mode & !umask, u64::from(dev))?;
+    vfs::ops::create::mknod(cx, &parent, mode, u64::from(dev))?;
     Ok(0)
 }
 

@@ -112,7 +112,7 @@ async fn open_path(
     mode: u32,
     how: WalkFlags,
 ) -> SysResult {
-    let mode = mode & 0o7777 & !cx.fs().umask();
+    let mode = mode & 0o7777;
     let opened = walk(cx, dirfd, path, how, |walker, path| vfs::ops::open::open(walker, path, flags, mode))?;
     let file = match opened {
         Opened::File(file) => file,

@@ -11,6 +11,10 @@ use crate::Result;
 pub trait Caller: Send {
     /// Credentials of the thread.
     fn credentials(&self) -> &Credentials;
+    /// The permissions that its new files do not get: umask(2).
+    fn umask(&self) -> u32 {
+        0
+    }
     /// Process id (tgid) of the caller.
     fn pid(&self) -> i32;
     /// Reads guest memory; `EFAULT`.

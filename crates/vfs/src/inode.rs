@@ -170,6 +170,11 @@ pub trait Inode: Any + Send + Sync {
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
     }
+    /// The access control list of this attribute ([`crate::acl::ACCESS`], [`crate::acl::DEFAULT`]), if the
+    /// file has one that says more than its mode. An access list is in step with the mode.
+    fn acl(&self, attribute: &[u8]) -> Result<Option<crate::Acl>> {
+        Ok(None)
+    }
     /// listxattr(2): the names.
     fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
         Ok(Vec::new())

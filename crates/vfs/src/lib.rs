@@ -4,6 +4,7 @@
 //! from a name to a place is in `walk`. This crate knows neither tasks nor which file systems exist.
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod anonymous;
 pub mod caller;
 pub mod dentry;
@@ -23,6 +24,7 @@ pub mod place;
 pub mod time;
 pub mod walk;
 
+pub use acl::Acl;
 pub use anonymous::AnonInode;
 pub use caller::Caller;
 pub use dentry::{Dentry, Place};

@@ -2,9 +2,9 @@
 
 use identity::{Capability, Credentials};
 use linux_abi::Errno;
-use linux_abi::fs::{S_IFDIR, S_IFREG, S_ISGID, S_ISUID, S_ISVTX};
+use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_ISVTX};
 
-use crate::{Inode, Metadata, Result};
+use crate::{Inode, Metadata, Result, acl};
 
 /// `R_OK`.
 pub const READ: u32 = 4;
@@ -22,9 +22,11 @@ pub fn check(cred: &Credentials, meta: &Metadata, want: u32) -> Result<()> {
     } else {
         meta.mode
     };
-    if class & want == want {
-        return Ok(());
-    }
+    if class & want == want { Ok(()) } else { check_override(cred, meta, want) }
+}
+
+/// Whether capabilities allow what neither mode nor list does.
+fn check_override(cred: &Credentials, meta: &Metadata, want: u32) -> Result<()> {
     let is_dir = meta.kind() == S_IFDIR;
     // CAP_DAC_OVERRIDE runs only what somebody may run.
     let runnable = want & EXEC == 0 || is_dir || meta.mode & 0o111 != 0;
@@ -38,9 +40,25 @@ pub fn check(cred: &Credentials, meta: &Metadata, want: u32) -> Result<()> {
     Err(Errno::EACCES)
 }
 
+/// Whether mode, access control list and capabilities allow all of `want` of an inode with these
+/// attributes; `EACCES`.
+pub fn check_file(cred: &Credentials, inode: &dyn Inode, meta: &Metadata, want: u32) -> Result<()> {
+    // The owner's class is in the mode, and so is the mask, without which the list grants nothing.
+    let by_mode = cred.fsuid == meta.uid || meta.mode & 0o070 == 0 || meta.kind() == S_IFLNK;
+    // Who may do it anyway needs no list.
+    if by_mode || check_override(cred, meta, want).is_ok() {
+        return check(cred, meta, want);
+    }
+    match inode.acl(acl::ACCESS)? {
+        Some(list) if list.permits(cred, meta, want) => Ok(()),
+        Some(_) => Err(Errno::EACCES),
+        None => check(cred, meta, want),
+    }
+}
+
 /// The same for an inode.
 pub fn check_inode(cred: &Credentials, inode: &dyn Inode, want: u32) -> Result<()> {
-    check(cred, &inode.metadata()?, want)
+    check_file(cred, inode, &inode.metadata()?, want)
 }
 
 /// Whether the caller owns the file or acts as its owner (`CAP_FOWNER`).
@@ -48,10 +66,9 @@ pub fn is_owner(cred: &Credentials, meta: &Metadata) -> bool {
     cred.fsuid == meta.uid || cred.capable(Capability::FOWNER)
 }
 
-/// May an entry with these attributes be taken out of the directory: write and search on it, and in a
-/// sticky directory owning one of the two. `EACCES`, `EPERM`.
+/// May an entry with these attributes be taken out of a directory that the caller may write: in a sticky one
+/// who owns one of the two. `EPERM`.
 pub fn check_remove(cred: &Credentials, dir: &Metadata, child: &Metadata) -> Result<()> {
-    check(cred, dir, WRITE | EXEC)?;
     let mine = cred.fsuid == child.uid || cred.fsuid == dir.uid;
     if dir.mode & S_ISVTX != 0 && !mine && !cred.capable(Capability::FOWNER) {
         return Err(Errno::EPERM);

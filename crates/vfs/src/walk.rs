@@ -290,7 +290,7 @@ impl<'a> Walker<'a> {
             return Ok(());
         }
         let inode = dir.dentry.inode_ref().ok_or(Errno::ENOENT)?;
-        permission::check(cred, &inode.metadata()?, permission::EXEC)
+        permission::check_inode(cred, &**inode, permission::EXEC)
     }
 
     fn follow(&mut self, dir: &Place, link: &Place) -> Result<Followed> {

@@ -2,6 +2,7 @@
 
 use crate::harness::Case;
 
+mod acl;
 mod aio;
 mod attack;
 mod core_dump;
@@ -47,7 +48,8 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 42] = [
+    let subjects: [&[Case]; 43] = [
+        acl::CASES,
         aio::CASES,
         attack::CASES,
         core_dump::CASES,

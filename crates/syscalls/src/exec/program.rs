@@ -193,7 +193,7 @@ fn open_program(
         return Err(Errno::EACCES);
     }
     const MAY_EXEC: u32 = 1;
-    vfs::permission::check(caller.credentials(), &meta, MAY_EXEC)?;
+    vfs::permission::check_file(caller.credentials(), &*inode, &meta, MAY_EXEC)?;
     // Root may execute only what somebody may execute.
     if meta.mode & 0o111 == 0 {
         return Err(Errno::EACCES);

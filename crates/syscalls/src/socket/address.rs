@@ -54,8 +54,7 @@ pub(super) fn resolve(cx: &mut Cx<'_>, address: &mut Address) -> SysResult<()> {
 pub(super) fn create(cx: &mut Cx<'_>, address: &mut Address) -> SysResult<()> {
     let Some(name) = local_path(address) else { return Ok(()) };
     let parent = path::resolve_parent(cx, AT_FDCWD, &name)?;
-    let mode = S_IFSOCK | (0o777 & !cx.fs().umask());
-    let place = match ops::create::mknod(cx, &parent, mode, 0) {
+    let place = match ops::create::mknod(cx, &parent, S_IFSOCK | 0o777, 0) {
         Err(Errno::EEXIST) => return Err(SysError::Errno(Errno::EADDRINUSE)),
         made => made?,
     };

@@ -61,7 +61,7 @@ pub fn utimens(
         if !both_now {
             return Err(Errno::EPERM);
         }
-        permission::check(cred, &meta, permission::WRITE)?;
+        permission::check_file(cred, &*inode, &meta, permission::WRITE)?;
     }
     inode.set_attributes(&SetAttr { atime, mtime, ..SetAttr::default() })?;
     notify::file(&place.dentry, Happening::ATTRIB);
@@ -78,7 +78,7 @@ pub fn truncate(caller: &dyn Caller, place: &Place, size: u64) -> Result<()> {
         _ => return Err(Errno::EINVAL),
     }
     place.mount.check_writable()?;
-    permission::check(caller.credentials(), &meta, permission::WRITE)?;
+    permission::check_file(caller.credentials(), &*inode, &meta, permission::WRITE)?;
     set_size(caller.credentials(), place, &meta, size)
 }
 
@@ -94,14 +94,15 @@ pub fn set_size(cred: &Credentials, place: &Place, meta: &Metadata, size: u64) -
 /// access(2) as `cred` (for access the real ids, see `real_credentials`); `want` of `permission`'s bits,
 /// 0 asks for existence.
 pub fn access(cred: &Credentials, place: &Place, want: u32) -> Result<()> {
-    let meta = place.inode()?.metadata()?;
+    let inode = place.inode()?;
+    let meta = inode.metadata()?;
     if want == 0 {
         return Ok(());
     }
     if want & permission::EXEC != 0 && meta.kind() == S_IFREG && place.mount.has(MountFlags::NOEXEC) {
         return Err(Errno::EACCES);
     }
-    permission::check(cred, &meta, want)?;
+    permission::check_file(cred, &*inode, &meta, want)?;
     if want & permission::WRITE != 0 && matches!(meta.kind(), S_IFREG | S_IFDIR | S_IFLNK) {
         place.mount.check_writable()?;
     }

@@ -6,7 +6,7 @@ use identity::Capability;
 use linux_abi::Errno;
 use linux_abi::fs::{PATH_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 
-use crate::ops::{new_node, plain_name, writable_dir};
+use crate::ops::{new_node, owned_node, plain_name, writable_dir};
 use crate::walk::Parent;
 use crate::{Caller, Inode, Metadata, Place, Result, notify, permission};
 
@@ -46,19 +46,23 @@ fn make_entry(
     Ok(Place { mount: parent.dir.mount.clone(), dentry })
 }
 
-/// mkdir(2); `mode` with the umask taken off.
+/// mkdir(2).
 pub fn mkdir(caller: &dyn Caller, parent: &Parent, mode: u32) -> Result<Place> {
-    let cred = caller.credentials();
     make_entry(
         caller,
         parent,
         true,
         || Ok(()),
-        |dir, meta, name| dir.mkdir(name, &new_node(cred, meta, S_IFDIR | (mode & 0o1777), 0)),
+        |dir, meta, name| {
+            let (node, inherited) = new_node(caller, &**dir, meta, S_IFDIR | (mode & 0o1777), 0)?;
+            let made = dir.mkdir(name, &node)?;
+            inherited.give(&*made)?;
+            Ok(made)
+        },
     )
 }
 
-/// mknod(2); `mode` has type (0 is a regular file) and permissions, umask taken off.
+/// mknod(2); `mode` has type (0 is a regular file) and permissions.
 pub fn mknod(caller: &dyn Caller, parent: &Parent, mode: u32, rdev: u64) -> Result<Place> {
     let kind = match mode & S_IFMT {
         0 => S_IFREG,
@@ -69,13 +73,17 @@ pub fn mknod(caller: &dyn Caller, parent: &Parent, mode: u32, rdev: u64) -> Resu
         S_IFCHR | S_IFBLK | S_IFDIR => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
-    let cred = caller.credentials();
     make_entry(
         caller,
         parent,
         false,
         || Ok(()),
-        |dir, meta, name| dir.create(name, &new_node(cred, meta, kind | (mode & 0o7777), rdev)),
+        |dir, meta, name| {
+            let (node, inherited) = new_node(caller, &**dir, meta, kind | (mode & 0o7777), rdev)?;
+            let made = dir.create(name, &node)?;
+            inherited.give(&*made)?;
+            Ok(made)
+        },
     )
 }
 
@@ -93,7 +101,7 @@ pub fn symlink(caller: &dyn Caller, parent: &Parent, target: &[u8]) -> Result<Pl
         parent,
         false,
         || Ok(()),
-        |dir, meta, name| dir.symlink(name, target, &new_node(cred, meta, S_IFLNK | 0o777, 0)),
+        |dir, meta, name| dir.symlink(name, target, &owned_node(cred, meta, S_IFLNK | 0o777, 0)),
     )
 }
 
@@ -110,7 +118,7 @@ pub fn link(caller: &dyn Caller, old: &Place, parent: &Parent) -> Result<Place> 
         // program.
         let plain = meta.kind() == S_IFREG
             && !permission::is_set_id(&meta)
-            && permission::check(cred, &meta, permission::READ | permission::WRITE).is_ok();
+            && permission::check_file(cred, &*inode, &meta, permission::READ | permission::WRITE).is_ok();
         if plain || permission::is_owner(cred, &meta) { Ok(()) } else { Err(Errno::EPERM) }
     };
     make_entry(caller, parent, false, before, |dir, _, name| {

@@ -39,7 +39,7 @@ impl FileOps for PathOps {
     }
 }
 
-/// Opens the path of a walk. `mode` are the permission bits for a new file, umask taken off.
+/// Opens the path of a walk. `mode` are the permission bits for a new file, before the umask.
 pub fn open(walker: &mut Walker<'_>, path: &[u8], flags: OpenFlags, mode: u32) -> Result<Opened> {
     if flags.contains(OpenFlags::PATH) {
         return open_path(walker, path, flags);
@@ -137,7 +137,7 @@ fn create_new(
 ) -> Result<Option<Opened>> {
     let name = plain_name(parent, Errno::EISDIR)?;
     let (dir, meta) = writable_dir(caller.credentials(), &parent.dir)?;
-    let node = new_node(caller.credentials(), &meta, S_IFREG | (mode & 0o7777), 0);
+    let (node, inherited) = new_node(caller, &*dir, &meta, S_IFREG | (mode & 0o7777), 0)?;
     let dentry = {
         let _changes = parent.dir.dentry.lock_changes();
         let dentry = parent.dir.dentry.child_locked(&dir, name)?;
@@ -145,7 +145,10 @@ fn create_new(
             return Ok(None);
         }
         match dir.create(name, &node) {
-            Ok(inode) => dentry.instantiate(inode),
+            Ok(inode) => {
+                inherited.give(&*inode)?;
+                dentry.instantiate(inode);
+            }
             Err(Errno::EEXIST) => {
                 parent.dir.dentry.invalidate(name);
                 return Ok(None);
@@ -167,7 +170,9 @@ fn tmpfile(walker: &mut Walker<'_>, path: &[u8], flags: OpenFlags, mode: u32) ->
     let place = walker.resolve(path)?;
     let cred = walker.caller.credentials();
     let (dir, meta) = writable_dir(cred, &place)?;
-    let inode = dir.tmpfile(&new_node(cred, &meta, S_IFREG | (mode & 0o7777), 0))?;
+    let (node, inherited) = new_node(walker.caller, &*dir, &meta, S_IFREG | (mode & 0o7777), 0)?;
+    let inode = dir.tmpfile(&node)?;
+    inherited.give(&*inode)?;
     let name = format!("#{}", inode.metadata()?.ino);
     let dentry = Dentry::unnamed(&place.dentry, name.as_bytes(), inode);
     let file = Place { mount: place.mount, dentry };
@@ -202,7 +207,7 @@ pub fn open_place(caller: &mut dyn Caller, place: Place, flags: OpenFlags, creat
         if flags.contains(OpenFlags::TRUNC) {
             want |= permission::WRITE;
         }
-        permission::check(caller.credentials(), &meta, want)?;
+        permission::check_file(caller.credentials(), &*inode, &meta, want)?;
         if want & permission::WRITE != 0 && matches!(kind, S_IFREG | S_IFDIR) {
             place.mount.check_writable()?;
         }

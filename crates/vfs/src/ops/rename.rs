@@ -78,12 +78,14 @@ pub fn rename(caller: &dyn Caller, from: &Parent, to: &Parent, flags: RenameFlag
     }
     if is_dir && !same_dir {
         // Its `..` changes.
-        permission::check(cred, &meta, permission::WRITE)?;
+        permission::check_file(cred, &*inode, &meta, permission::WRITE)?;
     }
-    if let Some(target_meta) = target_meta.filter(|target| exchange && target.kind() == S_IFDIR)
+    if let (Some(target_meta), Some(other)) = (target_meta, target.inode())
+        && exchange
+        && target_meta.kind() == S_IFDIR
         && !same_dir
     {
-        permission::check(cred, &target_meta, permission::WRITE)?;
+        permission::check_file(cred, &*other, &target_meta, permission::WRITE)?;
     }
     if source.is_mountpoint() || target.is_mountpoint() {
         return Err(Errno::EBUSY);

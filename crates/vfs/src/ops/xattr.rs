@@ -5,7 +5,7 @@ use linux_abi::Errno;
 use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG, S_ISVTX};
 
 use crate::notify::{self, Happening};
-use crate::{Caller, Metadata, Place, Result, permission};
+use crate::{Caller, Inode, Metadata, Place, Result, SetAttr, acl, permission};
 
 /// The longest name (`XATTR_NAME_MAX`).
 pub const NAME_MAX: usize = 255;
@@ -15,7 +15,7 @@ pub const SIZE_MAX: usize = 64 << 10;
 pub const LIST_MAX: usize = 64 << 10;
 
 /// What the caller may do with an attribute of this name; `None` for what it does not even see.
-fn check(cred: &Credentials, meta: &Metadata, name: &[u8], write: bool) -> Result<()> {
+fn check(cred: &Credentials, inode: &dyn Inode, meta: &Metadata, name: &[u8], write: bool) -> Result<()> {
     if name.is_empty() || name.len() > NAME_MAX {
         return Err(Errno::ERANGE);
     }
@@ -35,7 +35,7 @@ fn check(cred: &Credentials, meta: &Metadata, name: &[u8], write: bool) -> Resul
             return Err(Errno::EPERM);
         }
         let want = if write { permission::WRITE } else { permission::READ };
-        return permission::check(cred, meta, want);
+        return permission::check_file(cred, inode, meta, want);
     }
     if name == b"security.capability" {
         return if !write || cred.capable(Capability::SETFCAP) { Ok(()) } else { Err(Errno::EPERM) };
@@ -43,7 +43,7 @@ fn check(cred: &Credentials, meta: &Metadata, name: &[u8], write: bool) -> Resul
     if name.starts_with(b"security.") {
         return if !write || cred.capable(Capability::SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) };
     }
-    if name == b"system.posix_acl_access" || name == b"system.posix_acl_default" {
+    if name == acl::ACCESS || name == acl::DEFAULT {
         if meta.kind() == S_IFLNK {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -55,7 +55,7 @@ fn check(cred: &Credentials, meta: &Metadata, name: &[u8], write: bool) -> Resul
 /// getxattr(2): the whole value.
 pub fn get(caller: &dyn Caller, place: &Place, name: &[u8]) -> Result<Vec<u8>> {
     let inode = place.inode()?;
-    check(caller.credentials(), &inode.metadata()?, name, false)?;
+    check(caller.credentials(), &*inode, &inode.metadata()?, name, false)?;
     inode.get_xattr(name)
 }
 
@@ -69,8 +69,16 @@ pub fn set(caller: &dyn Caller, place: &Place, name: &[u8], value: &[u8], flags:
     }
     let inode = place.inode()?;
     place.mount.check_writable()?;
-    check(caller.credentials(), &inode.metadata()?, name, true)?;
+    check(caller.credentials(), &*inode, &inode.metadata()?, name, true)?;
     inode.set_xattr(name, value, flags)?;
+    if name == acl::ACCESS {
+        // The list changed the mode, as chmod(2) does.
+        let meta = inode.metadata()?;
+        let mode = permission::chmod_mode(caller.credentials(), &meta, meta.mode);
+        if mode != meta.mode & 0o7777 {
+            inode.set_attributes(&SetAttr { mode: Some(mode), ..SetAttr::default() })?;
+        }
+    }
     notify::file(&place.dentry, Happening::ATTRIB);
     Ok(())
 }
@@ -92,7 +100,7 @@ pub fn list(caller: &dyn Caller, place: &Place) -> Result<Vec<u8>> {
 pub fn remove(caller: &dyn Caller, place: &Place, name: &[u8]) -> Result<()> {
     let inode = place.inode()?;
     place.mount.check_writable()?;
-    check(caller.credentials(), &inode.metadata()?, name, true)?;
+    check(caller.credentials(), &*inode, &inode.metadata()?, name, true)?;
     inode.remove_xattr(name)?;
     notify::file(&place.dentry, Happening::ATTRIB);
     Ok(())
