@@ -27,7 +27,7 @@ pub fn map_slots(first_index: u64, file_index: u64, nonce: u64, index: u64) -> i
     let at = slot_at(first_index) as u64;
     let len = BATCH as u64 * SLOT_SIZE;
     let fd = SLOTS_FD as u64 | nonce << 32;
-    let ret = sys::syscall6(nr::MMAP, at, len, 3, 0x11, fd, file_index * SLOT_SIZE);
+    let ret = sys::uninterrupted(|| sys::syscall6(nr::MMAP, at, len, 3, 0x11, fd, file_index * SLOT_SIZE));
     if ret > 0 {
         // MADV_DONTFORK: a child must not see its parent's slots.
         sys::syscall6(nr::MADVISE, at, len, 10, index, 0, 0);
@@ -51,7 +51,7 @@ pub fn clone(slot: *mut Slot) -> Outcome {
         if a[6] != u64::MAX && map_slots(a[1] / batch * batch, a[6], own, own) < 0 {
             return Outcome::Parent(-12);
         }
-        return Outcome::Parent(thread(slot, a[0], slot_at(a[1]), a[3]));
+        return Outcome::Parent(sys::uninterrupted(|| thread(slot, a[0], slot_at(a[1]), a[3])));
     }
     fork(slot, &a)
 }
@@ -59,7 +59,7 @@ pub fn clone(slot: *mut Slot) -> Outcome {
 fn fork(slot: *mut Slot, a: &[u64; 8]) -> Outcome {
     // SAFETY: plain read of our own slot.
     let own = u64::from(unsafe { (*slot).index });
-    let ret = sys::syscall6(nr::CLONE, a[0], 0, 0, 0, 0, own);
+    let ret = sys::uninterrupted(|| sys::syscall6(nr::CLONE, a[0], 0, 0, 0, 0, own));
     if ret != 0 {
         return Outcome::Parent(ret);
     }

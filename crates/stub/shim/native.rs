@@ -8,6 +8,7 @@ use slot::{Op, Slot, op};
 use crate::data_of;
 use crate::sys::{self, nr};
 
+const MAP_ANONYMOUS: u64 = 0x20;
 const PR_SET_NAME: u64 = 15;
 const PR_SET_MM: u64 = 35;
 const PR_SET_MM_MAP: u64 = 14;
@@ -43,10 +44,14 @@ fn run(slot: *mut Slot, op: &Op) -> i64 {
     let a = &op.args;
     match op.kind {
         op::MMAP => {
-            let ret = sys::syscall6(nr::MMAP, a[0], a[1], a[2], a[3], a[4], a[5]);
+            let map = || sys::syscall6(nr::MMAP, a[0], a[1], a[2], a[3], a[4], a[5]);
+            if a[3] & MAP_ANONYMOUS != 0 {
+                return map();
+            }
+            let ret = sys::uninterrupted(map);
             // The kernel process put the file in for this one mapping.
             let fd = a[4] as u32;
-            if a[3] & 0x20 == 0 && fd >= FILE_FD as u32 {
+            if fd >= FILE_FD as u32 {
                 sys::syscall3(nr::CLOSE, u64::from(fd), 0, 0);
             }
             ret

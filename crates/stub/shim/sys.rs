@@ -42,6 +42,21 @@ pub fn syscall3(nr: u64, a: u64, b: u64, c: u64) -> i64 {
     syscall6(nr, a, b, c, 0, 0, 0)
 }
 
+/// Makes an announced call with interrupts held back. An interrupt between the kernel process's answer and the
+/// caller's waking makes the host start such a call over, though it was announced for once (seccomp_unotify(2)).
+#[inline(always)]
+pub fn uninterrupted(call: impl FnOnce() -> i64) -> i64 {
+    const SIG_BLOCK: u64 = 0;
+    const SIG_SETMASK: u64 = 2;
+    let interrupt = 1u64 << (slot::layout::SIG_INTERRUPT - 1);
+    let mut old = 0u64;
+    let (set, was) = (core::ptr::from_ref(&interrupt) as u64, (&raw mut old) as u64);
+    syscall6(nr::RT_SIGPROCMASK, SIG_BLOCK, set, was, 8, 0, 0);
+    let ret = call();
+    syscall6(nr::RT_SIGPROCMASK, SIG_SETMASK, was, 0, 8, 0, 0);
+    ret
+}
+
 /// Ends the process.
 pub fn exit_process() -> ! {
     loop {

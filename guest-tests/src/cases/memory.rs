@@ -10,7 +10,7 @@ cases!("memory": anonymous_is_zero, unmap_faults, protect_faults, fault_address,
     dontneed_zeroes, break_moves, unaligned, zero_length, mincore_call, msync_call, mlock_call, reserve_terabyte,
     stack_grows, stack_overflow, huge_length, exec_pages, maps_show_mapping, shared_anonymous_zero_file, mapping_outlives_descriptor,
     madvise_unknown, maps_device_zero, process_vm_self, process_vm_between, process_vm_of_others, many_mappings,
-    low_hints);
+    low_hints, files_mapped_under_signals);
 
 const PAGE: usize = 4096;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -465,4 +465,22 @@ fn low_hints() {
         unsafe { again.cast::<u8>().write_volatile(1) };
         ok!(libc::munmap(again.cast(), PAGE));
     }
+}
+
+fn files_mapped_under_signals() {
+    let temp = Temp::new();
+    let path = file(&temp, "f", &[7; 2 * PAGE]);
+    super::signal::on(libc::SIGALRM, libc::SA_RESTART);
+    let often = libc::timeval { tv_sec: 0, tv_usec: 200 };
+    let timer = libc::itimerval { it_interval: often, it_value: often };
+    let fd = ok!(libc::open(path.as_ptr(), libc::O_RDONLY));
+    ok!(libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()));
+    for _ in 0..5000 {
+        let at = ok!(libc::mmap(std::ptr::null_mut(), 2 * PAGE, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0));
+        // SAFETY: the page was just mapped for reading.
+        assert_eq!(unsafe { at.cast::<u8>().read_volatile() }, 7);
+        ok!(libc::munmap(at, 2 * PAGE));
+    }
+    ok!(libc::setitimer(libc::ITIMER_REAL, &zeroed(), std::ptr::null_mut()));
+    close(fd);
 }

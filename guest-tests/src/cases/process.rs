@@ -11,7 +11,7 @@ cases!("process": fork_wait, exit_code_is_one_byte, child_sees_copy, getppid_of_
     exit_group_ends_threads, vfork_shares_memory, kill_zero, pid_of_dead_is_gone, state_of_native_waits,
     name_of_a_zombie, pidfd_to_a_bad_address, signal_by_proc_directory, personality_takes_any, nonblocking_pidfd,
     login_is_kept, oom_score_is_not_lowered,
-    children_are_listed);
+    children_are_listed, forks_while_children_end);
 
 fn fork_wait() {
     let pid = fork(|| 7);
@@ -343,4 +343,17 @@ fn nonblocking_pidfd() {
     ok!(libc::waitid(libc::P_PIDFD, fd, &mut info, libc::WEXITED));
     // SAFETY: filled in for a child that has exited.
     assert_eq!(unsafe { (info.si_pid(), info.si_status()) }, (pid, 3));
+}
+
+/// The signal of one child comes while the next is being made, as in a shell's pipeline.
+fn forks_while_children_end() {
+    super::signal::on(libc::SIGCHLD, libc::SA_RESTART);
+    for round in 0..1500 {
+        let first = fork(|| 1);
+        for _ in 0..round % 50 * 10 {
+            std::hint::spin_loop();
+        }
+        let second = fork(|| 2);
+        assert_eq!((wait(first), wait(second)), (End::Exited(1), End::Exited(2)));
+    }
 }
