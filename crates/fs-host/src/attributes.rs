@@ -21,8 +21,11 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn same(&self, other: &Identity) -> bool {
-        (self.dev, self.ino, self.kind, self.btime) == (other.dev, other.ino, other.kind, other.btime)
+    /// Whether both are of one file. A file that was copied to an overlay's upper layer in between has a new
+    /// time of birth (`copies_up`).
+    pub(crate) fn same(&self, other: &Identity, copies_up: bool) -> bool {
+        (self.dev, self.ino, self.kind) == (other.dev, other.ino, other.kind)
+            && (copies_up || self.btime == other.btime)
     }
 }
 

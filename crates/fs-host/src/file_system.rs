@@ -18,6 +18,9 @@ use crate::node::{self, Node};
 /// All instances: the same host file may be in several (two bind mounts of one folder).
 static INSTANCES: RwLock<Vec<Weak<HostFs>>> = RwLock::new(Vec::new());
 
+/// `OVERLAYFS_SUPER_MAGIC` of statfs(2).
+const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
+
 /// How a host directory is shown.
 #[derive(Default)]
 pub struct Options {
@@ -36,6 +39,8 @@ pub struct HostFs {
     root: Arc<OwnedFd>,
     root_device: u64,
     pub(crate) read_only: bool,
+    /// The tree is an overlay of the host.
+    pub(crate) copies_up: bool,
     device: Option<u64>,
     pub(crate) reopener: Reopener,
     /// The host keeps no access control lists there.
@@ -58,11 +63,13 @@ impl HostFs {
         if known.metadata.kind() == linux_abi::fs::S_IFLNK {
             return Err(linux_abi::Errno::ELOOP);
         }
+        let copies_up = rustix::fs::fstatfs(&root).is_ok_and(|stat| stat.f_type == OVERLAY);
         let fs = Arc::new_cyclic(|this| HostFs {
             this: this.clone(),
             root: Arc::new(root),
             root_device: known.identity.dev,
             read_only: options.read_only,
+            copies_up,
             device: options.device,
             reopener: Reopener::new(options.proc_self_fd),
             without_lists: AtomicBool::new(false),
@@ -94,7 +101,7 @@ impl HostFs {
         let node = if node::is_marked(&known.metadata) { self.node_of(&fd, &link) } else { None };
         let mut inodes = self.inodes.lock();
         let living = inodes.get(&key).and_then(Weak::upgrade);
-        if let Some(inode) = living.as_ref().filter(|inode| inode.identity().same(&known.identity)) {
+        if let Some(inode) = living.as_ref().filter(|inode| inode.is(&known.identity)) {
             let inode = Arc::clone(inode);
             drop(inodes);
             inode.found_again(fd, &known, link);
@@ -125,7 +132,7 @@ impl HostFs {
     /// The living inode with this identity, if any.
     pub(crate) fn living(&self, identity: &Identity) -> Option<Arc<HostInode>> {
         let inode = self.inodes.lock().get(&(identity.dev, identity.ino)).and_then(Weak::upgrade)?;
-        inode.identity().same(identity).then_some(inode)
+        inode.is(identity).then_some(inode)
     }
 
     /// The living inode with this device and inode number, if any.

@@ -2,10 +2,12 @@
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFLNK, S_IFREG};
+use linux_abi::time::Timespec;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr};
@@ -48,10 +50,12 @@ pub(crate) struct HostInode {
     handles: Mutex<[Weak<OwnedFd>; 3]>,
     pub(crate) attributes: Attributes,
     pub(crate) lists: Lists,
-    /// Of a symbolic link, once it was read.
-    target: OnceLock<Box<[u8]>>,
+    /// Of a symbolic link, once it was read, and when it had been changed last.
+    target: OnceLock<(Timespec, Box<[u8]>)>,
     /// Of a directory.
     pub(crate) names: Option<Box<Names>>,
+    /// On an overlay: nothing that is done to it copies it up any more.
+    pub(crate) copied_up: AtomicBool,
     /// Held over a write at the end and the question where it went.
     pub(crate) appending: Mutex<()>,
 }
@@ -81,6 +85,7 @@ impl HostInode {
             lists: Lists::default(),
             target: OnceLock::new(),
             names: (known.identity.kind == S_IFDIR).then(Box::default),
+            copied_up: AtomicBool::new(false),
             appending: Mutex::new(()),
         })
     }
@@ -95,6 +100,11 @@ impl HostInode {
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether it is this file.
+    pub(crate) fn is(&self, identity: &Identity) -> bool {
+        self.identity.same(identity, self.fs.copies_up)
     }
 
     pub(crate) fn fs(&self) -> &Arc<HostFs> {
@@ -157,9 +167,14 @@ impl HostInode {
                 break fd;
             }
         };
-        while let Some((_, name)) = path.pop() {
+        while let Some((parent, name)) = path.pop() {
             let inode = path.last().map_or(self, |(inode, _)| inode);
-            fd = inode.find_again(&fd, &name)?;
+            fd = inode.find_again(&fd, &name).inspect_err(|_| {
+                // The next walk asks the host again.
+                if let Some(names) = &parent.names {
+                    names.forget(&name);
+                }
+            })?;
         }
         Ok(fd)
     }
@@ -168,7 +183,7 @@ impl HostInode {
     fn find_again(&self, directory: &OwnedFd, name: &[u8]) -> Result<Arc<OwnedFd>> {
         let fd = open_beneath(directory, name, OFlags::PATH | OFlags::NOFOLLOW)
             .map_err(|error| if error == Errno::ENOENT { Errno::ESTALE } else { error })?;
-        if !Known::of(&fd)?.identity.same(&self.identity) {
+        if !self.is(&Known::of(&fd)?.identity) {
             return Err(Errno::ESTALE);
         }
         let fd = Arc::new(fd);
@@ -194,7 +209,7 @@ impl HostInode {
         let link = self.link.lock().clone();
         let Link::Name(parent, name) = link else { return Err(Errno::EACCES) };
         let opened = open_beneath(&*parent.fd()?, &name, flags | OFlags::NOFOLLOW)?;
-        if !Known::of(&opened)?.identity.same(&self.identity) {
+        if !self.is(&Known::of(&opened)?.identity) {
             return Err(Errno::ESTALE);
         }
         Ok(opened)
@@ -212,6 +227,9 @@ impl HostInode {
             return Ok(fd);
         }
         let fd = Arc::new(self.open_handle(access)?);
+        if access != OFlags::RDONLY {
+            self.may_be_copied_up();
+        }
         self.remember_handle(index, &fd);
         if reads {
             self.slot.put_reader(Arc::clone(&fd));
@@ -341,12 +359,15 @@ impl Inode for HostInode {
         if self.identity.kind != S_IFLNK {
             return Err(Errno::EINVAL);
         }
-        // It never changes: another link is another inode.
-        if let Some(target) = self.target.get() {
+        // Another link in its place may have its number.
+        let changed = self.known_metadata()?.ctime;
+        if let Some((read, target)) = self.target.get()
+            && *read == changed
+        {
             return Ok(target.to_vec());
         }
         let target = rustix::fs::readlinkat(&*self.fd()?, "", Vec::new()).map_err(errno)?.into_bytes();
-        let _ = self.target.set(target.as_slice().into());
+        let _ = self.target.set((changed, target.as_slice().into()));
         Ok(target)
     }
     fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {

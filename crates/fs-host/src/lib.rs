@@ -20,6 +20,8 @@ mod watched;
 mod xattr;
 
 #[cfg(test)]
+mod overlay_tests;
+#[cfg(test)]
 mod race_tests;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use linux_abi::Errno;
 use linux_abi::fs::{NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK};
@@ -140,6 +141,7 @@ impl HostInode {
 
     /// Gives a new file its owner and exact mode.
     fn own(&self, inode: &HostInode, known: &Known, node: &NewNode) -> Result<()> {
+        inode.copied_up.store(true, Ordering::Relaxed);
         let (uid, gid) = (known.metadata.uid, known.metadata.gid);
         let chown = (uid, gid) != (node.uid, node.gid);
         if chown {

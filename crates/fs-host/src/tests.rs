@@ -37,7 +37,7 @@ impl Drop for Folder {
     }
 }
 
-fn open(path: &Path) -> OwnedFd {
+pub(crate) fn open(path: &Path) -> OwnedFd {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn with_proc() -> Options {
     Options { proc_self_fd: Some(Arc::new(open(Path::new("/proc/self/fd")))), ..Options::default() }
 }
 
-fn own(mode: u32) -> NewNode {
+pub(crate) fn own(mode: u32) -> NewNode {
     NewNode {
         mode,
         uid: rustix::process::getuid().as_raw(),
@@ -256,7 +256,7 @@ fn dropped_descriptors_are_found_again() {
 }
 
 /// Uses a directory until it is watched.
-fn watch(directory: &Arc<dyn Inode>) {
+pub(crate) fn watch(directory: &Arc<dyn Inode>) {
     let own = crate::inode::host(directory).unwrap();
     for _ in 0..1000 {
         directory.metadata().unwrap();

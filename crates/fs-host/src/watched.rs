@@ -1,6 +1,7 @@
 //! A host inode's use of what is remembered: attributes and names without asking the host.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use linux_abi::Errno;
 use vfs::{Inode, Metadata, Result};
@@ -68,7 +69,7 @@ impl HostInode {
         if !names.leads(name, Some(self.key())) {
             // The name tells as much, and where it leads besides.
             match Known::at(&*parent.fd()?, name) {
-                Ok(known) if known.identity.same(self.identity()) => {
+                Ok(known) if self.is(&known.identity) => {
                     if names.remember(name, Some(self.key()), events) {
                         self.keep(&known.metadata, generation, changes);
                     }
@@ -121,7 +122,7 @@ impl HostInode {
         let Ok(directory) = self.fd() else { return false };
         let events = names.events();
         match (Known::at(&*directory, name), child) {
-            (Ok(known), Some(child)) if child.identity().same(&known.identity) => {
+            (Ok(known), Some(child)) if child.is(&known.identity) => {
                 self.found(name, Some((child, &known)), events);
                 true
             }
@@ -138,8 +139,24 @@ impl HostInode {
 
     /// We changed the file: what is remembered of it no longer counts, in any tree.
     pub(crate) fn changed(&self) {
+        self.may_be_copied_up();
         self.forget_attributes();
         self.fs().for_peers(self.key(), HostInode::forget_attributes);
+    }
+
+    /// The first change of a file on an overlay copies it up, which gives a hard link of several a new number:
+    /// its name leads to another file then.
+    pub(crate) fn may_be_copied_up(&self) {
+        if !self.fs().copies_up || self.names.is_some() || self.copied_up.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let number = self.fd().and_then(|fd| Known::of(&*fd)).map(|known| known.identity.ino);
+        let Link::Name(parent, name) = self.link.lock().clone() else { return };
+        if number != Ok(self.identity().ino)
+            && let Some(names) = &parent.names
+        {
+            names.forget(&name);
+        }
     }
 
     fn forget_attributes(&self) {
