@@ -1,6 +1,7 @@
 //! Files whose contents are made when they are read: the templates of proc and sys.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use kernel::Process;
@@ -317,9 +318,43 @@ impl Inode for SyntheticInode {
 struct SyntheticFile {
     node: Arc<Node>,
     opener: Opener,
-    /// The text as made when reading began.
-    text: Mutex<Option<Vec<u8>>>,
+    /// The text as made when reading began, until it was read to its end.
+    text: Mutex<Option<Kept>>,
     written: Mutex<Option<Vec<u8>>>,
+}
+
+/// Bytes of text that all open files together keep between reads. Beyond, text is made for each read anew.
+const KEPT: usize = 16 << 20;
+static KEEPING: AtomicUsize = AtomicUsize::new(0);
+
+/// Text that is kept between reads.
+struct Kept(Vec<u8>);
+
+impl Kept {
+    /// The text back if too much is kept already.
+    fn new(text: Vec<u8>) -> std::result::Result<Kept, Vec<u8>> {
+        let room = |kept: usize| kept.checked_add(text.capacity()).filter(|kept| *kept <= KEPT);
+        match KEEPING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
+            Ok(_) => Ok(Kept(text)),
+            Err(_) => Err(text),
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEEPING.fetch_sub(self.0.capacity(), Ordering::Relaxed);
+    }
+}
+
+/// Copies the text at a position; the bytes copied.
+fn copy_text(all: &[u8], buf: &mut [u8], pos: u64) -> usize {
+    let rest = usize::try_from(pos).ok().and_then(|p| all.get(p..)).unwrap_or_default();
+    let n = rest.len().min(buf.len());
+    for (to, from) in buf.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    n
 }
 
 /// Who opened a file: what it shows and takes is decided by that, as by `f_cred` in Linux, whoever holds the
@@ -358,21 +393,27 @@ impl FileOps for SyntheticFile {
     fn seek(&self, _file: &OpenFile, offset: i64, whence: vfs::Whence) -> Result<u64> {
         match whence {
             // Generated files have no end to seek from, but for 0.
-            vfs::Whence::End if offset == 0 => Ok(self.text.lock().as_ref().map_or(0, |t| t.len() as u64)),
+            vfs::Whence::End if offset == 0 => Ok(self.text.lock().as_ref().map_or(0, |t| t.0.len() as u64)),
             _ => Err(Errno::EINVAL),
         }
     }
     fn read(&self, _file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         let Kind::File(make, _) = &self.node.kind else { return Err(Errno::EISDIR) };
         let mut text = self.text.lock();
-        if pos == 0 || text.is_none() {
-            *text = Some(make(&mut self.opener.clone())?);
+        if pos == 0 {
+            *text = None;
         }
-        let all = text.as_deref().unwrap_or_default();
-        let rest = usize::try_from(pos).ok().and_then(|p| all.get(p..)).unwrap_or_default();
-        let n = rest.len().min(buf.len());
-        for (to, from) in buf.iter_mut().zip(rest) {
-            *to = *from;
+        if let Some(kept) = text.as_ref() {
+            let n = copy_text(&kept.0, buf, pos);
+            if n == 0 && !buf.is_empty() {
+                *text = None;
+            }
+            return Ok(n);
+        }
+        let made = make(&mut self.opener.clone())?;
+        let n = copy_text(&made, buf, pos);
+        if n > 0 {
+            *text = Kept::new(made).ok();
         }
         Ok(n)
     }
@@ -409,5 +450,24 @@ impl FileOps for SyntheticFile {
             at = place + 1;
         }
         Ok(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEPT, Kept};
+
+    #[test]
+    fn what_is_kept_between_reads_is_bounded() {
+        let mut kept = Vec::new();
+        while let Ok(text) = Kept::new(vec![0; 1 << 20]) {
+            kept.push(text);
+            assert!(kept.len() <= KEPT >> 20);
+        }
+        assert!(Kept::new(vec![0; KEPT]).is_err());
+        kept.pop();
+        assert!(Kept::new(vec![0; 1 << 20]).is_ok());
+        drop(kept);
+        assert!(Kept::new(vec![0; KEPT]).is_ok());
     }
 }

@@ -15,6 +15,8 @@ use crate::{Result, Thread};
 
 /// Highest process id plus one, as /proc/sys/kernel/pid_max.
 pub const PID_MAX: i32 = 4_194_304;
+/// Most tasks at once, those counted that only a tracer still waits for.
+const MAX_TASKS: usize = 1 << 20;
 
 /// What the runtime decides.
 #[derive(Clone, Debug)]
@@ -80,6 +82,8 @@ pub struct Pids {
     next: AtomicI32,
     /// Most tasks at once, zombies included; 0 is no limit.
     limit: AtomicUsize,
+    /// Threads that ended and whose tracer, not their parent, has yet to wait for them.
+    pub(crate) unreaped: AtomicUsize,
 }
 
 impl Pids {
@@ -97,14 +101,15 @@ impl Pids {
     pub fn allocate(&self) -> Result<i32> {
         let threads = self.threads.lock();
         let processes = self.processes.lock();
-        if threads.len() >= PID_MAX as usize / 2 {
+        let unreaped = self.unreaped.load(Ordering::Relaxed);
+        if threads.len() + unreaped >= MAX_TASKS {
             return Err(Errno::EAGAIN);
         }
         let limit = self.limit.load(Ordering::Relaxed);
         if limit != 0 {
             // A task counts until it is reaped.
             let zombies = processes.keys().filter(|pid| !threads.contains_key(pid)).count();
-            if threads.len() + zombies >= limit {
+            if threads.len() + zombies + unreaped >= limit {
                 return Err(Errno::EAGAIN);
             }
         }
@@ -172,10 +177,27 @@ impl Pids {
     pub fn thread_count(&self) -> usize {
         self.threads.lock().len()
     }
-    /// How many live threads belong to a real user id, as RLIMIT_NPROC counts them.
+    /// At least as many tasks as there are: live threads, and those that nobody has waited for.
+    pub fn tasks_at_most(&self) -> usize {
+        let threads = self.threads.lock().len();
+        threads + self.processes.lock().len() + self.unreaped.load(Ordering::Relaxed)
+    }
+    /// How many tasks belong to a real user id, as RLIMIT_NPROC counts them: until they are reaped.
     pub fn owned_by(&self, uid: u32) -> usize {
         let threads: Vec<_> = self.threads.lock().values().cloned().collect();
-        threads.iter().filter(|thread| thread.credentials().uid == uid).count()
+        let processes = self.processes();
+        let live = threads.iter().filter(|thread| thread.credentials().uid == uid).count();
+        let zombie = |process: &Process| {
+            let state = process.state.lock();
+            state.zombie.is_some() && state.uid == uid
+        };
+        let zombies = processes.iter().filter(|process| zombie(process)).count();
+        if self.unreaped.load(Ordering::Relaxed) == 0 {
+            return live + zombies;
+        }
+        let of_tracer =
+            |p: &Arc<Process>| p.tracing.lock().ends().iter().filter(|(.., owner)| *owner == uid).count();
+        live + zombies + processes.iter().map(of_tracer).sum::<usize>()
     }
     /// The last id given.
     pub fn last(&self) -> i32 {

@@ -167,10 +167,25 @@ impl Traced {
 pub struct Tracing {
     /// Whom it traces, by thread id.
     pub tracees: BTreeMap<i32, Arc<Thread>>,
-    /// Ends that wait(2) has not told: thread id, how, user.
-    pub ends: VecDeque<(i32, ExitStatus, u32)>,
+    /// Ends that wait(2) has not told: thread id, how, user. Each counts as a task.
+    ends: VecDeque<(i32, ExitStatus, u32)>,
+    /// It has ended itself: nobody will wait.
+    over: bool,
     /// Its own first thread, traced, that ended before the others.
     pub(crate) leader: Option<Arc<Thread>>,
+}
+
+impl Tracing {
+    /// Ends of threads that wait(2) has not told: thread id, how, user.
+    pub fn ends(&self) -> &VecDeque<(i32, ExitStatus, u32)> {
+        &self.ends
+    }
+    /// wait(2) has told of one.
+    pub fn forget_end(&mut self, at: usize, pids: &crate::kernel::Pids) {
+        if self.ends.remove(at).is_some() {
+            pids.unreaped.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Process {
@@ -308,7 +323,14 @@ pub(crate) fn thread_ended(thread: &Thread, status: ExitStatus) {
         return;
     }
     let uid = thread.credentials().uid;
-    tracer.tracing.lock().ends.push_back((thread.tid(), status, uid));
+    {
+        let mut tracing = tracer.tracing.lock();
+        if tracing.over {
+            return;
+        }
+        tracing.ends.push_back((thread.tid(), status, uid));
+        tracer.kernel().pids.unreaped.fetch_add(1, Ordering::Relaxed);
+    }
     let (code, value) = match status {
         ExitStatus::Exited(code) => (si::CLD_EXITED, code & 0xff),
         ExitStatus::Signaled { signal, .. } => (si::CLD_KILLED, signal.raw()),
@@ -336,5 +358,10 @@ pub(crate) fn tracer_ended(tracer: &Process) {
             thread.process().begin_exit(ExitStatus::Signaled { signal: Signo::SIGKILL, core: false });
         }
     }
-    tracer.tracing.lock().ends.clear();
+    let ends = {
+        let mut tracing = tracer.tracing.lock();
+        tracing.over = true;
+        std::mem::take(&mut tracing.ends)
+    };
+    tracer.kernel().pids.unreaped.fetch_sub(ends.len(), Ordering::Relaxed);
 }

@@ -346,12 +346,12 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
     thread
 }
 
-/// RLIMIT_NPROC of getrlimit(2): `EAGAIN` if the real user has as many threads already. Zombies are not counted.
+/// RLIMIT_NPROC of getrlimit(2): `EAGAIN` if the real user has as many tasks already.
 fn within_process_limit(cx: &Cx<'_>) -> SysResult<()> {
     let limit = cx.process().limit(kernel::limits::resource::NPROC);
     let pids = &cx.kernel().pids;
     // Counting walks over all: only where the limit can have been met at all.
-    if cx.credentials.uid == 0 || (pids.thread_count() as u64) < limit {
+    if cx.credentials.uid == 0 || (pids.tasks_at_most() as u64) < limit {
         return Ok(());
     }
     let exempt = [Capability::SYS_RESOURCE, Capability::SYS_ADMIN];

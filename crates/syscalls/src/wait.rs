@@ -250,14 +250,14 @@ fn look_at_tracees(process: &Arc<Process>, which: Which, options: i32, any: &mut
     };
     let tracees: Vec<_> = {
         let mut tracing = process.tracing.lock();
-        if tracing.tracees.is_empty() && tracing.ends.is_empty() {
+        if tracing.tracees.is_empty() && tracing.ends().is_empty() {
             return None;
         }
-        let end = tracing.ends.iter().position(|(tid, ..)| fits(*tid, None));
+        let end = tracing.ends().iter().position(|(tid, ..)| fits(*tid, None));
         if let Some(at) = end.filter(|_| options & WEXITED != 0) {
-            let (tid, status, uid) = *tracing.ends.get(at)?;
+            let (tid, status, uid) = *tracing.ends().get(at)?;
             if options & WNOWAIT == 0 {
-                tracing.ends.remove(at);
+                tracing.forget_end(at, &process.kernel().pids);
             }
             return Some(Found { pid: tid, uid, event: Event::Exited(status), usage: Rusage::default() });
         }

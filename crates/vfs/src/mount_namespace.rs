@@ -4,7 +4,7 @@
 //! (`kernel::FsContext` holds it). Lock order: the table, then a mount's own locks.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use linux_abi::Errno;
@@ -13,8 +13,11 @@ use parking_lot::RwLock;
 
 use crate::{Dentry, FileSystem, Mount, MountFlags, Place, Propagation, Result};
 
-/// The most mounts of a namespace, as fs.mount-max of Linux.
+/// The most mounts of all namespaces together, as many as fs.mount-max of Linux lets one have.
 const MAX_MOUNTS: usize = 100_000;
+
+/// Mounts that are in a namespace.
+static MOUNTS: AtomicUsize = AtomicUsize::new(0);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0xf000_0000);
 static NEXT_PEER_GROUP: AtomicU64 = AtomicU64::new(1);
@@ -31,6 +34,25 @@ struct Table {
     mounts: BTreeMap<u64, Arc<Mount>>,
     by_place: HashMap<Key, Weak<Mount>>,
     root: Option<Arc<Mount>>,
+}
+
+impl Table {
+    fn add(&mut self, mount: &Arc<Mount>) {
+        if self.mounts.insert(mount.id(), mount.clone()).is_none() {
+            MOUNTS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    fn take_out(&mut self, mount: &Mount) {
+        if self.mounts.remove(&mount.id()).is_some() {
+            MOUNTS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// `ENOSPC` unless there is room for so many more mounts.
+fn check_room(more: usize) -> Result<()> {
+    let room = MAX_MOUNTS.saturating_sub(MOUNTS.load(Ordering::Relaxed));
+    if more <= room { Ok(()) } else { Err(Errno::ENOSPC) }
 }
 
 /// The mounts that a set of processes sees.
@@ -68,7 +90,7 @@ impl MountNamespace {
         });
         root.set_namespace(namespace.this.clone());
         let mut table = namespace.table.write();
-        table.mounts.insert(root.id(), root.clone());
+        table.add(&root);
         table.root = Some(root);
         drop(table);
         namespace
@@ -111,7 +133,9 @@ impl MountNamespace {
 
     /// `MS_BIND`: shows the tree at `from` also at `to`; with `recursive` the mounts below it too.
     pub fn bind(&self, from: &Place, to: &Place, recursive: bool) -> Result<Arc<Mount>> {
-        if from.mount.propagation() == Propagation::Unbindable {
+        // What another namespace shows (reached by /proc/PID/root) or nobody any more is not to be had.
+        let ours = self.table.read().mounts.contains_key(&from.mount.id());
+        if !ours || from.mount.propagation() == Propagation::Unbindable {
             return Err(Errno::EINVAL);
         }
         let top = from.mount.copy(from.dentry.clone());
@@ -162,9 +186,7 @@ impl MountNamespace {
             return Err(Errno::ENOENT);
         }
         let mut table = self.table.write();
-        if table.mounts.len() >= MAX_MOUNTS {
-            return Err(Errno::ENOSPC);
-        }
+        check_room(1)?;
         if !table.mounts.contains_key(&place.mount.id()) {
             return Err(Errno::EINVAL);
         }
@@ -177,7 +199,7 @@ impl MountNamespace {
         at.dentry.add_mount();
         table.by_place.insert(key(&at), Arc::downgrade(mount));
         mount.set_at(Some(at));
-        table.mounts.insert(mount.id(), mount.clone());
+        table.add(mount);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -185,7 +207,7 @@ impl MountNamespace {
     fn remove(&self, table: &mut Table, mount: &Arc<Mount>) -> Option<Place> {
         let at = mount.set_at(None)?;
         table.by_place.remove(&key(&at));
-        table.mounts.remove(&mount.id());
+        table.take_out(mount);
         at.dentry.remove_mount();
         self.generation.fetch_add(1, Ordering::AcqRel);
         Some(at)
@@ -280,6 +302,9 @@ impl MountNamespace {
     pub fn pivot_root(&self, new_root: &Place, put_old: &Place) -> Result<()> {
         let old = self.root()?.mount;
         let new = &new_root.mount;
+        if !self.table.read().mounts.contains_key(&new.id()) {
+            return Err(Errno::EINVAL);
+        }
         if Arc::ptr_eq(new, &old) || Arc::ptr_eq(&put_old.mount, &old) {
             return Err(Errno::EBUSY);
         }
@@ -287,8 +312,9 @@ impl MountNamespace {
             return Err(Errno::EINVAL);
         }
         let mut table = self.table.write();
+        // Taken off meanwhile, it has no place.
         let at = self.remove(&mut table, new).ok_or(Errno::EINVAL)?;
-        table.mounts.insert(new.id(), new.clone());
+        table.add(new);
         table.root = Some(new.clone());
         // pivot_root(".", ".") stacks the old root over the new one.
         self.insert(&mut table, &old, put_old.clone());
@@ -300,10 +326,12 @@ impl MountNamespace {
     /// A copy for unshare(CLONE_NEWNS), and the place in it that each given place became.
     pub fn duplicate(&self, places: &mut [Place]) -> Result<Arc<MountNamespace>> {
         let root = self.root()?.mount;
+        let below = self.tree_below(&root.root_place());
+        check_room(below.len() + 1)?;
         let top = root.copy(root.root.clone());
         let namespace = MountNamespace::of(top.clone());
         let mut copies = HashMap::from([(root.id(), top)]);
-        for mount in self.tree_below(&root.root_place()) {
+        for mount in below {
             let Some(at) = mount.at() else { continue };
             let Some(parent) = copies.get(&at.mount.id()).cloned() else { continue };
             let copy = mount.copy(mount.root.clone());
@@ -325,7 +353,9 @@ impl MountNamespace {
 impl Drop for MountNamespace {
     fn drop(&mut self) {
         // Mount points of a dead namespace no longer count.
-        for mount in self.table.get_mut().mounts.values() {
+        let mounts = std::mem::take(&mut self.table.get_mut().mounts);
+        MOUNTS.fetch_sub(mounts.len(), Ordering::Relaxed);
+        for mount in mounts.values() {
             if let Some(at) = mount.set_at(None) {
                 at.dentry.remove_mount();
             }

@@ -192,7 +192,9 @@ fn processes_of_a_user() {
     }
     in_child(|| {
         let (r, w) = pipe();
-        ok!(setresuid(43_210, 43_210, 43_210));
+        // A user that nobody else is.
+        let user = 200_000 + ok!(getpid()) as u32;
+        ok!(setresuid(user, user, user));
         ok!(setrlimit(RLIMIT_NPROC, &rlimit { rlim_cur: 3, rlim_max: 3 }));
         let waits = || {
             ok!(close(w));
@@ -203,6 +205,11 @@ fn processes_of_a_user() {
         fails!(EAGAIN, libc::fork());
         assert!(std::thread::Builder::new().spawn(|| {}).is_err());
         ok!(close(w));
+        // Those that nobody has waited for count.
+        for pid in children {
+            ok!(waitid(P_PID, pid as u32, &mut zeroed(), WEXITED | WNOWAIT));
+        }
+        fails!(EAGAIN, libc::fork());
         for pid in children {
             assert_eq!(wait(pid), End::Exited(0));
         }

@@ -8,12 +8,14 @@ mod attack;
 mod core_dump;
 mod credentials;
 mod directory;
+mod double_fetch;
 mod epoll;
 mod eventfd;
 mod exec;
 mod fd;
 mod file;
 mod futex_pi;
+mod guard;
 mod inet;
 mod inotify;
 mod job;
@@ -48,19 +50,21 @@ mod wait;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
-    let subjects: [&[Case]; 43] = [
+    let subjects: [&[Case]; _] = [
         acl::CASES,
         aio::CASES,
         attack::CASES,
         core_dump::CASES,
         credentials::CASES,
         directory::CASES,
+        double_fetch::CASES,
         epoll::CASES,
         eventfd::CASES,
         exec::CASES,
         fd::CASES,
         file::CASES,
         futex_pi::CASES,
+        guard::CASES,
         inet::CASES,
         inotify::CASES,
         job::CASES,

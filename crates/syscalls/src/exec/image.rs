@@ -1,6 +1,7 @@
 //! Making a fresh address space show a prepared program.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use identity::Credentials;
 use kernel::mm::{Brk, FileMapping, Layout};
@@ -45,7 +46,8 @@ fn random(bits: u32) -> u64 {
 
 /// Maps a prepared program into a new address space.
 pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared) -> Result<Loaded, Errno> {
-    let Prepared { program, file, interpreter, args, env, exec_name, comm, credentials, secure } = prepared;
+    let Prepared { program, file, interpreter, args, env, exec_name, comm, credentials, secure, hidden } =
+        prepared;
     let mut mappings = Vec::new();
     let mut ops = Vec::new();
 
@@ -129,6 +131,7 @@ pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared) -> Result<Loaded, Er
     *mm.brk.lock() = Brk { start: brk_start, current: brk_start };
     *mm.layout.write() = layout;
     *mm.exe.write() = Some(file);
+    mm.dumpable.store(!hidden, Ordering::Relaxed);
     for mapping in mappings {
         mm.note_file(mapping);
     }

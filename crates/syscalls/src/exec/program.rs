@@ -36,6 +36,8 @@ pub struct Prepared {
     pub credentials: Arc<Credentials>,
     /// AT_SECURE.
     pub secure: bool,
+    /// Its caller may not read it, or it acts as somebody else: nobody looks into it (`PR_SET_DUMPABLE` of prctl(2)).
+    pub hidden: bool,
 }
 
 /// Finds and checks a program; `ENOENT`, `EACCES`, `ENOEXEC`, `ELOOP` and others as execve(2).
@@ -51,6 +53,7 @@ pub fn prepare(
     env: Vec<Vec<u8>>,
 ) -> Result<Prepared, Errno> {
     let mut file = open_program(fs, caller, start, path, nofollow)?;
+    let mut hidden = is_hidden(caller, &file)?;
     // Linux gives an empty argument list one empty argument.
     let mut args = if args.is_empty() { vec![Vec::new()] } else { args };
     let exec_name = name.clone();
@@ -73,6 +76,7 @@ pub fn prepare(
         with.extend(args.into_iter().skip(1));
         args = with;
         file = open_program(fs, caller, None, &interpreter, false)?;
+        hidden |= is_hidden(caller, &file)?;
         script_path = interpreter;
     }
     let program = elf::parse(&mut |offset, buf: &mut [u8]| read_at(&file, offset, buf))?;
@@ -85,6 +89,7 @@ pub fn prepare(
                 return Err(Errno::ENOEXEC);
             }
             let file = open_program(fs, caller, None, &path, false)?;
+            hidden |= is_hidden(caller, &file)?;
             // A loader that is no program of this machine: ELIBBAD.
             let loader = elf::parse(&mut |offset, buf: &mut [u8]| read_at(&file, offset, buf))
                 .map_err(|e| if e == Errno::ENOEXEC { Errno::ELIBBAD } else { e })?;
@@ -96,6 +101,8 @@ pub fn prepare(
         .downcast_ref::<Arc<kernel::Thread>>()
         .is_some_and(|thread| thread.ptrace.keeps_rights_down());
     let (credentials, secure) = credentials(caller.credentials(), &file, traced)?;
+    hidden |= credentials.euid != credentials.uid || credentials.egid != credentials.gid;
+    hidden |= credentials.permitted.0 & !caller.credentials().permitted.0 != 0;
     Ok(Prepared {
         program,
         file,
@@ -106,7 +113,15 @@ pub fn prepare(
         comm,
         credentials: Arc::new(credentials),
         secure,
+        hidden,
     })
+}
+
+/// Whether a program may be executed but not read.
+fn is_hidden(caller: &dyn Caller, file: &OpenFile) -> Result<bool, Errno> {
+    const MAY_READ: u32 = 4;
+    let meta = file.inode().metadata()?;
+    Ok(vfs::permission::check(caller.credentials(), &meta, MAY_READ).is_err())
 }
 
 fn credentials(old: &Credentials, file: &OpenFile, traced: bool) -> Result<(Credentials, bool), Errno> {

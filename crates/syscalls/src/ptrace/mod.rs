@@ -5,6 +5,7 @@ pub mod stop;
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use identity::{Capability, Credentials};
 use kernel::Thread;
@@ -97,6 +98,7 @@ pub fn ptrace(cx: &mut Cx<'_>, request: i64, pid: i32, addr: u64, data: u64) -> 
     }
     let copy = thread.ptrace.trace.lock().as_ref().and_then(|t| t.stop.clone()).ok_or(Errno::ESRCH)?;
     match request {
+        PEEKTEXT | PEEKDATA | POKETEXT | POKEDATA if !may_touch(&thread) => return Err(Errno::EIO.into()),
         PEEKTEXT | PEEKDATA => {
             let mut word = [0; 8];
             if thread.mm().space.read(addr, &mut word) != Ok(8) {
@@ -248,6 +250,12 @@ fn resume(thread: &Thread, signal: i32, mode: Mode) -> Result<(), Errno> {
     }
     executor::Observer::notify(&**thread.waiter(), executor::Events::IN);
     Ok(())
+}
+
+/// Whether the tracer may touch the memory of its tracee: what is not dumpable only with CAP_SYS_PTRACE.
+fn may_touch(thread: &Thread) -> bool {
+    let capable = thread.ptrace.trace.lock().as_ref().is_some_and(|trace| trace.capable);
+    capable || thread.mm().dumpable.load(Ordering::Relaxed)
 }
 
 /// Writes also where the tracee may not: breakpoints go into the text of programs, which gets a page of its own.
