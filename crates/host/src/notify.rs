@@ -44,6 +44,7 @@ struct AddFd {
 const RECV: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
 const ADDFD: libc::c_ulong = 0x4018_2103;
+const ID_VALID: libc::c_ulong = 0x4008_2102;
 const SET_FLAGS: libc::c_ulong = 0x4008_2104;
 
 fn last_errno() -> Errno {
@@ -77,6 +78,12 @@ pub fn refuse(listener: BorrowedFd<'_>, id: u64, errno: Errno) -> Result<(), Err
 /// Lets the host run the call. Only where everything that was checked was in registers.
 pub fn let_run(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
     send(listener, Response { id, val: 0, error: 0, flags: 1 })
+}
+
+/// Whether the caller still waits: it is alive then, and its thread id its own.
+pub fn is_valid(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the ioctl reads the id.
+    unsafe { libc::ioctl(listener.as_raw_fd(), ID_VALID, &raw const id) == 0 }
 }
 
 /// Puts a descriptor at exactly `target` in the caller's table.

@@ -4,7 +4,9 @@
 //! by their registers; *announced* ones go to the kernel process; all others trap into the shim.
 
 use linux_abi::sysno::nr;
-use slot::layout::{NR_DOORBELL, NR_PARK, PROTECTED_HI, PROTECTED_HI_END, PROTECTED_LOW};
+use slot::layout::{
+    FILE_FD, MAX_THREADS, NR_DOORBELL, NR_PARK, PROTECTED_HI, PROTECTED_HI_END, PROTECTED_LOW,
+};
 
 /// One instruction of classic BPF: `struct sock_filter`.
 #[repr(C)]
@@ -209,13 +211,21 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
         });
         b.op(RETURN, TRAP);
     });
+    call(&mut out, nr::close, |b| {
+        from_shim(b, settings, |b| {
+            // Descriptors of mapped files, which this process alone has. Of the others the zygote closes one.
+            let first = FILE_FD as u32;
+            b.op(LOAD, low(0)).ret_unless(JGE, first, NOTIFY).ret_if(JGE, first + MAX_THREADS as u32, NOTIFY);
+            b.op(RETURN, ALLOW);
+        });
+        b.op(RETURN, TRAP);
+    });
     let of_shim = [
         nr::rt_sigreturn,
         nr::exit,
         nr::exit_group,
         nr::sigaltstack,
         nr::rt_sigprocmask,
-        nr::close,
         nr::set_tid_address,
         nr::set_robust_list,
     ];
@@ -348,9 +358,16 @@ mod tests {
     #[test]
     fn only_the_shim_may_use_its_calls() {
         let f = filter();
-        for number in [nr::rt_sigreturn, nr::exit, nr::close, nr::sigaltstack, nr::set_tid_address] {
+        for number in [nr::rt_sigreturn, nr::exit, nr::sigaltstack, nr::set_tid_address] {
             assert_eq!(run(&f, number, GUEST, [0; 6]), TRAP, "{number}");
             assert_eq!(run(&f, number, TEXT + 2, [0; 6]), ALLOW, "{number}");
+        }
+        let close = |ip, fd| run(&f, nr::close, ip, [fd, 0, 0, 0, 0, 0]);
+        for fd in [200, 200 + 4095] {
+            assert_eq!([close(GUEST, fd), close(TEXT + 2, fd)], [TRAP, ALLOW]);
+        }
+        for fd in [0, 3, 4, 199, 200 + 4096, 0xffff_ffff, 0xffff_ffff_0000_0003] {
+            assert_eq!([close(GUEST, fd), close(TEXT + 2, fd)], [TRAP, NOTIFY]);
         }
         let prctl = |ip, option, second| run(&f, nr::prctl, ip, [option, second, 0, 0, 0, 0]);
         assert_eq!([prctl(TEXT + 2, 15, 0), prctl(TEXT + 2, 35, 14)], [ALLOW; 2]);

@@ -33,7 +33,9 @@ pub struct Platform {
     pub(crate) watch: crate::watch::Watch,
     zygote: Mutex<Option<GuestThread>>,
     zygote_queue: WaitQueue,
-    pub(crate) xstate_size: AtomicU32,
+    /// The zygote has closed its end of the notifications.
+    pub(crate) zygote_closed: AtomicBool,
+    xstate_size: u32,
     pub(crate) vdso: u64,
     pub(crate) spinner: crate::spinner::Spinner,
     pub(crate) patcher: crate::patch::Patcher,
@@ -171,6 +173,7 @@ impl Platform {
         slots: Slots,
         listener: OwnedFd,
         vdso: u64,
+        xstate_size: u32,
         spinner: crate::spinner::Spinner,
         patcher: crate::patch::Patcher,
         watch: crate::watch::Watch,
@@ -188,7 +191,8 @@ impl Platform {
             watch,
             zygote: Mutex::new(None),
             zygote_queue: WaitQueue::new(),
-            xstate_size: AtomicU32::new(0),
+            zygote_closed: AtomicBool::new(false),
+            xstate_size,
             vdso,
             spinner,
             patcher,
@@ -203,7 +207,7 @@ impl Platform {
     }
     /// Size of the extended state in a signal frame (its `fpstate` area).
     pub fn xstate_size(&self) -> usize {
-        self.xstate_size.load(Ordering::Relaxed) as usize
+        self.xstate_size as usize
     }
     /// How many system calls came to this process.
     pub fn system_calls(&self) -> u64 {
@@ -363,9 +367,6 @@ impl Platform {
                     // The word stays as it is: a write would take its cache line from the guest.
                     self.set_listening(core.index, false);
                     let request = core.slot.request();
-                    if request.xstate_size != 0 && self.xstate_size.load(Ordering::Relaxed) == 0 {
-                        self.xstate_size.store(request.xstate_size.min(8192), Ordering::Relaxed);
-                    }
                     state.request = Some(request);
                     state.phase = Phase::Ready;
                     if core.owes_exit.load(Ordering::Relaxed) {

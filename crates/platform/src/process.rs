@@ -241,6 +241,12 @@ impl ProcessCore {
             let _ = host::process::signal_thread(*pid, tid, slot::layout::SIG_INTERRUPT);
         }
     }
+    /// Whether a living thread of the host is one of it.
+    pub(crate) fn has_thread(&self, tid: i32) -> bool {
+        // Not reaped while the lock is held, so that the id is its own.
+        let pid = self.pid.lock();
+        *pid != 0 && host::process::signal_thread(*pid, tid, 0).is_ok()
+    }
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::SeqCst)
     }

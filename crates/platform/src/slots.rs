@@ -16,7 +16,6 @@ pub(crate) struct Request {
     pub call: [u64; reg::CALL],
     pub native_ret: i64,
     pub site: u64,
-    pub xstate_size: u32,
     pub in_records: [Record; IN_RECORDS],
     pub in_count: usize,
 }
@@ -77,7 +76,6 @@ impl SlotRef {
             call: [0; reg::CALL],
             native_ret: 0,
             site: 0,
-            xstate_size: 0,
             in_records: [Record::default(); IN_RECORDS],
             in_count: usize::from(load!(self, pieces)).min(IN_RECORDS),
         };
@@ -96,7 +94,6 @@ impl SlotRef {
         }
         if load!(self, via) == slot::via::SIGNAL {
             request.site = load!(self, site);
-            request.xstate_size = load!(self, xstate_size);
         }
         request
     }
@@ -111,6 +108,10 @@ impl SlotRef {
     /// The result of native operations.
     pub(crate) fn native_ret(&self) -> i64 {
         load!(self, native_ret)
+    }
+    /// The size of the extended state in the host's frames: what the zygote has found, before any guest ran.
+    pub(crate) fn xstate_size(&self) -> u32 {
+        load!(self, xstate_size)
     }
     /// Where the shim says that the host's frame keeps the extended state.
     pub(crate) fn fpstate(&self) -> u64 {

@@ -115,6 +115,8 @@ impl Platform {
         }
 
         let [vdso, entry, ..] = slots.slot(0).map_or([0; 6], |s| s.fault());
+        // A page or two; AMX, which is not in there, would be 8 KiB more.
+        let xstate_size = slots.slot(0).map_or(0, |s| s.xstate_size()).min(16 << 10);
         let patching = config.patching && (text_start..text_end).contains(&entry);
         let patcher = Patcher::new(patching, config.proc.clone(), entry);
         let spinner = Spinner::new(config.allow_spin, config.quota.clone());
@@ -122,6 +124,7 @@ impl Platform {
             slots,
             listener,
             vdso,
+            xstate_size,
             spinner,
             patcher,
             Watch::new(config.patience),

@@ -38,7 +38,7 @@ const SLOTS_END: u64 = SLOT_VA + slot::layout::MAX_THREADS as u64 * SLOT_SIZE;
 /// The shim keeps a batch that it has mapped from its children. The host has done so once the caller is heard of
 /// again.
 fn keep_from_forks(platform: &Platform, n: &Notification) -> Result<(), Errno> {
-    let core = caller(platform, n.args[3], n.pid as i32).ok_or(Errno::EPERM)?;
+    let core = member(platform, n.args[3], n.pid as i32).ok_or(Errno::EPERM)?;
     let mut forkable = core.process.space.forkable.lock();
     let own = |b: &&mut Batch| b.addr == n.args[0] && b.owner.as_ptr() == Arc::as_ptr(&core);
     let batch = forkable.batches.iter_mut().find(own).ok_or(Errno::EPERM)?;
@@ -87,6 +87,7 @@ fn handle(platform: &Arc<Platform>, n: &Notification) {
         NR_DOORBELL | NR_PARK => return doorbell(platform, n),
         nr::clone => return answer_clone(platform, n),
         nr::mmap if n.args[3] & 0x20 == 0 => check_file_map(platform, n),
+        nr::close => check_close(platform, n),
         nr::madvise if n.args[2] == MADV_DONTFORK && n.args[0] >= SLOT_VA && n.args[0] < SLOTS_END => {
             keep_from_forks(platform, n)
         }
@@ -120,18 +121,24 @@ fn caller(platform: &Platform, index: u64, pid: i32) -> Option<Arc<Core>> {
         core.in_clone.store(false, Ordering::Relaxed);
         return Some(core);
     }
-    let process = core.process.pid();
     // Its process is known and the caller one of its threads: forging this, it cheats only itself.
-    if tid == 0 && process != 0 && host::process::signal_thread(process, pid, 0).is_ok() {
+    if tid == 0 && core.process.has_thread(pid) {
         core.tid.store(pid, Ordering::Relaxed);
         return Some(core);
     }
     None
 }
 
+/// As [`caller`], for calls that do more than serve the caller's own slot. The thread that was known by this id may
+/// have ended a moment ago, and the id be another's. Whoever is found in the process now is the caller, if the
+/// caller is still there when the host is told to go on: it answers `ENOENT` otherwise.
+fn member(platform: &Platform, index: u64, pid: i32) -> Option<Arc<Core>> {
+    caller(platform, index, pid).filter(|core| core.process.has_thread(pid))
+}
+
 /// The caller's madvise of slots, if there was one, is over: it makes another call.
-fn kept_by(platform: &Platform, core: &Arc<Core>) {
-    if core.advised.load(Ordering::Relaxed) {
+fn kept_by(platform: &Platform, core: &Arc<Core>, pid: i32) {
+    if core.advised.load(Ordering::Relaxed) && core.process.has_thread(pid) {
         core.advised.store(false, Ordering::Relaxed);
         kept_from_forks(platform, core);
     }
@@ -139,14 +146,14 @@ fn kept_by(platform: &Platform, core: &Arc<Core>) {
 
 fn doorbell(platform: &Arc<Platform>, n: &Notification) {
     let pid = n.pid as i32;
-    let core = caller(platform, n.args[0], pid).or_else(|| introduce(platform, n, pid));
+    let core = caller(platform, n.args[0], pid).or_else(|| introduce(platform, n));
     match core {
         // A vfork child says hello.
         Some(_) if n.args[2] == 1 => {
             let _ = notify::answer(platform.listener(), n.id, 0);
         }
         Some(core) => {
-            kept_by(platform, &core);
+            kept_by(platform, &core, pid);
             platform.take(&core, Some(n.id));
         }
         None => {
@@ -165,18 +172,24 @@ fn doorbell(platform: &Arc<Platform>, n: &Notification) {
 }
 
 /// A vfork child's first ring: it knows its nonce.
-fn introduce(platform: &Platform, n: &Notification, pid: i32) -> Option<Arc<Core>> {
+fn introduce(platform: &Platform, n: &Notification) -> Option<Arc<Core>> {
     let core = platform.core(n.args[0])?;
     let process = &core.process;
     if !core.owns_process || process.nonce == 0 || u64::from(process.nonce) != n.args[1] {
         return None;
     }
-    bind(platform, &core, pid).then_some(core)
+    bind(platform, &core, n).then_some(core)
 }
 
 /// Makes a new process known by its host id; false if it comes too late or twice.
-fn bind(platform: &Platform, core: &Arc<Core>, pid: i32) -> bool {
+fn bind(platform: &Platform, core: &Arc<Core>, n: &Notification) -> bool {
+    let pid = n.pid as i32;
     {
+        // Who waits now is not reaped meanwhile: the id is its own until it is known by it.
+        let _ids = platform.watch.ids.lock();
+        if !notify::is_valid(platform.listener(), n.id) {
+            return false;
+        }
         let mut processes = platform.processes.lock();
         if processes.contains_key(&pid) || !core.process.bind(pid) {
             return false;
@@ -199,8 +212,8 @@ fn answer_clone(platform: &Platform, n: &Notification) {
     let refuse = |errno| {
         let _ = notify::refuse(platform.listener(), n.id, errno);
     };
-    let Some(core) = caller(platform, n.args[5], n.pid as i32) else { return refuse(Errno::EPERM) };
-    kept_by(platform, &core);
+    let Some(core) = member(platform, n.args[5], n.pid as i32) else { return refuse(Errno::EPERM) };
+    kept_by(platform, &core, n.pid as i32);
     let mut announced = core.announced.lock();
     // flags, stack, parent tid (unused), the tid word; tls is the guest's own affair.
     let same = announced.clone.as_ref().is_some_and(|c| {
@@ -253,9 +266,9 @@ fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
                 return Err(Errno::EPERM);
             }
             forkable(&child, at);
-            return if bind(platform, &child, n.pid as i32) { Ok(()) } else { Err(Errno::EPERM) };
+            return if bind(platform, &child, n) { Ok(()) } else { Err(Errno::EPERM) };
         }
-        let core = caller(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
+        let core = member(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
         let batch = core.announced.lock().batch.take().ok_or(Errno::EPERM)?;
         if !exact || (addr, offset) != (batch.0, u64::from(batch.1) * SLOT_SIZE) {
             return Err(Errno::EPERM);
@@ -263,7 +276,7 @@ fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
         forkable(&core, addr);
         return Ok(());
     }
-    let core = caller(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
+    let core = member(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
     let map = core.announced.lock().files.pop_front().ok_or(Errno::EPERM)?;
     let target = slot::layout::FILE_FD as u64 + u64::from(core.local);
     let same = (map.addr, map.len, map.prot, map.flags, map.offset) == (addr, len, prot, flags, offset);
@@ -271,6 +284,13 @@ fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
         return Err(Errno::EPERM);
     }
     notify::add_fd(platform.listener(), n.id, std::os::fd::AsFd::as_fd(&*map.file), target as u32)
+}
+
+/// The zygote closes its end of the notifications, once, before any guest code ran; nobody closes anything else.
+fn check_close(platform: &Platform, n: &Notification) -> Result<(), Errno> {
+    let zygote = platform.core(0).is_some_and(|core| core.process.pid() == n.pid as i32);
+    let first = zygote && !platform.zygote_closed.swap(true, Ordering::SeqCst);
+    if first { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// A batch is about to be mapped that the next fork would hand on.
@@ -294,9 +314,19 @@ pub(crate) fn reap(platform: &Arc<Platform>) {
                 return;
             }
         };
-        let process: Option<Arc<ProcessCore>> = platform.processes.lock().remove(&pid);
+        let (process, status) = {
+            // Its id is its own until here, and nobody becomes known by it any more.
+            let _ids = platform.watch.ids.lock();
+            let process: Option<Arc<ProcessCore>> = platform.processes.lock().remove(&pid);
+            if let Some(process) = &process {
+                process.set_gone();
+            } else if let Some(core) = platform.core(0).filter(|c| c.process.pid() == pid) {
+                tracing::error!("the zygote has died: no new program can start");
+                core.process.set_gone();
+            }
+            (process, host::process::reap(pid).unwrap_or(0))
+        };
         if let Some(process) = process {
-            process.set_gone();
             forks_in_vain(platform, &process);
             let threads = process.threads.lock().clone();
             for core in threads.iter().filter_map(std::sync::Weak::upgrade) {
@@ -304,15 +334,7 @@ pub(crate) fn reap(platform: &Arc<Platform>) {
                     platform.remove_core(&core);
                 }
             }
-        } else if let Some(core) = platform.core(0).filter(|c| c.process.pid() == pid) {
-            tracing::error!("the zygote has died: no new program can start");
-            core.process.set_gone();
         }
-        let status = {
-            // Its id is its own until here.
-            let _ids = platform.watch.ids.lock();
-            host::process::reap(pid).unwrap_or(0)
-        };
         const SIGKILL: i32 = 9;
         if status & 0x7f != SIGKILL {
             // Stubs do not end by themselves, but for a guest that made its own do so.

@@ -67,5 +67,7 @@ pub const NR_DOORBELL: u32 = 1000;
 pub const NR_PARK: u32 = 1001;
 /// Trapped in the shim, to get a host signal frame.
 pub const NR_RETRAP: u32 = 1002;
+/// Trapped in the shim, to see how large the host's signal frames are.
+pub const NR_MEASURE: u32 = 1003;
 /// The host signal that interrupts guest code.
 pub const SIG_INTERRUPT: i32 = 63;

@@ -236,7 +236,7 @@ pub struct Slot {
     pub host_tid: AtomicU32,
     /// What proves to the kernel process who rings first.
     pub nonce: u32,
-    /// Size of the extended state in the host's signal frame, 0 while unknown; with [`via::SIGNAL`] only.
+    /// Size of the extended state in the host's signal frames, as [`layout::NR_MEASURE`] finds it.
     pub xstate_size: u32,
     /// How many operations are in `data`.
     pub count: u32,

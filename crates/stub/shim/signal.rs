@@ -53,7 +53,6 @@ unsafe fn save(slot: *mut Slot, frame: *mut UContext) {
             *(&raw mut (*slot).regs).cast::<u64>().add(i) = *(&raw const (*frame).gregs).cast::<u64>().add(*ORDER.as_ptr().add(i));
             i += 1;
         }
-        (*slot).xstate_size = xstate_size((*frame).fpstate);
         (*slot).fpstate = (*frame).fpstate;
     }
 }
@@ -226,13 +225,13 @@ pub extern "C" fn on_sigsys(_signo: i32, info: *mut SigInfo, frame: *mut UContex
         let number = (*frame).gregs[G_RAX];
         if number == u64::from(NR_RETRAP) && entry::in_shim(rip) {
             (*slot).kind = kind::INTERRUPTED;
-            (*slot).xstate_size = xstate_size((*frame).fpstate);
             (*slot).fpstate = (*frame).fpstate;
             finish(slot, frame, Todo::Frame);
             return;
         }
         if entry::in_shim(rip) {
-            // An operation of the shim that the filter does not let pass.
+            // An operation of the shim that the filter does not let pass, or NR_MEASURE.
+            (*slot).xstate_size = xstate_size((*frame).fpstate);
             (*frame).gregs[G_RAX] = -1i64 as u64;
             return;
         }

@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::sync::atomic::Ordering;
 
 use slot::layout::{
-    CONTROL_FD, CONTROL_VA, DATA_SIZE, PROTECTED_HI_END, RESERVED_HI, SLOT_VA, MAX_THREADS, STACK_SIZE, STACK_VA, TABLE_OFFSET, TABLE_SIZE, TABLE_VA,
+    CONTROL_FD, CONTROL_VA, DATA_SIZE, NR_MEASURE, PROTECTED_HI_END, RESERVED_HI, SLOT_VA, MAX_THREADS, STACK_SIZE, STACK_VA, TABLE_OFFSET, TABLE_SIZE, TABLE_VA,
     TRAMPOLINE_OFFSET, TRAMPOLINE_SIZE, TRAMPOLINE_VA,
 };
 use slot::{action, kind, via};
@@ -57,6 +57,7 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
         if listener == EINVAL {
             listener = sys::syscall3(nr::SECCOMP, 1, a[3], program.as_ptr() as u64);
         }
+        sys::syscall3(u64::from(NR_MEASURE), 0, 0, 0);
         (*slot).native_ret = listener;
         (*slot).fault[0] = vdso(stack);
         (*slot).fault[1] = entry::shim_entry as *const () as u64;
