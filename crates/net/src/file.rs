@@ -47,8 +47,10 @@ impl FileOps for SocketFile {
     fn as_any(&self) -> &dyn Any {
         self
     }
-    fn read(&self, _file: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
-        Ok(self.socket.receive(buf, 0, MsgFlags::empty())?.count)
+    fn read(&self, file: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
+        let nonblock = file.flags().contains(OpenFlags::NONBLOCK);
+        let flags = if nonblock { MsgFlags::DONTWAIT } else { MsgFlags::empty() };
+        Ok(self.socket.receive(buf, 0, flags)?.count)
     }
     fn write(&self, _file: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
         let caller = SocketCaller { pid: self.creator.0, credentials: &self.creator.1 };

@@ -44,6 +44,7 @@ mod tcp_ports;
 mod thread;
 mod time;
 mod timer;
+mod udp;
 mod unix_options;
 mod unix_socket;
 mod wait;
@@ -93,6 +94,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         thread::CASES,
         time::CASES,
         timer::CASES,
+        udp::CASES,
         unix_options::CASES,
         unix_socket::CASES,
         wait::CASES,

@@ -38,7 +38,7 @@ MODULES="test_posix test_mmap test_fcntl test_selectors test_pty test_tempfile"
     test_epoll test_shutil test_tty test_time test_fork1 test_wait3 test_wait4 test_eintr test_faulthandler test_pathlib
     test_glob test_io test_fileio test_file test_largefile test_resource test_sqlite3"
 # Why each of these differs is in docs/applications.md.
-EXPECTED='UDPLITE|test_fcntl_64_bit'
+EXPECTED='test_fcntl_64_bit'
 own_tests() {
     local runtime
     for runtime in runc "$RUNTIME"; do

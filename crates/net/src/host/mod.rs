@@ -26,6 +26,7 @@ const IPPROTO_ICMP: i32 = 1;
 const IPPROTO_TCP: i32 = 6;
 const IPPROTO_UDP: i32 = 17;
 const IPPROTO_ICMPV6: i32 = 58;
+const IPPROTO_UDPLITE: i32 = 136;
 const NETLINK_ROUTE: i32 = 0;
 
 /// Makes host sockets, and counts them.
@@ -115,7 +116,7 @@ impl Provider for HostProvider {
         }
         match (family, kind, protocol) {
             (AF_INET | AF_INET6, SOCK_STREAM, 0 | IPPROTO_TCP)
-            | (AF_INET | AF_INET6, SOCK_DGRAM, 0 | IPPROTO_UDP)
+            | (AF_INET | AF_INET6, SOCK_DGRAM, 0 | IPPROTO_UDP | IPPROTO_UDPLITE)
             // Echo requests, as far as the host's net.ipv4.ping_group_range lets us.
             | (AF_INET, SOCK_DGRAM, IPPROTO_ICMP)
             | (AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6)

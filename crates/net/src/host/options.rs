@@ -11,6 +11,7 @@ const TCP: i32 = 6;
 const UDP: i32 = 17;
 const IPV6: i32 = 41;
 const ICMPV6: i32 = 58;
+const UDPLITE: i32 = 136;
 const RAW: i32 = 255;
 const NETLINK: i32 = 270;
 
@@ -100,6 +101,8 @@ pub(super) fn may_set(level: i32, name: i32) -> bool {
             // FREEBIND
             | 60 | 62 | 66 | 67 | 70 | 72 | 73 | 76 | 78
         ),
+        // CORK, SEND_CSCOV, RECV_CSCOV
+        UDPLITE => matches!(name, 1 | 10 | 11),
         // ICMPV6_FILTER, ICMP_FILTER
         ICMPV6 | RAW => name == 1,
         // ADD_MEMBERSHIP, DROP_MEMBERSHIP, PKTINFO, BROADCAST_ERROR, NO_ENOBUFS, CAP_ACK, EXT_ACK, GET_STRICT_CHK

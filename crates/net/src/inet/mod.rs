@@ -10,11 +10,12 @@ mod options;
 mod ports;
 mod tcp;
 mod tcp_options;
+mod udp;
 
 use std::sync::Arc;
 
 use linux_abi::Errno;
-use linux_abi::socket::{AF_INET, AF_INET6, SOCK_STREAM};
+use linux_abi::socket::{AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM};
 use vfs::Caller;
 
 use crate::Result;
@@ -23,20 +24,22 @@ use crate::provider::Provider;
 use crate::socket::{Socket, SocketCaller};
 use ports::Ports;
 use tcp::{IPPROTO_TCP, TcpSocket};
+use udp::{IPPROTO_UDP, UdpSocket};
 
 /// What the internet sockets of a namespace share.
 struct Inet {
     ports: Arc<Ports>,
+    bound: udp::Bound,
     maker: Arc<Maker>,
 }
 
-/// Makes TCP sockets.
+/// Makes TCP and UDP sockets.
 pub struct InetProvider(Arc<Inet>);
 
 impl InetProvider {
     /// A provider whose host sockets come from `maker`.
     pub fn new(maker: Arc<Maker>) -> InetProvider {
-        InetProvider(Arc::new(Inet { ports: Arc::new(Ports::new()), maker }))
+        InetProvider(Arc::new(Inet { ports: Arc::new(Ports::new()), bound: udp::Bound::default(), maker }))
     }
 }
 
@@ -51,6 +54,9 @@ impl Provider for InetProvider {
         match (family, kind, protocol) {
             (AF_INET | AF_INET6, SOCK_STREAM, 0 | IPPROTO_TCP) => {
                 Ok(Arc::new(TcpSocket::new(&self.0, family)))
+            }
+            (AF_INET | AF_INET6, SOCK_DGRAM, 0 | IPPROTO_UDP) => {
+                Ok(Arc::new(UdpSocket::new(&self.0, family, protocol)?))
             }
             _ => Err(Errno::EAFNOSUPPORT),
         }

@@ -22,6 +22,7 @@ const EVEN_TRIES: u32 = 64;
 const TIME_WAIT_NS: u64 = 60_000_000_000;
 /// Docker's name server: reached by address translation in the namespace, even on ports where the sandbox listens.
 const DOCKER_DNS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+const LO_BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 
 /// What connections hold of one local port and address.
 #[derive(Default)]
@@ -68,7 +69,7 @@ impl Ports {
     /// Whether connections to this address stay in the sandbox if somebody listens there.
     pub(super) fn is_local(&self, ip: IpAddr) -> bool {
         match ip {
-            IpAddr::V4(ip) if ip.is_loopback() => ip != DOCKER_DNS,
+            IpAddr::V4(ip) if ip.is_loopback() => ip != DOCKER_DNS && ip != LO_BROADCAST,
             IpAddr::V4(ip) if ip.is_multicast() || ip.is_broadcast() => false,
             // Which interface is meant says the scope; that is left to the host.
             IpAddr::V6(ip) if ip.is_unicast_link_local() || ip.is_multicast() => false,
@@ -243,6 +244,7 @@ mod tests {
     fn dockers_name_server_is_not_ours() {
         let ports = Ports::new();
         assert!(ports.is_local(Ipv4Addr::LOCALHOST.into()) && !ports.is_local([127, 0, 0, 11].into()));
+        assert!(!ports.is_local([127, 255, 255, 255].into()));
         assert!(!ports.is_local([192, 0, 2, 1].into()) && !ports.is_local([224, 0, 0, 1].into()));
     }
 }

@@ -280,7 +280,8 @@ async fn receive(
     // tcp(7): the bytes are thrown away.
     let discards = stream && flags.contains(MsgFlags::TRUNC) && socket.kind().0 != AF_UNIX;
     // The socket itself never waits, so that it must not see this flag.
-    let inner = flags - MsgFlags::WAITALL;
+    let mut inner = flags - MsgFlags::WAITALL;
+    inner.set(MsgFlags::DONTWAIT, dontwait || file.flags().contains(OpenFlags::NONBLOCK));
     let mut all = Received::default();
     loop {
         let done = all.count as u64;
