@@ -11,6 +11,7 @@ use executor::{Events, WaitQueue, Waiter};
 use linux_abi::Errno;
 use parking_lot::{Mutex, RwLock};
 use slot::layout::{BATCH, MAX_SLOTS};
+use zerocopy::FromZeros;
 
 use crate::process::{ProcessCore, Space};
 use crate::slots::{Request, SlotRef, Slots};
@@ -178,8 +179,8 @@ impl Platform {
         patcher: crate::patch::Patcher,
         watch: crate::watch::Watch,
     ) -> Platform {
-        let mut active = Vec::new();
-        active.resize_with(MAX_SLOTS / 64, AtomicU64::default);
+        // Zeroed by the host: pages of it take memory once slots there are in use.
+        let active = AtomicU64::new_vec_zeroed(MAX_SLOTS / 64).unwrap_or_default();
         Platform {
             slots,
             listener,

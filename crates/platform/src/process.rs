@@ -312,6 +312,12 @@ pub fn is_reserved(addr: u64) -> bool {
     crate::shim::RANGES.iter().any(|range| range.contains(&addr))
 }
 
+/// Whether some of these bytes are the shim's: Linux would have nothing there.
+pub fn touches_reserved(addr: u64, len: u64) -> bool {
+    let end = addr.saturating_add(len);
+    crate::shim::RANGES.iter().any(|range| addr < range.end && end > range.start)
+}
+
 /// As [`AddressSpace::shared_place`], if this line of /proc/PID/maps covers the address.
 fn shared_place(line: &str, addr: u64) -> Option<(u64, u64, u64)> {
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();

@@ -9,7 +9,7 @@ use linux_abi::sysno::nr;
 use slot::layout::{BATCH, NR_DOORBELL, NR_PARK, SLOT_SIZE, SLOT_VA, SLOTS_FD};
 
 use crate::machine::{Core, Platform};
-use crate::process::{Batch, ProcessCore};
+use crate::process::{Batch, ProcessCore, touches_reserved};
 
 /// Serves notifications until the listener has no filter left.
 pub(crate) fn run(platform: &Arc<Platform>) {
@@ -278,6 +278,11 @@ fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
     }
     let core = member(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
     let map = core.announced.lock().files.pop_front().ok_or(Errno::EPERM)?;
+    // Anonymous memory is kept off the shim by the filter.
+    const MAP_FIXED: u64 = 0x10;
+    if flags & MAP_FIXED != 0 && touches_reserved(addr, len) {
+        return Err(Errno::EPERM);
+    }
     let target = slot::layout::FILE_FD as u64 + u64::from(core.local);
     let same = (map.addr, map.len, map.prot, map.flags, map.offset) == (addr, len, prot, flags, offset);
     if !same || fd & 0xffff_ffff != target {

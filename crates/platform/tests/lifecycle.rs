@@ -159,7 +159,7 @@ fn processes_by_the_thousand() {
     run(async {
         let mut parent = cloner().await;
         let mut children = Vec::new();
-        for i in 0..1500 {
+        for i in 0..3000 {
             children.push(child_of(&mut parent, Kind::Fork));
             match parent.next_exit().await {
                 Exit::NativeDone(ret) => assert!(ret > 0, "process {i}: {ret}"),

@@ -36,8 +36,8 @@ pub const DATA_SIZE: usize = 0x1_0000;
 pub const BATCH: usize = 16;
 /// Most threads of one process.
 pub const MAX_THREADS: usize = 4096;
-/// Most threads of the sandbox.
-pub const MAX_SLOTS: usize = 32_768;
+/// Most slots of the sandbox: 32,768 processes of a batch each.
+pub const MAX_SLOTS: usize = 524_288;
 
 /// Descriptor of the slots' file in a stub.
 pub const SLOTS_FD: i32 = 3;

@@ -95,6 +95,10 @@ fn transfer(
         }
         let Some((there, len)) = advance(&mut remote, at) else { break };
         let Some((here, len)) = advance(&mut local, len) else { break };
+        // To its own it has other ways.
+        if platform::touches_reserved(there, len as u64) {
+            break;
+        }
         buffer.resize(len, 0);
         let (from, to) =
             if to_remote { ((&mine, here), (&theirs, there)) } else { ((&theirs, there), (&mine, here)) };

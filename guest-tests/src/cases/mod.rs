@@ -5,6 +5,7 @@ use crate::harness::Case;
 mod acl;
 mod aio;
 mod attack;
+mod attack_memory;
 mod core_dump;
 mod credentials;
 mod directory;
@@ -55,6 +56,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         acl::CASES,
         aio::CASES,
         attack::CASES,
+        attack_memory::CASES,
         core_dump::CASES,
         credentials::CASES,
         directory::CASES,

@@ -98,7 +98,9 @@ pub fn ptrace(cx: &mut Cx<'_>, request: i64, pid: i32, addr: u64, data: u64) -> 
     }
     let copy = thread.ptrace.trace.lock().as_ref().and_then(|t| t.stop.clone()).ok_or(Errno::ESRCH)?;
     match request {
-        PEEKTEXT | PEEKDATA | POKETEXT | POKEDATA if !may_touch(&thread) => return Err(Errno::EIO.into()),
+        PEEKTEXT | PEEKDATA | POKETEXT | POKEDATA if !may_touch(&thread, addr) => {
+            return Err(Errno::EIO.into());
+        }
         PEEKTEXT | PEEKDATA => {
             let mut word = [0; 8];
             if thread.mm().space.read(addr, &mut word) != Ok(8) {
@@ -253,7 +255,10 @@ fn resume(thread: &Thread, signal: i32, mode: Mode) -> Result<(), Errno> {
 }
 
 /// Whether the tracer may touch the memory of its tracee: what is not dumpable only with CAP_SYS_PTRACE.
-fn may_touch(thread: &Thread) -> bool {
+fn may_touch(thread: &Thread, addr: u64) -> bool {
+    if platform::touches_reserved(addr, 8) {
+        return false;
+    }
     let capable = thread.ptrace.trace.lock().as_ref().is_some_and(|trace| trace.capable);
     capable || thread.mm().dumpable.load(Ordering::Relaxed)
 }
