@@ -30,6 +30,7 @@ pub mod ptrace;
 pub mod robust;
 pub mod scheduling;
 pub mod seccomp;
+pub mod sigio;
 pub mod signal;
 pub mod signalfd;
 pub mod terminal;

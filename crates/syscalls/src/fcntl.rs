@@ -19,8 +19,6 @@ use crate::{Cx, Restart, SysError, SysResult};
 const GETLK: u32 = 5;
 const SETLK: u32 = 6;
 const SETLKW: u32 = 7;
-const SETOWN_EX: u32 = 15;
-const GETOWN_EX: u32 = 16;
 const OFD_GETLK: u32 = 36;
 const OFD_SETLK: u32 = 37;
 const OFD_SETLKW: u32 = 38;
@@ -57,10 +55,6 @@ pub async fn fcntl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
     const SETFD: u32 = 2;
     const GETFL: u32 = 3;
     const SETFL: u32 = 4;
-    const SETOWN: u32 = 8;
-    const GETOWN: u32 = 9;
-    const SETSIG: u32 = 10;
-    const GETSIG: u32 = 11;
     const DUPFD_CLOEXEC: u32 = 1030;
     let file = cx.file(fd)?;
     if file.flags().contains(OpenFlags::PATH) && !matches!(cmd, DUPFD | DUPFD_CLOEXEC | GETFD | SETFD | GETFL)
@@ -89,23 +83,13 @@ pub async fn fcntl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
             Ok(i64::from((file.flags() | large).bits()))
         }
         SETFL => {
-            file.set_flags(OpenFlags::from_bits_retain(arg as u32));
+            crate::file_owner::set_flags(cx, &file, fd, OpenFlags::from_bits_retain(arg as u32));
             Ok(0)
         }
-        SETOWN => {
-            file.set_owner(arg as i32);
-            Ok(0)
-        }
-        GETOWN => Ok(i64::from(file.owner())),
-        SETSIG => {
-            if arg > 64 {
-                return Err(Errno::EINVAL.into());
-            }
-            file.set_owner_signal(arg as i32);
-            Ok(0)
-        }
-        GETSIG => Ok(i64::from(file.owner_signal())),
-        _ => other(cx, &file, cmd, arg).await,
+        _ => match crate::file_owner::fcntl(cx, &file, fd, cmd, arg)? {
+            Some(value) => Ok(value),
+            None => other(cx, &file, cmd, arg).await,
+        },
     }
 }
 
@@ -117,7 +101,6 @@ async fn other(cx: &mut Cx<'_>, file: &Arc<OpenFile>, cmd: u32, arg: u64) -> Sys
             let ofd = matches!(cmd, OFD_SETLK | OFD_SETLKW);
             set_lock(cx, file, ofd, matches!(cmd, SETLKW | OFD_SETLKW), Ptr(arg)).await
         }
-        SETOWN_EX | GETOWN_EX => owner_ex(cx, file, cmd, Ptr(arg)),
         GETPIPE_SZ => Ok(pipe_of(file)?.pipe().capacity() as i64),
         SETPIPE_SZ => {
             let privileged = cx.credentials.capable(Capability::SYS_RESOURCE);
@@ -144,25 +127,6 @@ async fn other(cx: &mut Cx<'_>, file: &Arc<OpenFile>, cmd: u32, arg: u64) -> Sys
 
 fn pipe_of(file: &OpenFile) -> SysResult<&PipeEnd> {
     Ok(file.ops_as::<PipeEnd>().ok_or(Errno::EBADF)?)
-}
-
-/// F_GETOWN_EX, F_SETOWN_EX: `struct f_owner_ex` is a type (thread, process, group) and an id.
-fn owner_ex(cx: &mut Cx<'_>, file: &OpenFile, cmd: u32, at: Ptr) -> SysResult {
-    const PID: i32 = 1;
-    const PGRP: i32 = 2;
-    if cmd == GETOWN_EX {
-        let owner = file.owner();
-        let pair = if owner < 0 { [PGRP, owner.saturating_neg()] } else { [PID, owner] };
-        cx.write(at, &pair)?;
-        return Ok(0);
-    }
-    let [kind, id]: [i32; 2] = cx.read(at)?;
-    match kind {
-        0 | PID => file.set_owner(id),
-        PGRP => file.set_owner(id.saturating_neg()),
-        _ => return Err(Errno::EINVAL.into()),
-    }
-    Ok(0)
 }
 
 /// The bytes that a `struct flock` means, first and last; `EINVAL`, `EOVERFLOW`.

@@ -546,10 +546,16 @@ pub async fn ioctl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
             let on: i32 = cx.read(Ptr(arg))?;
             let bit = if cmd == FIONBIO { OpenFlags::NONBLOCK } else { OpenFlags::ASYNC };
             let flags = if on != 0 { file.flags() | bit } else { file.flags() - bit };
-            file.set_flags(flags);
+            if cmd == FIOASYNC && !kernel::sigio::tells(&file) {
+                return Err(Errno::ENOTTY.into());
+            }
+            crate::file_owner::set_flags(cx, &file, fd, flags);
             Ok(0)
         }
         _ => {
+            if let Some(value) = crate::file_owner::ioctl(cx, &file, fd, cmd, arg)? {
+                return Ok(value);
+            }
             let ops = file.ops().clone();
             Ok(ops.ioctl(&file, cx, cmd, arg)?)
         }

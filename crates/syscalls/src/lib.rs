@@ -20,6 +20,7 @@ pub mod exec;
 pub mod exit;
 pub mod fcntl;
 pub mod file_io;
+mod file_owner;
 pub mod futex;
 pub mod guest_filter;
 pub mod inotify;

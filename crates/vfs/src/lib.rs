@@ -19,6 +19,7 @@ pub mod mountinfo;
 pub mod notify;
 pub mod open_file;
 pub mod ops;
+pub mod owner;
 pub mod permission;
 pub mod place;
 pub mod time;
@@ -34,6 +35,7 @@ pub use inode::{Inode, Metadata, NewNode, RenameFlags, SetAttr, SetTime};
 pub use mount::{Mount, MountFlags, Propagation};
 pub use mount_namespace::MountNamespace;
 pub use open_file::OpenFile;
+pub use owner::{FileOwner, OwnerKind};
 pub use walk::{WalkFlags, Walker};
 
 /// Results of this floor carry Linux's own error number.

@@ -1,12 +1,13 @@
 //! The open file description (open(2)): offset, status flags and what is behind them.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use linux_abi::fs::OpenFlags;
 use parking_lot::Mutex;
 
+use crate::owner::{FileOwner, Ownership};
 use crate::{FileOps, Inode, Place};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -22,8 +23,7 @@ pub struct OpenFile {
     pos: Mutex<u64>,
     /// open(2) made the file.
     created: AtomicBool,
-    owner: AtomicI32,
-    owner_signal: AtomicI32,
+    owner: Mutex<Ownership>,
     attachment: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -55,8 +55,7 @@ impl OpenFile {
             flags: AtomicU32::new(kept.bits()),
             pos: Mutex::new(0),
             created: AtomicBool::new(false),
-            owner: AtomicI32::new(0),
-            owner_signal: AtomicI32::new(0),
+            owner: Mutex::default(),
             attachment: OnceLock::new(),
         })
     }
@@ -107,20 +106,40 @@ impl OpenFile {
     pub(crate) fn set_created(&self) {
         self.created.store(true, Ordering::Relaxed);
     }
-    /// fcntl(F_GETOWN): a pid, a negative process group, or 0.
-    pub fn owner(&self) -> i32 {
-        self.owner.load(Ordering::Relaxed)
+    /// fcntl(F_GETOWN_EX).
+    pub fn owner(&self) -> FileOwner {
+        self.owner.lock().owner
     }
-    /// fcntl(F_SETOWN).
-    pub fn set_owner(&self, pid: i32) {
-        self.owner.store(pid, Ordering::Relaxed);
+    /// fcntl(F_SETOWN_EX).
+    pub fn set_owner(&self, owner: FileOwner) {
+        self.owner.lock().owner = owner;
     }
     /// fcntl(F_GETSIG).
     pub fn owner_signal(&self) -> i32 {
-        self.owner_signal.load(Ordering::Relaxed)
+        self.owner.lock().signal
     }
     /// fcntl(F_SETSIG).
     pub fn set_owner_signal(&self, sig: i32) {
-        self.owner_signal.store(sig, Ordering::Relaxed);
+        self.owner.lock().signal = sig;
+    }
+    /// Keeps what watches the file for its owner as long as the file lives: made if there is none for this
+    /// descriptor yet, dropped for none.
+    pub fn watch_for_owner(
+        &self,
+        fd: Option<i32>,
+        make: impl FnOnce() -> Option<Box<dyn Any + Send + Sync>>,
+    ) {
+        let Some(fd) = fd else {
+            let old = self.owner.lock().watch.take();
+            drop(old);
+            return;
+        };
+        if self.owner.lock().watch.as_ref().is_some_and(|(old, _)| *old == fd) {
+            return;
+        }
+        // Made and dropped without the lock: both go to the file's wait queue.
+        let new = make().map(|watch| (fd, watch));
+        let old = std::mem::replace(&mut self.owner.lock().watch, new);
+        drop(old);
     }
 }

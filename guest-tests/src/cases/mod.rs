@@ -32,6 +32,7 @@ mod process;
 mod ptrace;
 mod pty;
 mod seccomp;
+mod sigio;
 mod signal;
 mod signal_frame;
 mod signal_wait;
@@ -83,6 +84,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         ptrace::CASES,
         pty::CASES,
         seccomp::CASES,
+        sigio::CASES,
         signal::CASES,
         signal_frame::CASES,
         signal_wait::CASES,
