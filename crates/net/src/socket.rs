@@ -115,6 +115,8 @@ pub trait Socket: Any + Send + Sync {
     fn connect(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()>;
     /// connect(2) has seen the connection that it waited for: from now on it is `EISCONN`.
     fn confirm_connect(&self, address: &Address) {}
+    /// connect(2) has told of the failure that it waited for: the next one may begin anew.
+    fn abandon_connect(&self, address: &Address) {}
     /// accept(2).
     fn accept(&self) -> Result<Arc<dyn Socket>> {
         Err(Errno::EOPNOTSUPP)

@@ -6,11 +6,12 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
+use super::tcp::set;
 use crate::harness::{cases, fails, ok, skip, sleep_ms, sys, zeroed};
 
 cases!("inet": tcp_echo, tcp_refused, tcp_end_of_stream, tcp_nonblocking_connect, tcp_options, tcp_address_in_use, tcp_names,
     tcp_big_transfer, tcp_many_clients, tcp_reset, tcp_shutdown, tcp_v6, tcp_v6_only, tcp_poll, tcp_timeout, tcp_accept_interrupted_by_close,
-    udp_echo, udp_connected, udp_refused, udp_truncated, udp_v6, bind_foreign_address, privileged_family, tcp_epoll_edge, loopback_interface);
+    udp_echo, udp_connected, udp_refused, udp_truncated, udp_v6, bind_foreign_address, privileged_family, tcp_epoll_edge, loopback_interface, bad_lengths, unknown_levels, pairs_of_other_families);
 
 const LOCAL: &str = "127.0.0.1:0";
 
@@ -301,4 +302,53 @@ fn loopback_interface() {
     // SAFETY: the kernel filled the flags.
     let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
     assert_eq!(flags & (libc::IFF_UP | libc::IFF_LOOPBACK), libc::IFF_UP | libc::IFF_LOOPBACK);
+}
+
+fn bad_lengths() {
+    let socket = UdpSocket::bind(LOCAL).expect("bind");
+    let fd = socket.as_raw_fd();
+    let mut name: libc::sockaddr_in = zeroed();
+    let at: *mut libc::sockaddr = (&raw mut name).cast();
+    let (mut negative, mut good) = (u32::MAX, 16);
+    fails!(libc::EINVAL, libc::getsockname(fd, at, &mut negative));
+    fails!(libc::EFAULT, libc::getsockname(fd, std::ptr::null_mut(), &mut good));
+    fails!(libc::EFAULT, libc::getsockname(fd, at, std::ptr::null_mut()));
+    socket.send_to(b"x", socket.local_addr().expect("name")).expect("send");
+    let mut data = [0_u8; 4];
+    fails!(libc::EINVAL, libc::recvfrom(fd, data.as_mut_ptr().cast(), 4, 0, at, &mut negative));
+    // The same on a stream, which tells no sender.
+    let (mut client, server) = connected();
+    client.write_all(b"x").expect("write");
+    fails!(
+        libc::EINVAL,
+        libc::recvfrom(server.as_raw_fd(), data.as_mut_ptr().cast(), 4, 0, at, &mut negative)
+    );
+}
+
+fn unknown_levels() {
+    let (mut value, mut len) = (0_i32, 4);
+    let tcp = ok!(libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0));
+    let udp = ok!(libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0));
+    let mut ask =
+        |fd, level, name| sys!(libc::getsockopt(fd, level, name, (&raw mut value).cast(), &mut len));
+    for fd in [udp, tcp] {
+        assert_eq!(ask(fd, 500, 1), Err(libc::EOPNOTSUPP));
+        assert_eq!(ask(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), Err(libc::EOPNOTSUPP));
+        assert_eq!(ask(fd, libc::SOL_SOCKET, 9999), Err(libc::ENOPROTOOPT));
+        assert_eq!(ask(fd, libc::IPPROTO_IP, 9999), Err(libc::ENOPROTOOPT));
+        assert_eq!(set(fd, 500, 1, 1), Err(libc::ENOPROTOOPT));
+    }
+    assert_eq!(ask(tcp, libc::IPPROTO_UDP, 1), Err(libc::EOPNOTSUPP));
+    assert_eq!(ask(tcp, libc::IPPROTO_TCP, 9999), Err(libc::ENOPROTOOPT));
+}
+
+fn pairs_of_other_families() {
+    let mut fds = [0; 2];
+    let at = fds.as_mut_ptr();
+    fails!(libc::EOPNOTSUPP, libc::socketpair(libc::AF_INET, libc::SOCK_DGRAM, 0, at));
+    fails!(libc::EOPNOTSUPP, libc::socketpair(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP, at));
+    fails!(libc::EPROTONOSUPPORT, libc::socketpair(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_TCP, at));
+    fails!(libc::EPROTONOSUPPORT, libc::socketpair(libc::AF_INET, libc::SOCK_RAW, 0, at));
+    fails!(libc::EAFNOSUPPORT, libc::socketpair(250, libc::SOCK_STREAM, 0, at));
+    fails!(libc::EINVAL, libc::socketpair(libc::AF_INET, 75, 0, at));
 }

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use super::tcp::{accept, address, bind, connect, listening, name_of, nonblocking, poll, set, tcp};
 use crate::harness::{cases, close, fails, ok, skip, sleep_ms, sys, zeroed};
 
-cases!("tcp_ports": time_wait, time_wait_reuse, connections_keep_port, reuse_port_balances, reuse_port_needed, wildcard_listener, exact_listener_first, mapped_client, connect_to_wildcard, other_loopback_address, bound_client, own_address, ports_differ, bind_twice, bad_addresses, self_connect_refused);
+cases!("tcp_ports": time_wait, time_wait_reuse, connections_keep_port, reuse_port_balances, reuse_port_needed, wildcard_listener, exact_listener_first, mapped_client, connect_to_wildcard, other_loopback_address, bound_client, own_address, ports_differ, bind_twice, bad_addresses, self_connect_refused, connect_again);
 
 fn time_wait() {
     let (listener, port) = listening(5);
@@ -246,4 +246,25 @@ fn self_connect_refused() {
     bind(fd, [127, 0, 0, 1], 0).expect("bind");
     let port = name_of(fd, false).expect("name").1;
     assert_eq!(connect(tcp(), [127, 0, 0, 1], port), Err(libc::ECONNREFUSED));
+}
+
+fn connect_again() {
+    let (listener, port) = listening(5);
+    let gone = {
+        let (fd, port) = listening(1);
+        close(fd);
+        port
+    };
+    // A socket whose connection was refused may try elsewhere; what it is asked next begins anew.
+    let fd = tcp();
+    for _ in 0..3 {
+        assert_eq!(connect(fd, [127, 0, 0, 1], gone), Err(libc::ECONNREFUSED));
+    }
+    let mut foreign = address([127, 0, 0, 1], port);
+    foreign.sin_family = 47;
+    fails!(libc::EAFNOSUPPORT, libc::connect(fd, (&raw const foreign).cast(), 16));
+    connect(fd, [127, 0, 0, 1], port).expect("connect");
+    let server = accept(listener);
+    assert_eq!(name_of(fd, false), name_of(server, true));
+    assert_eq!(connect(fd, [127, 0, 0, 1], port), Err(libc::EISCONN));
 }

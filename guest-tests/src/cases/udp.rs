@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::tcp::{address, bind, connect, get, name_of, nonblocking, poll, recv, send, set};
 use crate::harness::{cases, close, fails, ok, skip, sleep_ms, sys, zeroed};
 
-cases!("udp": order_kept, connected_filter, disconnect, refused_once, refused_before_data, closed_receiver, peek_and_length, full_buffer, mapped_sender, v6_only_receiver, exact_before_wildcard, edges, readers_wake, packet_info, timestamps, carried_both_ways, reuse_port, many_messages, multicast_on_lo, broadcast_permission, longest, first_send_binds, shut_down, error_queue, own_address, other_source, bad_destinations, lite_coverage);
+cases!("udp": order_kept, connected_filter, disconnect, refused_once, refused_before_data, closed_receiver, peek_and_length, full_buffer, mapped_sender, v6_only_receiver, exact_before_wildcard, edges, readers_wake, packet_info, timestamps, carried_both_ways, reuse_port, many_messages, multicast_on_lo, broadcast_permission, longest, first_send_binds, shut_down, error_queue, own_address, other_source, bad_destinations, lite_coverage, more_to_come);
 
 const LO: [u8; 4] = [127, 0, 0, 1];
 
@@ -573,4 +573,16 @@ fn lite_coverage() {
     // Not the same ports as UDP's.
     send_to(udp(), b"other", LO, port).expect("send");
     nothing(to);
+}
+
+fn more_to_come() {
+    let (to, port) = bound();
+    let from = udp();
+    connect(from, LO, port).expect("connect");
+    send(from, b"one ", libc::MSG_MORE).expect("send");
+    nothing(to);
+    send(from, b"datagram", 0).expect("send");
+    assert_eq!(recv(to, 20, 0), Ok(b"one datagram".to_vec()));
+    send(from, b"next", 0).expect("send");
+    assert_eq!(recv(to, 20, 0), Ok(b"next".to_vec()));
 }

@@ -126,6 +126,7 @@ impl Provider for HostProvider {
                     return Err(Errno::EPERM);
                 }
             }
+            (AF_INET | AF_INET6, SOCK_RAW, 0) => return Err(Errno::EPROTONOSUPPORT),
             (AF_INET | AF_INET6, SOCK_RAW, _) => return Err(Errno::EPERM),
             (AF_NETLINK, SOCK_STREAM, _) => return Err(Errno::ESOCKTNOSUPPORT),
             (_, SOCK_STREAM | SOCK_DGRAM | SOCK_RAW, _) => return Err(Errno::EPROTONOSUPPORT),

@@ -3,8 +3,8 @@
 //! What is here changes only the one socket and carries plain values. Left out on purpose: filters
 //! (programs run by the host), marks and priorities of the administrator, pointers, protocol modules.
 
-use linux_abi::socket::SOL_SOCKET;
-use linux_abi::socket::so;
+use linux_abi::Errno;
+use linux_abi::socket::{AF_INET, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, so};
 
 const IP: i32 = 0;
 const TCP: i32 = 6;
@@ -40,6 +40,21 @@ pub(super) fn may_get(level: i32, name: i32) -> bool {
             IPV6 => matches!(name, 24 | 61),
             _ => false,
         }
+}
+
+/// What getsockopt(2) says of an option that is not there: IPv4's sockets tell levels apart that they do not have.
+pub(crate) fn unknown(kind: (u16, u32, i32), level: i32) -> Errno {
+    let own = match kind.1 {
+        SOCK_STREAM => TCP,
+        SOCK_DGRAM if kind.2 == UDPLITE => UDPLITE,
+        SOCK_DGRAM => UDP,
+        _ => RAW,
+    };
+    if kind.0 == AF_INET && !matches!(level, SOL_SOCKET | IP) && level != own {
+        Errno::EOPNOTSUPP
+    } else {
+        Errno::ENOPROTOOPT
+    }
 }
 
 /// Whether setsockopt(2) goes to the host.

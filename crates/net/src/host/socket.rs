@@ -206,7 +206,7 @@ impl Socket for HostSocket {
             // Nobody passes credentials here.
             (SOL_SOCKET, so::PASSCRED) => return Ok(0_i32.to_ne_bytes().into_iter().take(len).collect()),
             _ if options::may_get(level, name) => {}
-            _ => return Err(Errno::ENOPROTOOPT),
+            _ => return Err(options::unknown(self.kind, level)),
         }
         host::socket::option(self.fd(), level, name, len)
     }

@@ -366,6 +366,18 @@ impl Socket for TcpSocket {
             _ => {}
         }
     }
+    fn abandon_connect(&self, address: &Address) {
+        let mut role = self.0.role.write();
+        if matches!(*role, Role::Host)
+            && let Some(host) = self.0.made_host()
+        {
+            // The host's socket is non-blocking: as long as nobody asks again it is still being connected. If it is
+            // in truth connected by now it stays so.
+            if !matches!(host.connect_to(&address.bytes), Ok(()) | Err(Errno::EISCONN)) {
+                *role = Role::Idle;
+            }
+        }
+    }
     fn accept(&self) -> Result<Arc<dyn Socket>> {
         let shared = &self.0;
         let listener = match &*shared.role.read() {

@@ -103,7 +103,7 @@ impl TcpSocket {
         let kept = shared.options.lock().options.get(level, name);
         match kept {
             // A socket of the other family has no such option.
-            Some(_) if level == 41 && shared.family != linux_abi::socket::AF_INET6 => Err(Errno::ENOPROTOOPT),
+            Some(_) if level == 41 && shared.family != linux_abi::socket::AF_INET6 => Err(Errno::EOPNOTSUPP),
             Some(value) => Ok(value),
             None => shared.host()?.option(level, name, len),
         }

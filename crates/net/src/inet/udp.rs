@@ -344,6 +344,10 @@ impl Socket for UdpSocket {
         if control.is_empty() && (flags - plain).is_empty() && shared.send_inside(caller, data, to)? {
             return Ok(data.len());
         }
+        if flags.contains(MsgFlags::MORE) {
+            // What follows belongs to the same datagram, which the host keeps.
+            shared.host_only.store(true, Ordering::Relaxed);
+        }
         let sent = shared.host.send(caller, data, to, control, flags);
         shared.suspect.store(true, Ordering::Relaxed);
         if shared.names.lock().local.is_none() {

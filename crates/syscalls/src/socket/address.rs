@@ -18,10 +18,8 @@ pub(super) fn read(cx: &mut Cx<'_>, at: Ptr, len: i32) -> SysResult<Address> {
 }
 
 /// Writes an address and its whole length, cut to the length that the guest gave: accept(2), getsockname(2).
+/// `EINVAL` for a negative length, `EFAULT`.
 pub(super) fn write(cx: &mut Cx<'_>, address: &[u8], at: Ptr, len_at: Ptr) -> SysResult<()> {
-    if at.is_null() {
-        return Ok(());
-    }
     let room: i32 = cx.read(len_at)?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
     cx.write_bytes(at, address.get(..room.min(address.len())).unwrap_or_default())?;

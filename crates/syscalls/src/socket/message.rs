@@ -182,11 +182,8 @@ pub async fn recvfrom(
     let vectors = [IoVec { base: buf, len: len.min(0x7fff_f000) }];
     let received = receive(cx, &file, &socket, &vectors, 0, flags).await?;
     if !from.is_null() {
-        match &received.from {
-            Some(name) => address::write(cx, name, from, from_len)?,
-            // Connected sockets tell no sender: the length becomes 0.
-            None => cx.write(from_len, &0_u32)?,
-        }
+        // Connected sockets tell no sender: the length becomes 0.
+        address::write(cx, received.from.as_deref().unwrap_or_default(), from, from_len)?;
     }
     Ok(returned(&received, flags))
 }

@@ -66,6 +66,9 @@ pub fn socket(cx: &mut Cx<'_>, family: u32, kind: u32, protocol: i32) -> SysResu
 pub fn socketpair(cx: &mut Cx<'_>, family: u32, kind: u32, protocol: i32, fds: Ptr) -> SysResult {
     let (kind, nonblock, cloexec) = split_type(kind)?;
     if family != u32::from(AF_UNIX) {
+        let family = u16::try_from(family).map_err(|_| Errno::EAFNOSUPPORT)?;
+        // As in Linux the sockets are made before their family is asked for a pair of them.
+        cx.kernel().io.network.socket(&caller(cx), family, kind, protocol)?;
         return Err(Errno::EOPNOTSUPP.into());
     }
     let (a, b) = UnixSocket::pair(&cx.kernel().io.network.names, &caller(cx), kind, protocol)?;
@@ -150,7 +153,10 @@ pub async fn connect(cx: &mut Cx<'_>, fd: i32, at: Ptr, len: i32) -> SysResult {
         Err(SysError::Errno(Errno::EAGAIN)) => Err(under_way.into()),
         Err(err) => Err(err),
         Ok(()) => match socket.take_error() {
-            Some(errno) => Err(errno.into()),
+            Some(errno) => {
+                socket.abandon_connect(&address);
+                Err(errno.into())
+            }
             None => {
                 socket.confirm_connect(&address);
                 Ok(0)
