@@ -6,9 +6,14 @@ NET=sallet-test:net
 if [ "${LONG:-0}" = 1 ]; then IDLE=10000 ACTIVE=1000 SECONDS_OF_STORM=60; else IDLE=2000 ACTIVE=200 SECONDS_OF_STORM=5; fi
 STORM=$(realpath "$(dirname "$0")")/storm.py.inc
 
+# runc gives no more than the engine itself has.
+FILES=$(ulimit -Hn)
+case $FILES in unlimited) FILES=65536 ;; esac
+[ "$FILES" -gt 65536 ] && FILES=65536
+
 # sleeper: a container that waits for `docker exec`.
 sleeper() {
-    dstart --ulimit nofile=65536:65536 -v "$STORM:/storm.py:ro" "$@" $NET sleep 1000
+    dstart --ulimit "nofile=$FILES:$FILES" -v "$STORM:/storm.py:ro" "$@" $NET sleep 1000
 }
 inside() {
     local id=$1
@@ -26,7 +31,7 @@ ticks() {
         [ -r "/proc/$pid/stat" ] && sed 's/.*) //' "/proc/$pid/stat"
     done | awk '{ n += $12 + $13 } END { print n + 0 }'
 }
-# settles PID DESCRIPTORS: no more than a few beyond, soon.
+# no_more_descriptors PID DESCRIPTORS: no more than a few beyond, soon.
 no_more_descriptors() { [ "$(descriptors "$1")" -le $(($2 + 8)) ]; }
 
 idle_connections() {
