@@ -53,7 +53,8 @@ impl Cgroup {
     /// The directories for a container, none of which is made yet.
     ///
     /// `path` is `linux.cgroupsPath`; when it is empty or relative it goes
-    /// below the caller's own group.
+    /// below the caller's own group, in version 2 beside it: a group with
+    /// members hands no controllers down.
     pub(crate) fn plan(hierarchy: &Hierarchy, path: &str, id: &str) -> Cgroup {
         let mut cgroup = Cgroup::default();
         let place = |root: &Path, own: &str| -> PathBuf {
@@ -79,7 +80,8 @@ impl Cgroup {
         if cgroup.v1.is_empty()
             && let Some(mounted) = &hierarchy.v2
         {
-            cgroup.v2 = Some(place(&mounted.root, &mounted.own));
+            let beside = mounted.own.rsplit_once('/').map_or("", |(above, _)| above);
+            cgroup.v2 = Some(place(&mounted.root, beside));
             cgroup.roots.push(mounted.root.clone());
         }
         cgroup
@@ -237,5 +239,18 @@ mod tests {
         assert_eq!(plan(""), "/sys/fs/cgroup/memory/session/box");
         assert_eq!(plan("rel/x"), "/sys/fs/cgroup/memory/session/rel/x");
         assert_eq!(plan("/../../x"), "/sys/fs/cgroup/memory/x");
+    }
+
+    #[test]
+    fn version_2_goes_beside_the_caller() {
+        let plan = |own: &str, path: &str| {
+            let mounted = Mounted { root: "/sys/fs/cgroup".into(), controllers: Vec::new(), own: own.into() };
+            let hierarchy = Hierarchy { v1: Vec::new(), v2: Some(mounted) };
+            Cgroup::plan(&hierarchy, path, "box").v2.unwrap().display().to_string()
+        };
+        assert_eq!(plan("/system.slice/ssh.service", ""), "/sys/fs/cgroup/system.slice/box");
+        assert_eq!(plan("/session", "rel/x"), "/sys/fs/cgroup/rel/x");
+        assert_eq!(plan("/", ""), "/sys/fs/cgroup/box");
+        assert_eq!(plan("/a/b", "/docker/x"), "/sys/fs/cgroup/docker/x");
     }
 }

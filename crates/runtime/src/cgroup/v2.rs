@@ -20,14 +20,7 @@ pub(super) fn create(directory: &Path, root: &Path) -> Result<()> {
     let relative = directory.strip_prefix(root).unwrap_or(directory);
     let mut parent = root.to_path_buf();
     for part in relative.components() {
-        let available = files::read(&parent, "cgroup.controllers").unwrap_or_default();
-        for controller in available.split_whitespace() {
-            if CONTROLLERS.contains(&controller) {
-                // A group with members of its own refuses; its limits are then
-                // reported missing when they are set.
-                let _ = files::write(&parent, "cgroup.subtree_control", format!("+{controller}"));
-            }
-        }
+        enable(&parent, parent == root);
         parent.push(part);
         match fs::create_dir(&parent) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -37,6 +30,25 @@ pub(super) fn create(directory: &Path, root: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Hands controllers down to the groups below.
+///
+/// A group with members of its own refuses most of them; those that it takes
+/// (`cpu`, `pids`) would make it the root of a threaded subtree, where no
+/// process can be put. Limits are then reported missing when they are set.
+fn enable(group: &Path, is_root: bool) {
+    let has_members = files::read(group, "cgroup.procs").is_ok_and(|members| !members.is_empty());
+    if has_members && !is_root {
+        return;
+    }
+    let enabled = files::read(group, "cgroup.subtree_control").unwrap_or_default();
+    let available = files::read(group, "cgroup.controllers").unwrap_or_default();
+    for controller in available.split_whitespace() {
+        if CONTROLLERS.contains(&controller) && !enabled.split_whitespace().any(|name| name == controller) {
+            let _ = files::write(group, "cgroup.subtree_control", format!("+{controller}"));
+        }
+    }
 }
 
 /// Sets limits, translated from version 1's words.
