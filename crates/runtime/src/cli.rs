@@ -81,7 +81,8 @@ impl Globals {
 }
 
 fn default_root() -> PathBuf {
-    let uid = rustix::process::geteuid().as_raw();
+    // Who is root in a user namespace alone has no /run.
+    let uid = crate::rootless::host_uid();
     if uid == 0 {
         return "/run/sallet".into();
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use control::{BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, RootSpec, StdioSpec, Tracing};
 
 use crate::bind::Binder;
-use crate::cgroup::{Cgroup, Hierarchy};
+use crate::cgroup::{Cgroup, Hierarchy, Scope};
 use crate::cli::{Globals, MemoryMode};
 use crate::container::Container;
 use crate::launch::{self, FdList, Ids, Network, Tie};
@@ -114,21 +114,18 @@ pub(crate) fn create_with(
     let process = translate::process(&process)?;
     let owner_uid = rustix::process::geteuid().as_raw();
     let rootless = rootless::is_needed();
+    let cgroup = if globals.systemd_cgroup {
+        Scope::plan(&Hierarchy::find(), &linux.cgroups_path, &plan.id)?
+    } else if rootless {
+        Cgroup::default()
+    } else {
+        Cgroup::plan(&Hierarchy::find(), &linux.cgroups_path, &plan.id)
+    };
     let ids = if rootless {
         rootless::enter(&linux)?;
         Ids::Entered
     } else {
         ids_of(&linux)
-    };
-    let cgroup = if rootless {
-        Cgroup::default()
-    } else {
-        let path = if globals.systemd_cgroup {
-            systemd_path(&linux.cgroups_path, &plan.id)
-        } else {
-            linux.cgroups_path.clone()
-        };
-        Cgroup::plan(&Hierarchy::find(), &path, &plan.id)
     };
     let mut container = Container::record(
         &globals.root(),
@@ -176,12 +173,7 @@ fn fill(
     view: impl FnOnce(&mut FdList) -> Result<View>,
 ) -> Result<Filled> {
     let cgroup = container.state.cgroup.clone();
-    if !cgroup.is_empty() {
-        cgroup.create()?;
-        if let Some(resources) = &linux.resources {
-            cgroup.apply(resources)?;
-        }
-    }
+    cgroup.create(linux.resources.as_ref())?;
     let (network, mode) = network_of(linux)?;
     if let Network::Join(namespace) = &network {
         launch::set_network_sysctls(namespace.as_fd(), &linux.sysctl)?;
@@ -193,7 +185,8 @@ fn fill(
             // Inherited by the guest's processes.
             host::process::set_io_priority(pid, priority).context("process.ioPriority: ioprio_set")?;
         }
-        container.set_process(pid)
+        container.set_process(pid)?;
+        cgroup.place(pid, linux.resources.as_ref())
     })?;
     drop(entrance);
     let all_hooks = container.state.hooks.clone();
@@ -241,7 +234,7 @@ fn fill(
         annotations: plan.config.annotations.clone(),
         start_container_hooks,
         hook_state: container.hook_state(Status::Created)?,
-        stub_oom_score_adj: if container.state.rootless {
+        stub_oom_score_adj: if rootless::host_uid() != 0 {
             // Nobody may go below the caller's score; the guest goes above.
             stub_oom_score_adj.max(500)
         } else {
@@ -390,7 +383,9 @@ fn ids_of(linux: &Linux) -> Ids {
             gids: translate::id_mappings(&linux.gid_mappings),
         }
     } else {
-        Ids::Identity
+        // As on the host, or in the user namespace that an engine made around us.
+        let all = |file| fs::read_to_string(file).map(|map| rootless::identity(&map)).unwrap_or_default();
+        Ids::Mapped { uids: all("/proc/self/uid_map"), gids: all("/proc/self/gid_map") }
     }
 }
 
@@ -412,30 +407,6 @@ fn network_of(linux: &Linux) -> Result<(Network, NetworkMode)> {
     }
 }
 
-/// `slice:prefix:name` as systemd would lay it out, by hand.
-fn systemd_path(path: &str, id: &str) -> String {
-    let mut parts = path.split(':');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(slice), Some(prefix), Some(name)) => {
-            let slice = if slice.is_empty() { "system.slice" } else { slice };
-            // A slice's name holds the names of those above it.
-            let stem = slice.strip_suffix(".slice").unwrap_or(slice);
-            let mut full = String::new();
-            let mut directory = String::new();
-            for part in stem.split('-').filter(|part| !part.is_empty()) {
-                if !full.is_empty() {
-                    full.push('-');
-                }
-                full.push_str(part);
-                directory.push_str(&format!("/{full}.slice"));
-            }
-            format!("{directory}/{prefix}-{name}.scope")
-        }
-        _ if path.is_empty() => format!("/system.slice/sallet-{id}.scope"),
-        _ => path.to_owned(),
-    }
-}
-
 /// Writes a pid file in one step.
 pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let draft = path.with_file_name(format!(".{}", path.file_name().unwrap_or_default().to_string_lossy()));
@@ -446,15 +417,4 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
 
 fn some_text(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::systemd_path;
-
-    #[test]
-    fn systemd_names_become_paths() {
-        assert_eq!(systemd_path("system.slice:docker:abc", "x"), "/system.slice/docker-abc.scope");
-        assert_eq!(systemd_path("a-b.slice:cri:c", "x"), "/a.slice/a-b.slice/cri-c.scope");
-    }
 }

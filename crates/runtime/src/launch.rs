@@ -49,8 +49,6 @@ pub(crate) enum Network {
 /// User and group id maps of the kernel process's user namespace.
 #[derive(Clone, Debug)]
 pub(crate) enum Ids {
-    /// Every id as on the host.
-    Identity,
     /// These ranges.
     Mapped { uids: Vec<IdMapping>, gids: Vec<IdMapping> },
     /// The caller is in its user namespace already (rootless).
@@ -58,11 +56,18 @@ pub(crate) enum Ids {
 }
 
 impl Ids {
+    /// Whether an id is another one inside.
+    fn are_others(&self) -> bool {
+        match self {
+            Ids::Entered => false,
+            Ids::Mapped { uids, gids } => uids.iter().chain(gids).any(|range| range.inside != range.outside),
+        }
+    }
+
     /// The id the kernel process takes: an unprivileged one that is mapped.
     pub(crate) fn own_id(&self) -> Option<u32> {
         let wanted = host::jail::UNPRIVILEGED_ID;
         match self {
-            Ids::Identity => Some(wanted),
             Ids::Entered => None,
             Ids::Mapped { uids, gids } => {
                 let last = |ranges: &[IdMapping]| {
@@ -113,7 +118,7 @@ pub(crate) fn spawn(
     let namespaces = NewNamespaces {
         user: !matches!(ids, Ids::Entered),
         net: matches!(network, Network::New),
-        take_root: matches!(ids, Ids::Mapped { .. }),
+        take_root: ids.are_others(),
     };
     let spawned = match network {
         Network::Join(namespace) => in_network(namespace.as_fd(), || clone(&program, namespaces))?,
@@ -282,11 +287,6 @@ fn write_maps(pid: i32, ids: &Ids) -> Result<()> {
     };
     let (uids, gids) = match ids {
         Ids::Entered => return Ok(()),
-        Ids::Identity => {
-            // All but -1, which is no id.
-            let all = "0 0 4294967295\n";
-            (all.to_owned(), all.to_owned())
-        }
         Ids::Mapped { uids, gids } => (text(uids), text(gids)),
     };
     host::namespace::write_id_maps(pid, &uids, &gids).context("write the id maps")

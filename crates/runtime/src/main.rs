@@ -8,6 +8,7 @@ mod clock;
 mod commands;
 mod container;
 mod create;
+mod dbus;
 mod hooks;
 mod host_mounts;
 mod launch;

@@ -1,13 +1,14 @@
 //! The container's control groups on the host: cgroups(7).
 //!
 //! Version 1 (also mixed with an empty version 2 tree) and version 2, by
-//! plain file writes. Everything a [`Cgroup`] names was recorded in the
+//! plain file writes or by systemd. Everything a [`Cgroup`] names was recorded in the
 //! container's state before it was made.
 
 mod files;
 mod hierarchy;
 pub(crate) mod quota;
 mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::oci::Resources;
 pub(crate) use hierarchy::Hierarchy;
 pub(crate) use stats::Stats;
+pub(crate) use systemd::Scope;
 
 /// Tasks of ours beside the guest's: the kernel process and the zygote.
 const OWN_TASKS: i64 = 32;
@@ -38,6 +40,8 @@ pub(crate) struct Cgroup {
     v2: Option<PathBuf>,
     /// Mount points the directories lie under.
     roots: Vec<PathBuf>,
+    /// What systemd makes for the container.
+    scope: Option<Scope>,
 }
 
 /// Open files through which a new process enters.
@@ -87,13 +91,11 @@ impl Cgroup {
         cgroup
     }
 
-    /// Whether the host has any hierarchy to use.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.v1.is_empty() && self.v2.is_none()
-    }
-
-    /// Makes the directories.
-    pub(crate) fn create(&self) -> Result<()> {
+    /// Makes the directories that systemd does not make, and sets limits.
+    pub(crate) fn create(&self, resources: Option<&Resources>) -> Result<()> {
+        if self.is_systemds() {
+            return Ok(());
+        }
         if let Some(directory) = &self.v2 {
             v2::create(directory, self.root_of(directory))?;
         }
@@ -101,12 +103,40 @@ impl Cgroup {
             v1::create(controller, directory, self.root_of(directory))
                 .with_context(|| format!("make cgroup {}", directory.display()))?;
         }
-        Ok(())
+        resources.map_or(Ok(()), |resources| self.apply(resources))
+    }
+
+    /// Has systemd make its group around a process that has not run yet.
+    pub(crate) fn place(&self, pid: i32, resources: Option<&Resources>) -> Result<()> {
+        let Some(scope) = &self.scope else {
+            return Ok(());
+        };
+        scope.start(pid, resources.unwrap_or(&Resources::default()), self.v2.is_some())?;
+        match (resources, self.is_systemds()) {
+            (Some(resources), true) => self.apply(resources),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether systemd alone makes it. Of version 1 it makes some controllers'.
+    fn is_systemds(&self) -> bool {
+        self.scope.is_some() && self.v2.is_some()
+    }
+
+    /// Changes limits.
+    pub(crate) fn update(&self, resources: &Resources) -> Result<()> {
+        if let Some(scope) = &self.scope {
+            scope.set(resources, self.v2.is_some())?;
+        }
+        self.apply(resources)
     }
 
     /// Opens what a new process needs to go in by itself.
     pub(crate) fn entrance(&self) -> Result<Entrance> {
         let mut entrance = Entrance::default();
+        if self.is_systemds() {
+            return Ok(entrance);
+        }
         if let Some(directory) = &self.v2 {
             let file =
                 fs::File::open(directory).with_context(|| format!("open cgroup {}", directory.display()))?;
@@ -124,7 +154,7 @@ impl Cgroup {
     }
 
     /// Sets limits.
-    pub(crate) fn apply(&self, resources: &Resources) -> Result<()> {
+    fn apply(&self, resources: &Resources) -> Result<()> {
         if let Some(directory) = &self.v2 {
             v2::apply(directory, resources)?;
         }
@@ -182,6 +212,9 @@ impl Cgroup {
 
     /// Removes the directories; processes must be dead or dying.
     pub(crate) fn remove(&self) -> Result<()> {
+        if let Some(scope) = &self.scope {
+            scope.stop();
+        }
         let deadline = Instant::now() + Duration::from_secs(2);
         for directory in self.directories() {
             loop {

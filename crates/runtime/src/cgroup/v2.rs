@@ -217,12 +217,12 @@ fn add_io(stats: &mut Stats, line: &str) -> Option<()> {
 }
 
 /// `cpu.shares` 2..262144 to `cpu.weight` 1..10000.
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
 /// Version 1 limits memory and swap together, version 2 swap alone.
-fn swap_only(sum: Option<i64>, memory: Option<i64>) -> Result<Option<i64>> {
+pub(super) fn swap_only(sum: Option<i64>, memory: Option<i64>) -> Result<Option<i64>> {
     match (sum, memory) {
         (None | Some(0), _) => Ok(None),
         (Some(n), _) if n < 0 => Ok(Some(-1)),

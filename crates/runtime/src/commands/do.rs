@@ -11,6 +11,7 @@ use crate::cli::Globals;
 use crate::create::{self, Plan, Terminal};
 use crate::oci::config::{Capabilities, Config, ConsoleSize, Linux, Namespace, Process, Root, User};
 use crate::oci::{VERSION, capability};
+use crate::rootless;
 use crate::terminal;
 use crate::view::{self, Wanted};
 
@@ -142,6 +143,12 @@ impl Do {
             .map(|size| ConsoleSize { height: size.rows.into(), width: size.columns.into() });
         let network =
             (self.net == Net::None).then(|| Namespace { kind: "network".into(), path: String::new() });
+        // What is written to the host can belong to others than the caller.
+        let (uid_mappings, gid_mappings) = if !self.rw.is_empty() && rootless::is_needed() {
+            rootless::with_subordinates(uid, gid)
+        } else {
+            Default::default()
+        };
         Ok(Config {
             oci_version: VERSION.into(),
             process: Some(Process {
@@ -161,7 +168,12 @@ impl Do {
             }),
             root: Some(Root { path: "/".into(), readonly: false }),
             hostname: "sallet".into(),
-            linux: Some(Linux { namespaces: network.into_iter().collect(), ..Linux::default() }),
+            linux: Some(Linux {
+                namespaces: network.into_iter().collect(),
+                uid_mappings,
+                gid_mappings,
+                ..Linux::default()
+            }),
             ..Config::default()
         })
     }

@@ -35,8 +35,8 @@ impl Features {
                 "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
                 "capabilities": capabilities,
                 "cgroup": {
-                    "v1": true, "v2": true, "systemd": false,
-                    "systemdUser": false, "rdma": false,
+                    "v1": true, "v2": true, "systemd": true,
+                    "systemdUser": true, "rdma": false,
                 },
                 "seccomp": {
                     "enabled": true,

@@ -80,7 +80,7 @@ impl Update {
         if self.l3_cache_schema.is_some() || self.mem_bw_schema.is_some() {
             bail!("limits of caches and memory bandwidth (intelRdt) are not supported");
         }
-        container.state.cgroup.apply(&resources)?;
+        container.state.cgroup.update(&resources)?;
         if let Some(pids) = resources.pids.filter(|pids| pids.limit != 0) {
             // The exact number is the guest's kernel's to keep.
             container.ask(&Request::PidsLimit { limit: u64::try_from(pids.limit).ok() })?;
