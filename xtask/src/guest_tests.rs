@@ -19,6 +19,8 @@ struct Options {
     native: bool,
     sandbox: bool,
     sallet: Option<PathBuf>,
+    /// The guest programs, built already.
+    program: Option<PathBuf>,
     filter: String,
     /// Flags of sallet.
     with: Vec<String>,
@@ -30,6 +32,7 @@ fn parse(words: &[&str]) -> Result<Options> {
         native: true,
         sandbox: true,
         sallet: None,
+        program: None,
         filter: String::new(),
         with: Vec::new(),
         limit: LIMIT,
@@ -40,6 +43,7 @@ fn parse(words: &[&str]) -> Result<Options> {
             "--native" => options.sandbox = false,
             "--sandbox" => options.native = false,
             "--sallet" => options.sallet = Some(words.next().context("--sallet wants a path")?.into()),
+            "--program" => options.program = Some(words.next().context("--program wants a path")?.into()),
             "--filter" => options.filter = (*words.next().context("--filter wants a text")?).into(),
             "--with" => options.with.push((*words.next().context("--with wants a flag")?).into()),
             "--limit" => {
@@ -61,8 +65,13 @@ enum Outcome {
 /// Runs what the options ask for; whether all is as it should be.
 pub(crate) fn run(words: &[&str]) -> Result<bool> {
     let options = parse(words)?;
-    run::cargo(&["build", "--quiet", "--package", "guest-tests"])?;
-    let program = run::target_dir().join("debug/guest-tests").canonicalize()?;
+    let program = match &options.program {
+        Some(program) => program.canonicalize()?,
+        None => {
+            run::cargo(&["build", "--quiet", "--package", "guest-tests"])?;
+            run::target_dir().join("debug/guest-tests").canonicalize()?
+        }
+    };
     let listing = run::limited(command(&program, &["list"]), LIMIT)?;
     ensure!(listing.status.is_some_and(|s| s.success()), "guest-tests list failed: {}", listing.stderr);
     let names: Vec<&str> =

@@ -1,13 +1,13 @@
 //! Project chores, run as `cargo xtask NAME`.
 //!
 //! * `test`: installs what the tests need and runs them all.
-//! * `scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]`: the scripts of `tests/FOLDER`.
+//! * `scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT] [--limit SECONDS]`: the scripts of `tests/FOLDER`.
 //! * `contest FOLDER [--sallet PATH] [--filter TEXT]`: youki's OCI validation suite, built elsewhere.
 //! * `apps [NAME...] [--quick] [--runs N] [--sallet PATH]`: applications of `tests/apps` beside runc.
 //! * `bench [--quick] [--runs N] [--row NAME] [--sallet PATH]`: the host beside Sallet, in one table.
 //! * `compatibility [--sallet PATH]`: writes docs/compatibility.md from the table of system calls.
 //! * `tidy`: the rules of the house that the compiler does not check.
-//! * `guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT]
+//! * `guest-tests [--native | --sandbox] [--sallet PATH] [--program PATH] [--filter TEXT]
 //!   [--limit SECONDS]`: the guest programs, natively and inside.
 #![forbid(unsafe_code)]
 
@@ -37,8 +37,8 @@ fn main() -> ExitCode {
         ["guest-tests", options @ ..] => guest_tests::run(options),
         _ => {
             eprintln!(
-                "usage: cargo xtask test | apps [NAME...] [--quick] [--runs N] [--sallet PATH] | compatibility [--sallet PATH] | contest FOLDER [--sallet PATH] [--filter TEXT] | bench [--quick] [--runs N] [--row NAME] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--filter TEXT] \
-                 | scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT]"
+                "usage: cargo xtask test | apps [NAME...] [--quick] [--runs N] [--sallet PATH] | compatibility [--sallet PATH] | contest FOLDER [--sallet PATH] [--filter TEXT] | bench [--quick] [--runs N] [--row NAME] [--sallet PATH] | tidy | guest-tests [--native | --sandbox] [--sallet PATH] [--program PATH] [--filter TEXT] \
+                 | scripts FOLDER [--yardstick] [--sallet PATH] [--filter TEXT] [--limit SECONDS]"
             );
             return ExitCode::from(2);
         }

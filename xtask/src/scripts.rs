@@ -17,11 +17,15 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Runs what the options ask for; whether all passed.
 pub(crate) fn run(words: &[&str]) -> Result<bool> {
     let (mut folder, mut yardstick, mut filter, mut sallet) = (None, false, "", None);
+    let mut limit = LIMIT;
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match *word {
             "--yardstick" => yardstick = true,
             "--sallet" => sallet = Some(PathBuf::from(words.next().context("--sallet wants a path")?)),
+            "--limit" => {
+                limit = Duration::from_secs(words.next().context("--limit wants seconds")?.parse()?);
+            }
             "--filter" => filter = words.next().context("--filter wants a text")?,
             name if folder.is_none() && !name.starts_with('-') => folder = Some(name),
             other => bail!("unknown option {other}"),
@@ -41,7 +45,7 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
         let mut command = Command::new(shell);
         command.arg(&script).env("SALLET", &sallet).current_dir(script.parent().context("no folder")?);
         command.env("RUNTIME", if yardstick { "runc" } else { "sallet" });
-        let finished = run::limited(command, LIMIT)?;
+        let finished = run::limited(command, limit)?;
         let mut own = Counts::default();
         for line in finished.stdout.lines() {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
