@@ -67,7 +67,7 @@ in_its_slice() {
     [ ! -e $group ] || { echo "the scope stays"; exit 1; }
 }
 subordinate_ids() {
-    bundle "$(mapped) | .process.args = [\"sh\", \"-c\", \"echo >/tmp/f && chown 5:7 /tmp/f && stat -c %u:%g /tmp/f && id -u\"]"
+    bundle "$(mapped) | (.process.capabilities[] |= . + [\"CAP_CHOWN\"]) | .process.args = [\"sh\", \"-c\", \"echo >/tmp/f && chown 5:7 /tmp/f && stat -c %u:%g /tmp/f && id -u\"]"
     equal "5:7 0" "$(as_user ./runtime run --bundle bundle two 2>&1 | tr '\n' ' ' | sed 's/ $//')"
     local uid_start
     uid_start=$(grep "^$NAME:" /etc/subuid | cut -d: -f2)
@@ -80,21 +80,22 @@ another_ones_ids() {
     contains "$output" newuidmap
 }
 podman_image() {
-    as_user podman image exists localhost/base ||
-        tar -C "$(rootfs base)" -c . | as_user podman import - localhost/base
+    as_user podman image exists localhost/box && return
+    bundle .
+    tar -C /home/$NAME/bundle/rootfs --owner 0 --group 0 -c . | as_user podman import - localhost/box
 }
 podman() {
     as_user podman --runtime /home/$NAME/runtime "$@"
 }
 podman_runs() {
-    podman_image >/dev/null 2>&1
-    equal "0" "$(podman run --rm localhost/base id -u)"
-    equal "33" "$(podman run --rm localhost/base sh -c 'chown www-data /srv && stat -c %u /srv')"
-    exits 9 podman run --rm --network none localhost/base sh -c 'exit 9'
+    podman_image >/dev/null
+    equal "0" "$(podman run --rm localhost/box id -u)"
+    equal "33" "$(podman run --rm localhost/box sh -c 'chown 33 /tmp && stat -c %u /tmp')"
+    exits 9 podman run --rm --network none localhost/box sh -c 'exit 9'
 }
 podman_limits() {
-    podman_image >/dev/null 2>&1
-    podman run -d --name box --network none --memory 100m --pids-limit 60 localhost/base sleep 100 >/dev/null
+    podman_image >/dev/null
+    podman run -d --name box --network none --memory 100m --pids-limit 60 localhost/box sleep 100 >/dev/null
     local id
     id=$(podman inspect -f '{{.Id}}' box)
     contains "$(as_user systemctl --user show "libpod-$id.scope" -p MemoryMax)" "=$((100 << 20))"
@@ -106,8 +107,8 @@ podman_limits() {
     podman rm -f box >/dev/null
 }
 podman_without_systemd() {
-    podman_image >/dev/null 2>&1
-    equal "ok" "$(podman --cgroup-manager cgroupfs run --rm --network none localhost/base echo ok)"
+    podman_image >/dev/null
+    equal "ok" "$(podman --cgroup-manager cgroupfs run --rm --network none localhost/box echo ok)"
 }
 for test in in_its_slice subordinate_ids another_ones_ids podman_runs podman_limits podman_without_systemd; do
     run_test $test

@@ -52,8 +52,8 @@ pub struct Spawned {
 /// asked for. The child waits for [`Spawned::go`] before it executes the
 /// program, so that the caller can write its id maps and move it to cgroups.
 ///
-/// The caller must have one thread only: the child runs on with a copy of its
-/// memory until it executes the program. See clone(2).
+/// No other thread of the caller may run meanwhile: the child runs on with a
+/// copy of its memory until it executes the program. See clone(2).
 pub fn spawn(program: &Program<'_>, namespaces: NewNamespaces) -> io::Result<Spawned> {
     let (go_read, go_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let (error_read, error_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
@@ -98,8 +98,8 @@ pub fn spawn(program: &Program<'_>, namespaces: NewNamespaces) -> io::Result<Spa
             take_root: namespaces.take_root,
             executable: program.executable.as_raw_fd(),
         };
-        // SAFETY: this is the child of a single-threaded process; argv and
-        // envp are null-terminated arrays of C strings that outlive the call.
+        // SAFETY: the child makes system calls alone, so that no lock of
+        // another thread matters; argv and envp are null-terminated arrays of C strings that outlive the call.
         unsafe { child(&step, argv.as_ptr(), envp.as_ptr()) }
     }
     // SAFETY: clone3 succeeded with CLONE_PIDFD, so this is a descriptor that

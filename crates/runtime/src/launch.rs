@@ -238,13 +238,17 @@ pub(crate) fn set_network_sysctls(
     })
 }
 
-/// Calls `action` with this thread in another network namespace.
-fn in_network<T>(namespace: BorrowedFd<'_>, action: impl FnOnce() -> Result<T>) -> Result<T> {
-    let own = fs::File::open("/proc/self/ns/net").context("open our network namespace")?;
-    host::namespace::enter_network(namespace).context("join the network namespace")?;
-    let result = action();
-    host::namespace::enter_network(&own).context("return to our network namespace")?;
-    result
+/// Calls `action` in another network namespace: in a thread that ends there,
+/// since whoever is root in a user namespace alone may not return to the
+/// host's.
+fn in_network<T: Send>(namespace: BorrowedFd<'_>, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            host::namespace::enter_network(namespace).context("join the network namespace")?;
+            action()
+        });
+        inside.join().unwrap_or_else(|_| bail!("the thread in the network namespace panicked"))
+    })
 }
 
 /// Our own program as a file that nobody can write: a read-only mount of it,

@@ -429,9 +429,10 @@ fn group_kill() {
         }
     });
     assert_eq!(read(r, 4).len(), 4);
+    // While there is such a group: afterwards it is ESRCH.
+    fails!(EINVAL, killpg(leader, 99));
     ok!(killpg(leader, SIGTERM));
     assert_eq!(wait(leader), End::Killed(SIGTERM));
-    fails!(EINVAL, killpg(leader, 99));
 }
 
 fn broken_pipe() {
