@@ -167,6 +167,8 @@ pub struct Stats {
     pub spins: u64,
     /// System call sites that were rewritten to jump into the shim.
     pub patched: u64,
+    /// Batches of slots in use: at least one per address space.
+    pub slot_batches: u64,
 }
 
 #[cfg(test)]

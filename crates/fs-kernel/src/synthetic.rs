@@ -31,6 +31,10 @@ pub trait Directory: Send + Sync {
     fn of_process(&self) -> Option<Arc<Process>> {
         None
     }
+    /// Whether names come and go with processes.
+    fn is_of_processes(&self) -> bool {
+        self.of_process().is_some()
+    }
     /// Whether a child found earlier is still the one of this name.
     fn still(&self, _name: &[u8]) -> bool {
         true
@@ -304,6 +308,12 @@ impl Inode for SyntheticInode {
         match &self.node.kind {
             Kind::Magic(_, lead) => Some(self.node.check_guard(caller).and_then(|()| lead())),
             _ => None,
+        }
+    }
+    fn keeps_dentries(&self) -> bool {
+        match &self.node.kind {
+            Kind::Directory(directory) => self.node.process.is_none() && !directory.is_of_processes(),
+            _ => true,
         }
     }
     fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {

@@ -34,6 +34,7 @@ pub(crate) fn stats(kernel: &Arc<Kernel>) -> Stats {
         threads: threads as u64,
         system_calls: kernel.platform.system_calls(),
         spun: kernel.platform.spun(),
+        slot_batches: kernel.platform.usage().batches as u64,
         spins: kernel.platform.spins(),
         patched: kernel.platform.patched(),
     }

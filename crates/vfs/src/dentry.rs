@@ -154,7 +154,9 @@ impl Dentry {
         };
         let child = Dentry::new(Some(self.clone()), name, inode);
         self.children.lock().insert(name.into(), Arc::downgrade(&child));
-        dentry_cache::touch(&child);
+        if dir.keeps_dentries() {
+            dentry_cache::touch(&child);
+        }
         Ok(child)
     }
 
@@ -166,7 +168,9 @@ impl Dentry {
             self.forget(name, &child);
             return None;
         }
-        dentry_cache::touch(&child);
+        if dir.keeps_dentries() {
+            dentry_cache::touch(&child);
+        }
         Some(child)
     }
 

@@ -162,6 +162,11 @@ pub trait Inode: Any + Send + Sync {
     fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
         true
     }
+    /// Whether dentries of this directory are worth keeping when nobody uses them. Not where names go without
+    /// a word, as those of processes do.
+    fn keeps_dentries(&self) -> bool {
+        true
+    }
     /// getxattr(2): the value; `ENODATA`.
     fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
         Err(Errno::EOPNOTSUPP)

@@ -11,7 +11,7 @@ cases!("process": fork_wait, exit_code_is_one_byte, child_sees_copy, getppid_of_
     exit_group_ends_threads, vfork_shares_memory, kill_zero, pid_of_dead_is_gone, state_of_native_waits,
     name_of_a_zombie, pidfd_to_a_bad_address, signal_by_proc_directory, personality_takes_any, nonblocking_pidfd,
     login_is_kept, oom_score_is_not_lowered,
-    children_are_listed, forks_while_children_end);
+    children_are_listed, forks_while_children_end, thousands_look_at_themselves, file_of_a_dead_process);
 
 fn fork_wait() {
     let pid = fork(|| 7);
@@ -356,4 +356,26 @@ fn forks_while_children_end() {
         let second = fork(|| 2);
         assert_eq!((wait(first), wait(second)), (End::Exited(1), End::Exited(2)));
     }
+}
+
+/// More than there can be at a time.
+fn thousands_look_at_themselves() {
+    for _ in 0..2500 {
+        let pid = fork(|| std::fs::metadata("/proc/self/exe").map_or(1, |_| 0));
+        assert_eq!(wait(pid), End::Exited(0));
+    }
+}
+
+fn file_of_a_dead_process() {
+    let (ours, theirs) = crate::harness::pipe();
+    let pid = fork(move || {
+        crate::harness::read(ours, 1);
+        0
+    });
+    let open = |name: &str| std::fs::File::open(format!("/proc/{pid}/{name}")).expect("of a child");
+    let (stat, _exe) = (open("stat"), open("exe"));
+    crate::harness::write(theirs, b"x");
+    assert_eq!(wait(pid), End::Exited(0));
+    let error = std::io::read_to_string(stat).expect_err("nobody is left");
+    assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
 }

@@ -1,6 +1,6 @@
 //! /proc/PID/fd and fdinfo.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use kernel::Thread;
 use linux_abi::Errno;
@@ -10,7 +10,7 @@ use crate::synthetic::{Directory, Kind, Node, ino_of};
 
 /// The descriptors of a thread.
 pub(super) struct Fds {
-    pub(super) thread: Option<Arc<Thread>>,
+    pub(super) thread: Option<Weak<Thread>>,
     pub(super) info: bool,
     pub(super) key: u64,
 }
@@ -18,12 +18,14 @@ pub(super) struct Fds {
 impl Directory for Fds {
     fn lookup(&self, name: &[u8]) -> Option<Arc<Node>> {
         let number: i32 = std::str::from_utf8(name).ok()?.parse().ok()?;
-        let thread = self.thread.clone()?;
+        let thread = self.thread.as_ref()?.upgrade()?;
         let file = thread.files().get(number).ok()?;
         let process = thread.process().clone();
         let ino = ino_of(self.key ^ if self.info { 1 << 50 } else { 1 << 51 }, name);
         if self.info {
+            let thread = Arc::downgrade(&thread);
             let text = Box::new(move |_: &mut dyn vfs::Caller| {
+                let thread = thread.upgrade().ok_or(Errno::ENOENT)?;
                 let file = thread.files().get(number).map_err(|_| Errno::ENOENT)?;
                 let cloexec = thread.files().flags(number).is_ok_and(|f| f.cloexec);
                 let mut flags = file.flags() | OpenFlags::LARGEFILE;
@@ -53,15 +55,16 @@ impl Directory for Fds {
             let file = file.clone();
             Box::new(move || Ok(file.upgrade().ok_or(Errno::ENOENT)?.place().clone()))
         };
-        let root = thread.clone();
+        let thread = Arc::downgrade(&thread);
         let text = Box::new(move |_: &mut dyn vfs::Caller| {
             let file = file.upgrade().ok_or(Errno::ENOENT)?;
-            Ok(file.place().path(&root.fs().root()))
+            let thread = thread.upgrade().ok_or(Errno::ENOENT)?;
+            Ok(file.place().path(&thread.fs().root()))
         });
         Some(Node::new(ino, mode, Some(process), Kind::Magic(text, lead)))
     }
     fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)> {
-        let Some(thread) = &self.thread else { return Vec::new() };
+        let Some(thread) = self.thread.as_ref().and_then(Weak::upgrade) else { return Vec::new() };
         let kind = if self.info { DirentType::Regular } else { DirentType::Symlink };
         let key = self.key ^ if self.info { 1 << 50 } else { 1 << 51 };
         thread

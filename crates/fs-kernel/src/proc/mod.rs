@@ -57,6 +57,9 @@ impl Directory for Root {
         }
         all
     }
+    fn is_of_processes(&self) -> bool {
+        true
+    }
     fn still(&self, name: &[u8]) -> bool {
         // Ids are used again: a new look costs little.
         parse_pid(name).is_none()

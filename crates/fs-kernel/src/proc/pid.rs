@@ -1,7 +1,7 @@
 //! /proc/PID and /proc/PID/task/TID.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use identity::Capability;
 use kernel::{Kernel, Process, Thread};
@@ -12,12 +12,12 @@ use vfs::{OpenFile, Place};
 use crate::proc::{fd, maps, parse_pid, status};
 use crate::synthetic::{Directory, Kind, Node, ino_of};
 
-/// One process's (or thread's) directory.
+/// One process's (or thread's) directory. What is open outlives the process, and must not keep its memory.
 struct Entry {
     kernel: Arc<Kernel>,
     process: Arc<Process>,
     /// The thread it is about; none for a zombie.
-    thread: Option<Arc<Thread>>,
+    thread: Option<Weak<Thread>>,
     /// A directory below `task`.
     task: bool,
 }
@@ -31,7 +31,7 @@ pub(super) fn directory(
 ) -> Arc<Node> {
     let id = if task { thread.as_ref().map_or(0, |t| t.tid()) } else { process.pid() };
     let ino = ino_of(if task { 5 } else { 2 }, id.to_string().as_bytes());
-    let thread = thread.or_else(|| process.any_thread());
+    let thread = thread.or_else(|| process.any_thread()).as_ref().map(Arc::downgrade);
     let entry = Entry { kernel: kernel.clone(), process: process.clone(), thread, task };
     Node::new(ino, 0o555, Some(process), Kind::Directory(Box::new(entry)))
 }
@@ -121,12 +121,14 @@ impl Entry {
         let (kernel, process, thread) = (self.kernel.clone(), self.process.clone(), self.thread.clone());
         let task = self.task;
         let make = Box::new(move |_: &mut dyn vfs::Caller| {
-            // After the end only the ids and the state remain.
-            let thread = match &thread {
-                Some(thread) => thread.clone(),
-                None => return status::of_zombie(&kernel, &process, name),
-            };
-            contents(&kernel, &process, &thread, task, name)
+            if let Some(thread) = thread.as_ref().and_then(Weak::upgrade) {
+                return contents(&kernel, &process, &thread, task, name);
+            }
+            // After the end only the ids and the state remain, until it is waited for.
+            match kernel.pids.process(process.pid()) {
+                Ok(zombie) if Arc::ptr_eq(&zombie, &process) => status::of_zombie(&kernel, &process, name),
+                _ => Err(Errno::ESRCH),
+            }
         });
         let take = (mode & 0o222 != 0).then(|| self.taker(name));
         if !GUARDED.contains(&name) {
@@ -141,7 +143,7 @@ impl Entry {
             let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?.trim();
             match name {
                 "comm" => {
-                    if let Some(thread) = &thread {
+                    if let Some(thread) = thread.as_ref().and_then(Weak::upgrade) {
                         thread.set_comm(bytes.strip_suffix(b"\n").unwrap_or(bytes));
                     }
                     Ok(())
@@ -179,7 +181,7 @@ impl Entry {
                 }
                 "timerslack_ns" => {
                     let value = text.parse().map_err(|_| Errno::EINVAL)?;
-                    if let Some(thread) = &thread {
+                    if let Some(thread) = thread.as_ref().and_then(Weak::upgrade) {
                         thread.scheduling.lock().set_timer_slack(value);
                     }
                     Ok(())
@@ -190,7 +192,9 @@ impl Entry {
     }
     fn link(&self, name: &'static str) -> Option<Arc<Node>> {
         let thread = self.thread.clone()?;
+        let root = thread.clone();
         let find = move || -> vfs::Result<(Option<Arc<OpenFile>>, Place)> {
+            let thread = thread.upgrade().ok_or(Errno::ENOENT)?;
             match name {
                 "exe" => {
                     let file = thread.mm().exe.read().clone().ok_or(Errno::ENOENT)?;
@@ -201,9 +205,11 @@ impl Entry {
                 _ => Ok((None, thread.fs().root())),
             }
         };
-        let root = self.thread.clone()?;
         let find2 = find.clone();
-        let text = Box::new(move |_: &mut dyn vfs::Caller| Ok(find()?.1.path(&root.fs().root())));
+        let text = Box::new(move |_: &mut dyn vfs::Caller| {
+            let root = root.upgrade().ok_or(Errno::ENOENT)?.fs().root();
+            Ok(find()?.1.path(&root))
+        });
         Some(self.node(name, 0o777, Kind::Magic(text, Box::new(move || Ok(find2()?.1)))))
     }
 }
@@ -276,7 +282,7 @@ impl Directory for Entry {
         (!self.task).then(|| self.process.clone())
     }
     fn still(&self, _name: &[u8]) -> bool {
-        self.thread.as_ref().is_some_and(|t| !t.is_dying())
+        self.thread.as_ref().and_then(Weak::upgrade).is_some_and(|t| !t.is_dying())
     }
 }
 
