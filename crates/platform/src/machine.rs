@@ -441,8 +441,11 @@ impl Platform {
     }
 
     /// A space and a process core for a forked child at the same local index as its parent.
-    pub(crate) fn forked(self: &Arc<Self>, local: u32) -> Result<(Arc<ProcessCore>, u32), Errno> {
-        let (space, index) = Space::new(self, local)?;
+    pub(crate) fn forked(self: &Arc<Self>, parent: &Core) -> Result<(Arc<ProcessCore>, u32), Errno> {
+        let (space, index) = Space::new(self, parent.local)?;
+        let of_parent = &parent.process.space;
+        let alone = of_parent.threads() <= 1;
+        *space.sites.lock() = of_parent.sites.lock().fork(&self.patcher, alone);
         Ok((ProcessCore::new(space, self.fresh_nonce(), 0), index))
     }
 

@@ -7,7 +7,7 @@
 //!
 //! It is a matter of speed alone: what goes wrong here harms the guest that put odd code there, only it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -29,6 +29,8 @@ use crate::slots::Slots;
 const HITS: u8 = 3;
 /// Sites counted per address space.
 const SITES: usize = 1024;
+/// Forks of forks that are patched, without an exec in between.
+const GENERATIONS: usize = 32;
 /// A jump through the table.
 const JUMP: usize = 7;
 /// Reach of a short jump.
@@ -63,10 +65,68 @@ const NATIVE: [u32; 23] = [
 /// In `hits`: nothing more to be done.
 const DONE: u8 = u8::MAX;
 
-/// Counts of one address space.
+/// Sites of one address space.
 #[derive(Default)]
 pub(crate) struct Sites {
     hits: HashMap<u64, u8>,
+    /// Where its patched sites lead.
+    own: Option<Arc<Used>>,
+    /// Where those lead that it was forked with.
+    inherited: Vec<Arc<Used>>,
+}
+
+impl Sites {
+    /// Those of a fork of it. With other threads running, more may be patched before the host forks.
+    pub(crate) fn fork(&mut self, patcher: &Patcher, alone: bool) -> Sites {
+        let mut inherited = self.inherited.clone();
+        let own = if alone { self.own.clone() } else { self.used(patcher) };
+        inherited.extend(own);
+        Sites { inherited, ..Sites::default() }
+    }
+
+    /// Where new trampolines of this space are counted; none if it descends from so many that it gets none.
+    fn used(&mut self, patcher: &Patcher) -> Option<Arc<Used>> {
+        if self.inherited.len() >= GENERATIONS {
+            return None;
+        }
+        let new = || Arc::new(Used { all: Arc::clone(&patcher.trampolines), keys: Mutex::default() });
+        Some(Arc::clone(self.own.get_or_insert_with(new)))
+    }
+}
+
+/// What a trampoline is for: its return address, and the number if it has to load it.
+type Key = (u64, Option<u32>);
+
+/// The trampolines of the sandbox. Libraries lie elsewhere in each program, so that they must be used again.
+#[derive(Default)]
+struct Trampolines {
+    /// The index of each, and how many count it as used.
+    known: HashMap<Key, (u64, u32)>,
+    /// Indexes that nobody uses any more. They rest, as a process that is being killed may still run.
+    free: VecDeque<u64>,
+    /// The lowest index that was never used.
+    next: u64,
+}
+
+/// Trampolines that an address space and all forks of it need.
+struct Used {
+    all: Arc<Mutex<Trampolines>>,
+    keys: Mutex<HashSet<Key>>,
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        for key in self.keys.get_mut().drain() {
+            let Some((index, users)) = all.known.get_mut(&key) else { continue };
+            *users -= 1;
+            if *users == 0 {
+                let index = *index;
+                all.known.remove(&key);
+                all.free.push_back(index);
+            }
+        }
+    }
 }
 
 /// Sites of the sandbox that were patched.
@@ -75,8 +135,7 @@ pub(crate) struct Patcher {
     proc: Option<Arc<OwnedFd>>,
     /// Address of the shim's entry.
     entry: u64,
-    /// Index of the trampoline for a return address, and number if the trampoline has to load it.
-    trampolines: Mutex<HashMap<(u64, Option<u32>), u64>>,
+    trampolines: Arc<Mutex<Trampolines>>,
     /// Sites patched.
     pub(crate) patched: AtomicU64,
 }
@@ -96,7 +155,7 @@ impl Patcher {
             on: AtomicBool::new(on),
             proc,
             entry,
-            trampolines: Mutex::default(),
+            trampolines: Arc::default(),
             patched: AtomicU64::new(0),
         }
     }
@@ -144,6 +203,7 @@ impl Patcher {
         if !code.starts_with(&[0x0f, 0x05]) {
             return None;
         }
+        let used = process.space.sites.lock().used(self)?;
         // One at a time, with the lock of the table.
         let mut known = self.trampolines.lock();
         let back = site + 2;
@@ -157,11 +217,11 @@ impl Patcher {
             return None;
         }
         let plan = if let Some(offset) = find_padding(code.get(2..)?, back, JUMP, REACH) {
-            let jump = self.jump(slots, &mut known, back, None)?;
+            let jump = self.jump(slots, &mut known, &used, (back, None))?;
             let bytes = vec![0xeb, u8::try_from(offset).ok()?];
             Plan { first: Some((back + offset as u64, jump)), at: site, bytes }
         } else {
-            let jump = self.jump(slots, &mut known, back, Some(number))?;
+            let jump = self.jump(slots, &mut known, &used, (back, Some(number)))?;
             Plan { first: None, at: site - 5, bytes: jump.to_vec() }
         };
         let memory = self.open(process.pid())?;
@@ -184,30 +244,30 @@ impl Patcher {
     }
 
     /// The jump to the trampoline for a return address.
-    fn jump(
-        &self,
-        slots: &Slots,
-        known: &mut HashMap<(u64, Option<u32>), u64>,
-        back: u64,
-        nr: Option<u32>,
-    ) -> Option<[u8; JUMP]> {
-        let index = match known.get(&(back, nr)) {
-            Some(index) => *index,
+    fn jump(&self, slots: &Slots, all: &mut Trampolines, used: &Used, key: Key) -> Option<[u8; JUMP]> {
+        let index = match all.known.get(&key) {
+            Some((index, _)) => *index,
             None => {
-                let index = known.len() as u64;
+                let index = all.free.front().copied().unwrap_or(all.next);
                 if (index + 1) * 8 > TABLE_SIZE || (index + 1) * TRAMPOLINE_STRIDE > TRAMPOLINE_SIZE {
                     return None;
                 }
-                slots.write_control(
-                    TRAMPOLINE_OFFSET + index * TRAMPOLINE_STRIDE,
-                    &self.trampoline(back, nr),
-                )?;
+                let code = self.trampoline(key.0, key.1);
+                slots.write_control(TRAMPOLINE_OFFSET + index * TRAMPOLINE_STRIDE, &code)?;
                 let target = TRAMPOLINE_VA + index * TRAMPOLINE_STRIDE;
                 slots.write_control(TABLE_OFFSET + index * 8, &target.to_le_bytes())?;
-                known.insert((back, nr), index);
+                if all.free.pop_front().is_none() {
+                    all.next += 1;
+                }
+                all.known.insert(key, (index, 0));
                 index
             }
         };
+        if used.keys.lock().insert(key)
+            && let Some((_, users)) = all.known.get_mut(&key)
+        {
+            *users += 1;
+        }
         let [a, b, c, d] = u32::try_from(TABLE_VA + index * 8).ok()?.to_le_bytes();
         // jmp [abs32]
         Some([0xff, 0x24, 0x25, a, b, c, d])
@@ -274,4 +334,52 @@ fn breakpoint_first(memory: &File, plan: &Plan) -> Option<()> {
     // Whatever happened, the breakpoint must go.
     memory.write_all_at(&[*head], plan.at).ok()?;
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Patcher, Sites, TABLE_SIZE};
+    use crate::slots::Slots;
+
+    #[test]
+    fn trampolines_are_used_again() {
+        let slots = Slots::new().unwrap();
+        let patcher = Patcher::new(true, None, 0);
+        let jump = |sites: &mut Sites, back| {
+            let used = sites.used(&patcher)?;
+            let mut all = patcher.trampolines.lock();
+            patcher.jump(&slots, &mut all, &used, (back, None))
+        };
+        let mut first = Sites::default();
+        let kept = jump(&mut first, 1).unwrap();
+        // A fork needs it after the end of its parent.
+        let child = first.fork(&patcher, true);
+        drop(first);
+        // Programs that come and go, each with its own addresses.
+        for program in 0..3 * TABLE_SIZE / 8 {
+            let mut sites = Sites::default();
+            assert_ne!(jump(&mut sites, 2 + program), Some(kept));
+            assert!(jump(&mut sites, 2 + program).is_some());
+        }
+        let mut other = Sites::default();
+        assert_eq!(jump(&mut other, 1), Some(kept));
+        drop((child, other));
+        assert!(patcher.trampolines.lock().known.is_empty());
+        // As many as there are, and no more.
+        let mut all = Sites::default();
+        assert_eq!(
+            (0..TABLE_SIZE).filter(|back| jump(&mut all, *back).is_some()).count() as u64,
+            TABLE_SIZE / 8
+        );
+    }
+
+    #[test]
+    fn a_long_line_of_forks_is_not_patched() {
+        let patcher = Patcher::new(true, None, 0);
+        let mut sites = Sites::default();
+        for _ in 0..100 {
+            sites = sites.fork(&patcher, false);
+        }
+        assert!(sites.inherited.len() == super::GENERATIONS && sites.used(&patcher).is_none());
+    }
 }

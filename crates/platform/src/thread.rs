@@ -494,7 +494,7 @@ impl GuestThread {
             };
             (core, flags, place.new_batch, role)
         } else {
-            let (process, index) = self.platform.forked(self.core.local)?;
+            let (process, index) = self.platform.forked(&self.core)?;
             let core = self.platform.make_core(index, self.core.local, &process, true)?;
             self.platform.pending.lock().insert(process.nonce, core.clone());
             (core, PARENT | SIGCHLD, Some(index - self.core.local % slot::layout::BATCH as u32), 1)
