@@ -1,5 +1,6 @@
 //! What the kernel remembers of an address space. The memory itself is the host's.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -49,6 +50,8 @@ pub struct FileMapping {
 pub struct Mm {
     /// The platform's side of it.
     pub space: Arc<AddressSpace>,
+    /// What exec reserved so that libraries lie elsewhere in each program; no mapping of the guest's.
+    pub gap: Range<u64>,
     /// The heap.
     pub brk: Mutex<Brk>,
     /// Where exec put things.
@@ -68,10 +71,11 @@ pub struct Mm {
 const MAX_FILE_MAPPINGS: usize = 65_536;
 
 impl Mm {
-    /// A new one, as exec makes.
-    pub fn new(space: Arc<AddressSpace>) -> Mm {
+    /// A new one, as exec makes, with the gap it reserved.
+    pub fn new(space: Arc<AddressSpace>, gap: Range<u64>) -> Mm {
         Mm {
             space,
+            gap,
             brk: Mutex::default(),
             layout: RwLock::default(),
             exe: RwLock::default(),
@@ -86,6 +90,7 @@ impl Mm {
         let files = self.files.lock().clone();
         Mm {
             space,
+            gap: self.gap.clone(),
             brk: Mutex::new(*self.brk.lock()),
             layout: RwLock::new(self.layout.read().clone()),
             exe: RwLock::new(self.exe.read().clone()),
@@ -95,6 +100,13 @@ impl Mm {
                 self.dumpable.load(std::sync::atomic::Ordering::Relaxed),
             ),
         }
+    }
+
+    /// Whether a mapping of the host is not the guest's: the shim, or the gap. `rights` are as in /proc/PID/maps; what the
+    /// guest maps over the gap is its own.
+    pub fn is_reserved(&self, start: u64, end: u64, rights: &str) -> bool {
+        let gap = self.gap.contains(&start) && end <= self.gap.end && rights == "---p";
+        gap || platform::is_reserved(start)
     }
 
     /// Remembers a mapping of a file, dropping what it covers.

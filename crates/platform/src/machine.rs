@@ -38,6 +38,7 @@ pub struct Platform {
     pub(crate) zygote_closed: AtomicBool,
     xstate_size: u32,
     pub(crate) vdso: u64,
+    mmap_top: u64,
     pub(crate) spinner: crate::spinner::Spinner,
     pub(crate) patcher: crate::patch::Patcher,
     /// Words of `active` that were ever in use.
@@ -170,10 +171,12 @@ impl Core {
 }
 
 impl Platform {
+    #[expect(clippy::too_many_arguments, reason = "what `start` has gathered")]
     pub(crate) fn assemble(
         slots: Slots,
         listener: OwnedFd,
         vdso: u64,
+        mmap_top: u64,
         xstate_size: u32,
         spinner: crate::spinner::Spinner,
         patcher: crate::patch::Patcher,
@@ -195,6 +198,7 @@ impl Platform {
             zygote_closed: AtomicBool::new(false),
             xstate_size,
             vdso,
+            mmap_top,
             spinner,
             patcher,
             high_water: AtomicU32::new(0),
@@ -205,6 +209,11 @@ impl Platform {
     /// Where the vDSO is in every guest process (AT_SYSINFO_EHDR).
     pub fn vdso(&self) -> u64 {
         self.vdso
+    }
+    /// Where the host's mmap(2) begins in every guest process, going downwards; None where it goes upwards.
+    pub fn mmap_top(&self) -> Option<u64> {
+        // Above the shim there is room for a program's libraries in any case.
+        (self.mmap_top > crate::shim::RANGES[0].end).then_some(self.mmap_top)
     }
     /// Size of the extended state in a signal frame (its `fpstate` area).
     pub fn xstate_size(&self) -> usize {

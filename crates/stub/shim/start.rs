@@ -28,6 +28,7 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
     sys::syscall6(nr::MMAP, STACK_VA, MAX_THREADS as u64 * STACK_SIZE, 3, 0x4032, u64::MAX, 0);
     reserve_gaps();
     clone::map_slots(0, 0, 0, 0);
+    let mmap_top = mmap_top();
     let slot = slot_at(0);
     // a: 4 for a host without mseal(2), where the filter alone protects all this.
     // SAFETY: plain read of our own slot.
@@ -61,6 +62,7 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
         (*slot).native_ret = listener;
         (*slot).fault[0] = vdso(stack);
         (*slot).fault[1] = entry::shim_entry as *const () as u64;
+        (*slot).fault[2] = mmap_top;
         (*slot).intr.store(READY as u32, Ordering::SeqCst);
         while (*slot).intr.load(Ordering::SeqCst) == READY as u32 {
             sys::syscall3(nr::SCHED_YIELD, 0, 0, 0);
@@ -92,6 +94,23 @@ fn reserve_gaps() {
         // No access; private, anonymous, no reserve, fixed but replacing nothing.
         sys::syscall6(nr::MMAP, from, to - from, 0, 0x10_4022, u64::MAX, 0);
     }
+}
+
+/// Where the host puts mappings downwards from; 0 if it puts them upwards (an unlimited stack does that).
+fn mmap_top() -> u64 {
+    const PAGE: u64 = 0x1000;
+    let map = || sys::syscall6(nr::MMAP, 0, PAGE, 0, 0x4022, u64::MAX, 0);
+    let (first, second) = (map(), map());
+    let mut top = 0;
+    for at in [first, second] {
+        if at > 0 {
+            sys::syscall3(nr::MUNMAP, at as u64, PAGE, 0);
+        }
+    }
+    if second > 0 && first == second + PAGE as i64 {
+        top = first as u64 + PAGE;
+    }
+    top
 }
 
 /// Address of the vDSO from the auxiliary vector on the initial stack.

@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kernel::Process;
 use kernel::limits::resource;
+use kernel::{Mm, Process};
 use linux_abi::fs::{AT_FDCWD, OpenFlags, S_IFREG};
 use linux_abi::signal::SigInfo;
 use platform::{AddressSpace, Regs};
@@ -49,7 +49,8 @@ pub async fn dump(cx: &mut Cx<'_>, info: &SigInfo) -> bool {
         }
     };
     let maps = host::proc_fs::read(&format!("{}/maps", mm.space.host_pid())).unwrap_or_default();
-    let mut mappings: Vec<Mapping> = maps.lines().filter_map(mapping).take(MAX_MAPPINGS).collect();
+    let mut mappings: Vec<Mapping> =
+        maps.lines().filter_map(|line| mapping(&mm, line)).take(MAX_MAPPINGS).collect();
     for mapping in mappings.iter_mut().filter(|m| m.dumped == PAGE) {
         // The first page of a program or library tells which one it is.
         let mut magic = [0; 4];
@@ -80,14 +81,15 @@ fn create(cx: &mut Cx<'_>) -> SysResult<Arc<OpenFile>> {
 }
 
 /// A line of the host's maps; none for what is not the guest's.
-fn mapping(line: &str) -> Option<Mapping> {
+fn mapping(mm: &Mm, line: &str) -> Option<Mapping> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
     let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-    if platform::is_reserved(start) {
+    let rights = fields.next()?;
+    if mm.is_reserved(start, end, rights) {
         return None;
     }
-    let rights = fields.next()?.as_bytes();
+    let rights = rights.as_bytes();
     let has = |at: usize, letter: u8| rights.get(at) == Some(&letter);
     let flags = u32::from(has(0, b'r')) << 2 | u32::from(has(1, b'w')) << 1 | u32::from(has(2, b'x'));
     let offset = fields.next()?;

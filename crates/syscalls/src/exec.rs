@@ -62,7 +62,9 @@ pub async fn execveat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, argv: Ptr, envp: P
     };
     let prepared = prepare(&fs, cx, start.as_ref(), &path, name, nofollow, args, env)?;
     let kernel = cx.kernel().clone();
-    let loaded = Box::pin(load(&kernel, prepared)).await?;
+    let persona = cx.process().personality.load(Ordering::Relaxed);
+    let randomize = persona & image::ADDR_NO_RANDOMIZE == 0;
+    let loaded = Box::pin(load(&kernel, prepared, randomize)).await?;
     let_go_of_memory(cx).await?;
     take_over(cx, loaded).await
 }
@@ -192,7 +194,7 @@ pub async fn load_first(
     env: Vec<Vec<u8>>,
 ) -> Result<Loaded, Errno> {
     let prepared = prepare(fs, caller, None, path, path.to_vec(), false, args, env)?;
-    load(kernel, prepared).await
+    load(kernel, prepared, true).await
 }
 
 /// The status of a process whose program could not even begin.

@@ -225,7 +225,7 @@ pub async fn arch_prctl(cx: &mut Cx<'_>, op: i32, addr: u64) -> SysResult {
     }
 }
 
-/// personality(2). As Linux, it takes any; of the bits only `STICKY_TIMEOUTS` changes anything.
+/// personality(2). As Linux, it takes any; of the bits only `STICKY_TIMEOUTS` and `ADDR_NO_RANDOMIZE` change anything.
 pub fn personality(cx: &mut Cx<'_>, persona: u32) -> SysResult {
     let slot = &cx.process().personality;
     if persona == u32::MAX {

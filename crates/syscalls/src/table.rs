@@ -246,7 +246,7 @@ syscalls! {
     131 sigaltstack sync crate::signal::action::sigaltstack, 2, Full, "";
     132 utime sync crate::attr::utime, 2, Full, "";
     133 mknod sync crate::link::mknod, 3, Partial, "device nodes in host directories: EPERM";
-    135 personality sync crate::prctl::personality, 1, Partial, "of the bits only STICKY_TIMEOUTS has an effect";
+    135 personality sync crate::prctl::personality, 1, Partial, "of the bits only STICKY_TIMEOUTS and ADDR_NO_RANDOMIZE have an effect";
     136 ustat sync crate::statfs::ustat, 2, Partial, "file systems mounted in the caller's namespace only";
     137 statfs sync crate::statfs::statfs, 2, Full, "";
     138 fstatfs sync crate::statfs::fstatfs, 2, Full, "";

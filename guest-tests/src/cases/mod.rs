@@ -4,6 +4,7 @@ use crate::harness::Case;
 
 mod acl;
 mod aio;
+mod aslr;
 mod attack;
 mod attack_memory;
 mod core_dump;
@@ -56,6 +57,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
     let subjects: [&[Case]; _] = [
         acl::CASES,
         aio::CASES,
+        aslr::CASES,
         attack::CASES,
         attack_memory::CASES,
         core_dump::CASES,

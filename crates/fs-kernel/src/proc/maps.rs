@@ -23,14 +23,14 @@ fn range(line: &str) -> Option<(u64, u64)> {
 /// The guest's line for a line of the host; none for what is the shim's.
 fn translate(thread: &Thread, line: &str) -> Option<String> {
     let (start, end) = range(line)?;
-    if platform::is_reserved(start) {
-        return None;
-    }
     let mut fields = line.split_ascii_whitespace();
     let (span, perms, offset, _dev, inode) =
         (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     let host_name = fields.next().unwrap_or_default();
     let mm = thread.mm();
+    if mm.is_reserved(start, end, perms) {
+        return None;
+    }
     let mut out = String::new();
     if inode != "0" {
         let files = mm.files.lock();
@@ -112,10 +112,10 @@ pub(super) fn numa_maps(thread: &Thread) -> vfs::Result<Vec<u8>> {
         let mut words = line.split_ascii_whitespace();
         let Some(address) = words.next() else { continue };
         let Ok(start) = u64::from_str_radix(address, 16) else { continue };
-        if platform::is_reserved(start) {
+        let mm = thread.mm();
+        if mm.is_reserved(start, start, "---p") {
             continue;
         }
-        let mm = thread.mm();
         let layout = mm.layout.read().clone();
         out.push_str(address);
         for word in words {

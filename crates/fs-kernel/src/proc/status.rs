@@ -20,8 +20,10 @@ fn pages(thread: &Thread) -> [u64; 5] {
     let mut fields = text.split_ascii_whitespace().map(|f| f.parse::<u64>().unwrap_or(0));
     let mut next = || fields.next().unwrap_or(0);
     let (size, resident, shared, code, _lib, data) = (next(), next(), next(), next(), next(), next());
-    // The shim reserves address space that it does not use.
-    let (reserved, stacks) = (platform::shim::size() / 4096, platform::shim::DATA / 4096);
+    // The shim reserves address space that it does not use, and exec the gap.
+    let gap = thread.mm().gap.clone();
+    let (reserved, stacks) =
+        ((platform::shim::size() + gap.end - gap.start) / 4096, platform::shim::DATA / 4096);
     [size.saturating_sub(reserved), resident, shared, code, data.saturating_sub(stacks)]
 }
 

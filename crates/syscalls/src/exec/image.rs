@@ -1,5 +1,6 @@
 //! Making a fresh address space show a prepared program.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,7 +8,7 @@ use identity::Credentials;
 use kernel::mm::{Brk, FileMapping, Layout};
 use kernel::{Kernel, Mm};
 use linux_abi::Errno;
-use platform::{Exit, GuestThread, HostLayout, NativeOp, Regs};
+use platform::{Exit, GuestThread, HostLayout, NativeOp, Platform, Regs};
 use vfs::{MapRequest, MapSource, OpenFile};
 
 use crate::elf::{Program, ProgramHeader};
@@ -29,12 +30,65 @@ pub struct Loaded {
 
 /// Position-independent programs are put from here on, as Linux does.
 const PIE_BASE: u64 = 0x5555_5555_4000;
-/// Loaders are put from here on.
+/// Loaders are put from here on where the host maps upwards.
 const LOADER_BASE: u64 = 0x7f00_0000_0000;
 /// The stack ends below this plus a random part.
 const STACK_BASE: u64 = 0x7ffc_0000_0000;
 /// Of the stack this much is mapped beyond what is written; it grows by itself.
 const STACK_SLACK: u64 = 128 << 10;
+
+/// A program's libraries lie up to `1 << GAP_BITS` bytes below where the host's mmap(2) would begin.
+const GAP_BITS: u32 = 39;
+/// `ADDR_NO_RANDOMIZE` of personality(2).
+pub(super) const ADDR_NO_RANDOMIZE: u32 = 0x4_0000;
+
+/// Where things lie, by chance or not.
+struct Places {
+    randomize: bool,
+    /// Taken from the top of the host's mmap area, so that mmap(2) begins below it.
+    gap: Range<u64>,
+}
+
+impl Places {
+    fn new(platform: &Platform, randomize: bool) -> Places {
+        let top = platform.mmap_top().unwrap_or(0);
+        let floor = platform::shim::RANGES[0].end;
+        let mut places = Places { randomize, gap: top..top };
+        // Half of what is above the shim at most: all but the largest mappings still go there.
+        let most = (top.saturating_sub(floor) / 2).next_multiple_of(PAGE);
+        let size = places.random(GAP_BITS).checked_rem(most).unwrap_or(0);
+        places.gap.start -= size;
+        places
+    }
+    /// Random page-aligned bytes below `1 << bits`, or none.
+    fn random(&self, bits: u32) -> u64 {
+        if self.randomize { random(bits) } else { 0 }
+    }
+    /// The bias of a loader: where mmap(2) would put the first mapping.
+    fn loader(&self, program: &Program) -> u64 {
+        let (start, end) = program.span();
+        match self.gap.end {
+            0 => place(program, LOADER_BASE + self.random(38)),
+            _ => {
+                let base = self.gap.start.saturating_sub(end - start);
+                (base & !(program.alignment() - 1)).wrapping_sub(start)
+            }
+        }
+    }
+    /// Takes the gap; distinct from what the guest may map beside it.
+    fn ops(&self) -> Vec<NativeOp> {
+        let (addr, len) = (self.gap.start, self.gap.end - self.gap.start);
+        if len == 0 {
+            return Vec::new();
+        }
+        const MADV_WIPEONFORK: u32 = 18;
+        let flags = flag::MAP_PRIVATE | flag::MAP_ANONYMOUS | flag::MAP_NORESERVE | flag::MAP_FIXED_NOREPLACE;
+        vec![
+            NativeOp::Mmap { addr, len, prot: 0, flags, file: None },
+            NativeOp::Madvise { addr, len, advice: MADV_WIPEONFORK },
+        ]
+    }
+}
 
 /// Random page-aligned bytes below `1 << bits`.
 fn random(bits: u32) -> u64 {
@@ -44,29 +98,29 @@ fn random(bits: u32) -> u64 {
     u64::from_ne_bytes(bytes) & ((1 << bits) - 1) & !(PAGE - 1)
 }
 
-/// Maps a prepared program into a new address space.
-pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared) -> Result<Loaded, Errno> {
+/// Maps a prepared program into a new address space, at random addresses or always the same.
+pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared, randomize: bool) -> Result<Loaded, Errno> {
     let Prepared { program, file, interpreter, args, env, exec_name, comm, credentials, secure, hidden } =
         prepared;
     let mut mappings = Vec::new();
-    let mut ops = Vec::new();
+    let places = Places::new(&kernel.platform, randomize);
+    let mut ops = places.ops();
 
-    let bias = if program.dynamic {
-        let base = if interpreter.is_some() { PIE_BASE + random(40) } else { LOADER_BASE + random(38) };
-        place(&program, base)
-    } else {
-        0
+    let bias = match (program.dynamic, &interpreter) {
+        (false, _) => 0,
+        (true, Some(_)) => place(&program, PIE_BASE + places.random(40)),
+        (true, None) => places.loader(&program),
     };
     segments(&program, &file, bias, &mut ops, &mut mappings)?;
     let mut entry = program.entry.wrapping_add(bias);
     let mut loader_base = 0;
     if let Some((loader, loader_file)) = &interpreter {
-        loader_base = if loader.dynamic { place(loader, LOADER_BASE + random(38)) } else { 0 };
+        loader_base = if loader.dynamic { places.loader(loader) } else { 0 };
         segments(loader, loader_file, loader_base, &mut ops, &mut mappings)?;
         entry = loader.entry.wrapping_add(loader_base);
     }
 
-    let top = STACK_BASE + random(33) + PAGE;
+    let top = STACK_BASE + places.random(33) + PAGE;
     let auxv = auxiliary(kernel, &program, bias, loader_base, &credentials, secure);
     let mut random16 = [0; 16];
     let _ = rustix::rand::getrandom(&mut random16, rustix::rand::GetRandomFlags::empty());
@@ -91,7 +145,7 @@ pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared) -> Result<Loaded, Er
     });
 
     let (_, end) = program.span();
-    let brk_start = end.wrapping_add(bias).wrapping_add(random(25)) & !(PAGE - 1);
+    let brk_start = end.wrapping_add(bias).wrapping_add(places.random(25)) & !(PAGE - 1);
     let code = program.segments.iter().find(|s| s.flags & 1 != 0);
     let data = program.segments.iter().rev().find(|s| s.flags & 2 != 0);
     let layout = Layout {
@@ -127,7 +181,7 @@ pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared) -> Result<Loaded, Er
     }
     *guest.regs_mut() = Regs { rip: entry, rsp: image.sp, rflags: 0x202, ..Regs::default() };
 
-    let mm = Mm::new(guest.address_space());
+    let mm = Mm::new(guest.address_space(), places.gap);
     *mm.brk.lock() = Brk { start: brk_start, current: brk_start };
     *mm.layout.write() = layout;
     *mm.exe.write() = Some(file);
