@@ -90,9 +90,32 @@ runtime_killed() {
         equal next "$(rt run --bundle "$WORK/i" "$ID-2")"
     done
 }
+# A message says which container, and which file is in the way; each as runc begins it.
+messages_name() {
+    local command output
+    for command in "state no-such-id" "start no-such-id" "kill no-such-id TERM" "exec no-such-id true"; do
+        # shellcheck disable=SC2086
+        output=$(rt $command 2>&1) && { echo "$command succeeded"; exit 1; }
+        contains "$output" "container does not exist"
+        [ -z "${SALLET:-}" ] || contains "$output" no-such-id
+    done
+    bundle j '["true"]'
+    rt create --bundle "$WORK/j" "$ID" >/dev/null 2>&1 </dev/null || { echo "create failed"; exit 1; }
+    rt kill "$ID" KILL
+    eventually 3 sh -c "$RT --root $WORK/state state $ID | grep -q stopped"
+    for command in "start $ID" "kill $ID TERM"; do
+        # shellcheck disable=SC2086
+        output=$(rt $command 2>&1) && { echo "$command of a stopped container succeeded"; exit 1; }
+        [ -z "${SALLET:-}" ] || contains "$output" "$ID"
+    done
+    rt delete "$ID"
+    output=$(cd "$WORK/j" && rt spec 2>&1) && { echo "spec wrote over config.json"; exit 1; }
+    contains "$output" "config.json exists"
+    contains "$output" "emove it first"
+}
 features() { contains "$(rt features)" ociVersionMax; }
 
 for t in spec_runs exit_status no_config broken_json missing_root missing_program directory_as_program unknown_flag bad_id \
-    unknown_id life kernel_process_killed runtime_killed features; do
+    unknown_id messages_name life kernel_process_killed runtime_killed features; do
     run_test $t
 done

@@ -79,7 +79,10 @@ impl Container {
             Err(_) if !directory.exists() => {
                 // Of a command that was killed while it removed this name.
                 remove_dead_drafts(root);
-                bail!("container does not exist")
+                bail!(
+                    "container does not exist: {id:?} in {} (`list` with the same --root shows what does)",
+                    root.display()
+                )
             }
             Err(error) => Err(error.context(format!("container {id}"))),
         }
@@ -210,12 +213,17 @@ impl Container {
 
     /// Runs the prepared first process, then the poststart hooks.
     pub(crate) fn start(&mut self) -> Result<()> {
+        let id = &self.state.id;
         match self.state.status() {
             Status::Created => {}
-            Status::Stopped => bail!("cannot start a container that has stopped"),
-            Status::Creating => bail!("cannot start a container that is being created"),
+            Status::Stopped => {
+                bail!("cannot start a container that has stopped: {id:?} (delete it and create it anew)")
+            }
+            Status::Creating => {
+                bail!("cannot start a container that is being created: {id:?}")
+            }
             Status::Running | Status::Paused => {
-                bail!("cannot start an already running container")
+                bail!("cannot start an already running container: {id:?}")
             }
         }
         let before = self.state.recorded;
@@ -241,7 +249,7 @@ impl Container {
             if all {
                 return Ok(());
             }
-            bail!("container not running");
+            bail!("container not running: {:?} is stopped", self.state.id);
         }
         if signal == SIGKILL {
             self.send_kill()?;
@@ -425,7 +433,7 @@ fn make_root(root: &Path) -> Result<()> {
 fn check_id(id: &str) -> Result<()> {
     let fits = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b));
     if id.is_empty() || !fits || id == "." || id == ".." || id.len() > 1024 {
-        bail!("invalid container id format: {id:?}");
+        bail!("invalid container id format: {id:?} (letters, digits and _+-. only, 1 to 1024 of them)");
     }
     Ok(())
 }

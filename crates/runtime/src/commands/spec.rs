@@ -28,11 +28,13 @@ impl Spec {
             rootless.then(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
         let text = serde_json::to_string_pretty(&template::config(ids))?;
         let path = self.bundle.join("config.json");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .with_context(|| format!("write {}", path.display()))?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).open(&path).with_context(|| {
+                match path.symlink_metadata() {
+                    Ok(_) => format!("{} exists; remove it first", path.display()),
+                    Err(_) => format!("write {}", path.display()),
+                }
+            })?;
         writeln!(file, "{text}")?;
         Ok(ExitCode::SUCCESS)
     }
