@@ -39,6 +39,7 @@ pub struct Platform {
     xstate_size: u32,
     pub(crate) vdso: u64,
     mmap_top: u64,
+    initial_stack: u64,
     pub(crate) spinner: crate::spinner::Spinner,
     pub(crate) patcher: crate::patch::Patcher,
     /// Words of `active` that were ever in use.
@@ -177,6 +178,7 @@ impl Platform {
         listener: OwnedFd,
         vdso: u64,
         mmap_top: u64,
+        initial_stack: u64,
         xstate_size: u32,
         spinner: crate::spinner::Spinner,
         patcher: crate::patch::Patcher,
@@ -199,6 +201,7 @@ impl Platform {
             xstate_size,
             vdso,
             mmap_top,
+            initial_stack,
             spinner,
             patcher,
             high_water: AtomicU32::new(0),
@@ -209,6 +212,10 @@ impl Platform {
     /// Where the vDSO is in every guest process (AT_SYSINFO_EHDR).
     pub fn vdso(&self) -> u64 {
         self.vdso
+    }
+    /// An address in the stack that the host gave the zygote, which is mapped in every guest process.
+    pub fn initial_stack(&self) -> u64 {
+        self.initial_stack
     }
     /// Where the host's mmap(2) begins in every guest process, going downwards; None where it goes upwards.
     pub fn mmap_top(&self) -> Option<u64> {

@@ -114,7 +114,7 @@ impl Platform {
             tracing::debug!("answers wake their callers by the scheduler's choice: {errno}");
         }
 
-        let [vdso, entry, mmap_top, ..] = slots.slot(0).map_or([0; 6], |s| s.fault());
+        let [vdso, entry, mmap_top, initial_stack, ..] = slots.slot(0).map_or([0; 6], |s| s.fault());
         // A page or two; AMX, which is not in there, would be 8 KiB more.
         let xstate_size = slots.slot(0).map_or(0, |s| s.xstate_size()).min(16 << 10);
         let patching = config.patching && (text_start..text_end).contains(&entry);
@@ -125,6 +125,7 @@ impl Platform {
             listener,
             vdso,
             mmap_top,
+            initial_stack,
             xstate_size,
             spinner,
             patcher,

@@ -63,6 +63,7 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
         (*slot).fault[0] = vdso(stack);
         (*slot).fault[1] = entry::shim_entry as *const () as u64;
         (*slot).fault[2] = mmap_top;
+        (*slot).fault[3] = stack as u64;
         (*slot).intr.store(READY as u32, Ordering::SeqCst);
         while (*slot).intr.load(Ordering::SeqCst) == READY as u32 {
             sys::syscall3(nr::SCHED_YIELD, 0, 0, 0);

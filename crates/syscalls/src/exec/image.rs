@@ -36,6 +36,8 @@ const LOADER_BASE: u64 = 0x7f00_0000_0000;
 const STACK_BASE: u64 = 0x7ffc_0000_0000;
 /// Of the stack this much is mapped beyond what is written; it grows by itself.
 const STACK_SLACK: u64 = 128 << 10;
+/// Nothing lies in so many bytes below the end of a stack, into which it may grow.
+const STACK_ROOM: u64 = 1 << 30;
 
 /// A program's libraries lie up to `1 << GAP_BITS` bytes below where the host's mmap(2) would begin.
 const GAP_BITS: u32 = 39;
@@ -72,6 +74,16 @@ impl Places {
             _ => {
                 let base = self.gap.start.saturating_sub(end - start);
                 (base & !(program.alignment() - 1)).wrapping_sub(start)
+            }
+        }
+    }
+    /// The end of a stack that grows into nothing: the one of the zygote lies somewhere in the same range.
+    fn stack_top(&self, initial: u64) -> u64 {
+        loop {
+            let top = STACK_BASE + self.random(33) + PAGE;
+            let taken = (top - STACK_ROOM..top + STACK_SLACK).contains(&initial);
+            if !taken || !self.randomize {
+                return top;
             }
         }
     }
@@ -120,7 +132,7 @@ pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared, randomize: bool) -> 
         entry = loader.entry.wrapping_add(loader_base);
     }
 
-    let top = STACK_BASE + places.random(33) + PAGE;
+    let top = places.stack_top(kernel.platform.initial_stack());
     let auxv = auxiliary(kernel, &program, bias, loader_base, &credentials, secure);
     let mut random16 = [0; 16];
     let _ = rustix::rand::getrandom(&mut random16, rustix::rand::GetRandomFlags::empty());
@@ -322,4 +334,22 @@ fn auxiliary(
         }
     }
     auxv
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Places, STACK_BASE, STACK_ROOM};
+
+    #[test]
+    fn a_stack_grows_into_nothing() {
+        let places = Places { randomize: true, gap: 0..0 };
+        for initial in (0..8).map(|i| STACK_BASE + (i << 30)) {
+            for _ in 0..200 {
+                let top = places.stack_top(initial);
+                assert!(!(top - STACK_ROOM..=top).contains(&initial), "{top:#x} {initial:#x}");
+            }
+        }
+        let fixed = Places { randomize: false, gap: 0..0 };
+        assert_eq!(fixed.stack_top(STACK_BASE), fixed.stack_top(0));
+    }
 }
