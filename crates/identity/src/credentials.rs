@@ -21,7 +21,7 @@ pub struct Credentials {
     pub sgid: u32,
     /// File-system group id.
     pub fsgid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups, in order.
     pub groups: Vec<u32>,
     /// Capabilities in use.
     pub effective: CapabilitySet,
@@ -72,6 +72,6 @@ impl Credentials {
 
     /// Whether the file-system group or a supplementary one is `gid`.
     pub fn in_group(&self, gid: u32) -> bool {
-        self.fsgid == gid || self.groups.contains(&gid)
+        self.fsgid == gid || self.groups.binary_search(&gid).is_ok()
     }
 }

@@ -91,12 +91,14 @@ fn send(kernel: &Kernel, owner: FileOwner, info: SigInfo) {
     let fallback = SigInfo::new(Signo::SIGIO, si::KERNEL);
     let to_process = |process: &Arc<Process>| {
         // A full queue: the plain signal, which has a place always.
-        if may(owner, process) && process.send_signal(info).is_err() {
+        let same = owner.kind == OwnerKind::Group || process.start_ns == owner.born;
+        if same && may(owner, process) && process.send_signal(info).is_err() {
             let _ = process.send_signal(fallback);
         }
     };
     let to_thread = |thread: &Arc<Thread>| {
-        if may(owner, thread.process()) && thread.send_signal(info).is_err() {
+        let same = thread.start_ns == owner.born;
+        if same && may(owner, thread.process()) && thread.send_signal(info).is_err() {
             let _ = thread.send_signal(fallback);
         }
     };

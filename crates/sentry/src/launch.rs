@@ -167,6 +167,8 @@ fn schedule(thread: &Thread, spec: &ProcessSpec) {
 fn credentials(spec: &ProcessSpec) -> Credentials {
     let (uid, gid) = (spec.uid, spec.gid);
     let set = |bits: u64| CapabilitySet(bits).and(CapabilitySet::FULL);
+    let mut groups = spec.additional_gids.clone();
+    groups.sort_unstable();
     Credentials {
         uid,
         euid: uid,
@@ -176,7 +178,7 @@ fn credentials(spec: &ProcessSpec) -> Credentials {
         egid: gid,
         sgid: gid,
         fsgid: gid,
-        groups: spec.additional_gids.clone(),
+        groups,
         effective: set(spec.capabilities.effective),
         permitted: set(spec.capabilities.permitted),
         inheritable: set(spec.capabilities.inheritable),

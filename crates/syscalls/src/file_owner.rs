@@ -112,7 +112,12 @@ fn set(cx: &Cx<'_>, file: &Arc<OpenFile>, fd: i32, kind: OwnerKind, id: i32) -> 
     if !exists {
         return Err(Errno::ESRCH.into());
     }
-    file.set_owner(FileOwner { kind, id, uid: cx.credentials.uid, euid: cx.credentials.euid });
+    let born = match kind {
+        OwnerKind::Thread => pids.thread(id).map_or(0, |thread| thread.start_ns),
+        OwnerKind::Process => pids.process(id).map_or(0, |process| process.start_ns),
+        OwnerKind::Group => 0,
+    };
+    file.set_owner(FileOwner { kind, id, born, uid: cx.credentials.uid, euid: cx.credentials.euid });
     sigio::update(cx.kernel(), file, fd);
     Ok(())
 }

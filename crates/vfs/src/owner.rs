@@ -19,6 +19,8 @@ pub struct FileOwner {
     pub kind: OwnerKind,
     /// The id; 0 if there is no owner.
     pub id: i32,
+    /// When the process or thread of this id was born, as ids are used again; 0 for a group.
+    pub born: u64,
     /// Real user of the setter.
     pub uid: u32,
     /// Effective user of the setter.

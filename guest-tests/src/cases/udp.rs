@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::tcp::{address, bind, connect, get, name_of, nonblocking, poll, recv, send, set};
 use crate::harness::{cases, close, fails, ok, skip, sleep_ms, sys, zeroed};
 
-cases!("udp": order_kept, connected_filter, disconnect, refused_once, refused_before_data, closed_receiver, peek_and_length, full_buffer, mapped_sender, v6_only_receiver, exact_before_wildcard, edges, readers_wake, packet_info, timestamps, carried_both_ways, reuse_port, many_messages, multicast_on_lo, broadcast_permission, longest, first_send_binds, shut_down, error_queue, own_address, other_source, bad_destinations, lite_coverage, more_to_come);
+cases!("udp": order_kept, connected_filter, disconnect, refused_once, refused_before_data, closed_receiver, peek_and_length, full_buffer, mapped_sender, v6_only_receiver, exact_before_wildcard, edges, readers_wake, packet_info, timestamps, carried_both_ways, reuse_port, many_messages, multicast_on_lo, broadcast_permission, longest, first_send_binds, shut_down, error_queue, own_address, other_source, bad_destinations, lite_coverage, more_to_come, closed_with_mail);
 
 const LO: [u8; 4] = [127, 0, 0, 1];
 
@@ -585,4 +585,16 @@ fn more_to_come() {
     assert_eq!(recv(to, 20, 0), Ok(b"one datagram".to_vec()));
     send(from, b"next", 0).expect("send");
     assert_eq!(recv(to, 20, 0), Ok(b"next".to_vec()));
+}
+
+fn closed_with_mail() {
+    let from = udp();
+    let mail = |port| (0..3).all(|_| send_to(from, &[7; 60_000], LO, port).is_ok());
+    for _ in 0..800 {
+        let (to, port) = bound();
+        mail(port);
+        close(to); // What lies in it counts no more against the bound for all sockets.
+    }
+    let (to, port) = bound();
+    assert!(mail(port) && recv_from(to).0.len() == 60_000);
 }

@@ -34,7 +34,7 @@ impl Perm {
     /// Whether the caller may do what the mode bits `flags` ask; `EACCES`.
     pub fn check(&self, creds: &Credentials, flags: u32) -> Result<()> {
         let wanted = (flags >> 6 | flags >> 3 | flags) & 7;
-        let in_group = |gid| creds.egid == gid || creds.groups.contains(&gid);
+        let in_group = |gid| creds.egid == gid || creds.groups.binary_search(&gid).is_ok();
         let granted = if creds.euid == self.cuid || creds.euid == self.uid {
             self.mode >> 6
         } else if in_group(self.cgid) || in_group(self.gid) {

@@ -13,6 +13,7 @@ mod tcp_options;
 mod udp;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use linux_abi::Errno;
 use linux_abi::socket::{AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM};
@@ -30,6 +31,8 @@ use udp::{IPPROTO_UDP, UdpSocket};
 struct Inet {
     ports: Arc<Ports>,
     bound: udp::Bound,
+    /// What all UDP sockets hold.
+    in_inboxes: AtomicUsize,
     maker: Arc<Maker>,
 }
 
@@ -39,7 +42,12 @@ pub struct InetProvider(Arc<Inet>);
 impl InetProvider {
     /// A provider whose host sockets come from `maker`.
     pub fn new(maker: Arc<Maker>) -> InetProvider {
-        InetProvider(Arc::new(Inet { ports: Arc::new(Ports::new()), bound: udp::Bound::default(), maker }))
+        InetProvider(Arc::new(Inet {
+            ports: Arc::new(Ports::new()),
+            bound: udp::Bound::default(),
+            in_inboxes: AtomicUsize::new(0),
+            maker,
+        }))
     }
 }
 

@@ -32,6 +32,8 @@ const FIONREAD: u32 = 0x541b;
 const LONGEST: usize = 65_487;
 /// What Linux counts for a datagram beside its bytes.
 const OVERHEAD: usize = 768;
+/// Bytes that wait in all sockets of the sandbox together, as `udp_mem` of udp(7) bounds them: they are this process's.
+const ALL_INBOXES: usize = 64 << 20;
 /// SO_RCVBUF if the host does not tell.
 const RECEIVE_BUFFER: usize = 212_992;
 /// So many datagrams in a row come from the inbox at most while the host may have some.
@@ -252,11 +254,16 @@ impl Shared {
             room = told.ok().and_then(|v| usize::try_from(v).ok()).unwrap_or(RECEIVE_BUFFER).max(1);
             self.room.store(room, Ordering::Relaxed);
         }
+        let size = data.len() + OVERHEAD;
         let mut inbox = self.inbox.lock();
         if inbox.used > room {
             return;
         }
-        inbox.used += data.len() + OVERHEAD;
+        if self.inet.in_inboxes.fetch_add(size, Ordering::Relaxed) > ALL_INBOXES {
+            self.inet.in_inboxes.fetch_sub(size, Ordering::Relaxed);
+            return;
+        }
+        inbox.used += size;
         inbox.waiting.push_back(Datagram { from, data: data.into() });
         drop(inbox);
         self.queue.wake(Events::READABLE);
@@ -274,10 +281,17 @@ impl Shared {
         if !flags.contains(MsgFlags::PEEK) {
             inbox.waiting.pop_front();
             inbox.used = inbox.used.saturating_sub(length + OVERHEAD);
+            self.inet.in_inboxes.fetch_sub(length + OVERHEAD, Ordering::Relaxed);
         }
         let mut told = MsgFlags::empty();
         told.set(MsgFlags::TRUNC, count < length);
         Some(Received { count, length, flags: told, from, control: Vec::new() })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.inet.in_inboxes.fetch_sub(self.inbox.get_mut().used, Ordering::Relaxed);
     }
 }
 
