@@ -555,7 +555,7 @@ fn slots() {
                 ok!(alarm(2));
                 // What goes out of these is no report of the case.
                 let null = ok!(libc::open(c"/dev/null".as_ptr(), O_RDWR));
-                (0..3).for_each(|fd| drop(ok!(dup2(null, fd))));
+                (0..3).for_each(|fd| assert_eq!(ok!(dup2(null, fd)), fd));
                 let (r, w) = nonblocking_pipe();
                 std::thread::spawn(move || {
                     let mut random = seed;
