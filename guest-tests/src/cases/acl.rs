@@ -34,6 +34,12 @@ fn for_user(user: u32, allowed: u16, mask: u16) -> Vec<u8> {
     value(&[(USER_OBJ, 6, 0), (USER, allowed, user), (GROUP_OBJ, 4, 0), (MASK, mask, 0), (OTHER, 0, 0)])
 }
 
+/// Lets a user read and execute what others may execute alone.
+pub(super) fn let_read(path: &CStr, user: u32) {
+    let list = value(&[(USER_OBJ, 7, 0), (USER, 5, user), (GROUP_OBJ, 1, 0), (MASK, 5, 0), (OTHER, 1, 0)]);
+    assert_eq!(set(path, ACCESS, &list), Ok(0));
+}
+
 fn set(path: &CStr, name: &CStr, value: &[u8]) -> Result<i64, i32> {
     sys!(setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)).map(i64::from)
 }

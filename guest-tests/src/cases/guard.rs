@@ -13,10 +13,14 @@ cases!("guard": program_that_cannot_be_read, tracees_that_ended_count, mounts_of
 
 /// Becomes a user that nobody else is: tasks are counted by user.
 fn leave_root() {
-    let user = 100_000 + ok!(getpid()) as u32;
+    let user = user_of_test();
     ok!(setgroups(0, ptr::null()));
     ok!(setresgid(user, user, user));
     ok!(setresuid(user, user, user));
+}
+
+fn user_of_test() -> u32 {
+    100_000 + ok!(getpid()) as u32
 }
 
 /// A program of root's that others may execute, and perhaps read.
@@ -42,9 +46,12 @@ fn program_that_cannot_be_read() {
         skip!("only root may become another user");
     }
     let temp = Temp::new();
-    for (mode, open_to_user) in [(0o755, true), (0o711, false)] {
+    for (mode, by_list, open_to_user) in [(0o755, false, true), (0o711, false, false), (0o711, true, true)] {
         let path = program(&temp, mode);
         let user = fork(|| {
+            if by_list {
+                super::acl::let_read(&path, user_of_test());
+            }
             leave_root();
             let pid = fork(|| {
                 ok!(ptrace(PTRACE_TRACEME, 0, 0, 0));

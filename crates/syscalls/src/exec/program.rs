@@ -53,7 +53,7 @@ pub fn prepare(
     env: Vec<Vec<u8>>,
 ) -> Result<Prepared, Errno> {
     let mut file = open_program(fs, caller, start, path, nofollow)?;
-    let mut hidden = is_hidden(caller, &file)?;
+    let mut hidden = is_hidden(caller, &file);
     // Linux gives an empty argument list one empty argument.
     let mut args = if args.is_empty() { vec![Vec::new()] } else { args };
     let exec_name = name.clone();
@@ -76,7 +76,7 @@ pub fn prepare(
         with.extend(args.into_iter().skip(1));
         args = with;
         file = open_program(fs, caller, None, &interpreter, false)?;
-        hidden |= is_hidden(caller, &file)?;
+        hidden |= is_hidden(caller, &file);
         script_path = interpreter;
     }
     let program = elf::parse(&mut |offset, buf: &mut [u8]| read_at(&file, offset, buf))?;
@@ -89,7 +89,7 @@ pub fn prepare(
                 return Err(Errno::ENOEXEC);
             }
             let file = open_program(fs, caller, None, &path, false)?;
-            hidden |= is_hidden(caller, &file)?;
+            hidden |= is_hidden(caller, &file);
             // A loader that is no program of this machine: ELIBBAD.
             let loader = elf::parse(&mut |offset, buf: &mut [u8]| read_at(&file, offset, buf))
                 .map_err(|e| if e == Errno::ENOEXEC { Errno::ELIBBAD } else { e })?;
@@ -118,10 +118,9 @@ pub fn prepare(
 }
 
 /// Whether a program may be executed but not read.
-fn is_hidden(caller: &dyn Caller, file: &OpenFile) -> Result<bool, Errno> {
+fn is_hidden(caller: &dyn Caller, file: &OpenFile) -> bool {
     const MAY_READ: u32 = 4;
-    let meta = file.inode().metadata()?;
-    Ok(vfs::permission::check(caller.credentials(), &meta, MAY_READ).is_err())
+    vfs::permission::check_inode(caller.credentials(), &**file.inode(), MAY_READ).is_err()
 }
 
 fn credentials(old: &Credentials, file: &OpenFile, traced: bool) -> Result<(Credentials, bool), Errno> {
