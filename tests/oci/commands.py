@@ -190,6 +190,103 @@ def a_waiter_has_its_terminal(box):
                "the end of the waiter")
 
 
+def alone(box, *words):
+    """A command of a caller that has no terminal at all; its status and its messages."""
+    result = box.run(*words, start_new_session=True)
+    return result.returncode, result.stderr
+
+
+@test
+def a_terminal_needs_a_caller_with_one(box):
+    box.config["process"]["terminal"] = True
+    box.args("echo", "ran")
+    box.write()
+    status, message = alone(box, "run", "--bundle", box.bundle, box.id)
+    equal(1, status)
+    contains(message, "open /dev/tty: no such device or address")
+    for command in ("create",), ("run", "--detach"):
+        status, message = alone(box, *command, "--bundle", box.bundle, box.id)
+        equal(1, status)
+        contains(message, "without setting console socket")
+    if box.run("state", box.id).returncode == 0:
+        raise Failed("something is left")
+    box.config["process"]["terminal"] = False
+    running(box)
+    for flags, part in ((["--tty"], "open /dev/tty: no such device or address"),
+                        (["--tty", "--detach"], "without setting console socket"),
+                        (["--tty", "--console-socket", "/x"], "cannot use console socket"),
+                        (["--console-socket", "/x"], "cannot use console socket"),
+                        (["--tty", "--detach", "--console-socket", "/no/such"], "/no/such")):
+        status, message = alone(box, "exec", *flags, box.id, "echo", "ran")
+        equal(255, status)
+        contains(message, part)
+
+
+@test
+def exec_that_cannot_start(box):
+    root = box.own_root()
+    box.config["process"]["cwd"] = "/srv"
+    os.mkdir(root + "/mine")
+    for name, text, mode in (("script", "#!/no/interpreter -x\n", 0o755), ("plain", "#!/bin/sh\n", 0o644),
+                             ("noise", "noise", 0o755)):
+        with open(f"{root}/mine/{name}", "w") as file:
+            file.write(text)
+        os.chmod(f"{root}/mine/{name}", mode)
+    shutil.copy(root + "/bin/true", root + "/mine/loader")
+    with open(root + "/mine/loader", "rb+") as file:
+        program = file.read()
+        file.seek(program.index(b"/lib64/ld-linux-x86-64.so.2") + len("/lib64/ld-linux-x86-64.so."))
+        file.write(b"9")
+    running(box)
+    for words, part in ((["no-such"], 'exec: "no-such": executable file not found in $PATH'),
+                        (["/no/such"], 'exec: "/no/such": stat /no/such: no such file or directory'),
+                        (["/etc/passwd/x"], "stat /etc/passwd/x: not a directory"),
+                        (["/etc"], 'exec: "/etc": permission denied'),
+                        (["/mine/plain"], 'exec: "/mine/plain": permission denied'),
+                        ([], "process args cannot be empty"),
+                        (["--cwd", "/no/such", "true"],
+                         'chdir to cwd ("/no/such") set in config.json failed: no such file or directory'),
+                        (["--cwd", "/etc/passwd", "true"], "failed: not a directory"),
+                        (["--cwd", "tmp", "true"], "Cwd must be an absolute path"),
+                        (["--user", "nobody", "true"], "nobody"),
+                        (["--process", "/no/such"], "/no/such")):
+        flags = words[:2] if words and words[0].startswith("--") else []
+        result = box.run("exec", *flags, box.id, *words[len(flags):])
+        equal(255, result.returncode)
+        contains(result.stderr, "exec failed: ")
+        contains(result.stderr, part.replace('"', '\\"'))
+    if os.path.exists(root + "/no"):
+        raise Failed("exec has made a folder")
+    # runc has started the container's side by then, which says these without more, and ends with 1.
+    for name, part in (("script", "no such file or directory"), ("loader", "no such file or directory"),
+                       ("noise", "exec format error")):
+        result = box.run("exec", box.id, "/mine/" + name)
+        contains(result.stderr, f"exec /mine/{name}: {part}")
+        equal(1 if YARDSTICK else 255, result.returncode)
+        if not YARDSTICK and name != "noise":
+            contains(result.stderr, {"script": "/no/interpreter", "loader": "/lib64/ld-linux-x86-64.so.9"}[name])
+    # An unknown capability is told of and left out.
+    result = box.run("exec", "--cap", "CAP_FROM_TOMORROW", box.id, "true")
+    equal(0, result.returncode)
+    contains(result.stderr, "CAP_FROM_TOMORROW")
+    # Root enters the folder, whoever the program runs as.
+    os.mkdir(root + "/mine/closed")
+    os.mkdir(root + "/mine/closed/in", 0o700)
+    os.chmod(root + "/mine/closed", 0o700)
+    equal("/mine/closed/in", box.exec("sh", "-c", "echo $PWD",
+                                      flags=["--user", "1000", "--cwd", "/mine/closed/in", "--env", "PWD=/mine/closed/in"]))
+    box.done(box.run("pause", box.id))
+    result = box.run("exec", box.id, "true")
+    equal((255, True), (result.returncode, "cannot exec in a paused container" in result.stderr))
+    box.done(box.run("resume", box.id))
+    box.done(box.run("kill", box.id, "KILL"))
+    box.stopped()
+    result = box.run("exec", box.id, "true")
+    equal((255, True), (result.returncode, "cannot exec in a stopped container" in result.stderr))
+    result = box.run("exec", "no-such-id", "true")
+    equal((255, True), (result.returncode, "container does not exist" in result.stderr))
+
+
 @test
 def preserved_descriptors(box):
     read, write = os.pipe()

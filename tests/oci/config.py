@@ -19,6 +19,13 @@ def working_directory_is_made(box):
     box.own_root()
     box.config["process"]["cwd"] = "/srv/new/deep"
     equal("/srv/new/deep", box.sh("pwd"))
+    # Of a read-only root, too.
+    box.config["root"]["readonly"] = True
+    box.config["process"]["cwd"] = "/srv/other/deep"
+    equal("/srv/other/deep", box.sh("pwd; ! touch /srv/x 2>/dev/null"))
+    for bad, reason in (("/etc/passwd", "not a directory"), ("/etc/passwd/x", "not a directory")):
+        box.config["process"]["cwd"] = bad
+        contains(box.refused(), reason)
 
 
 @test

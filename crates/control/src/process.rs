@@ -12,7 +12,7 @@ pub struct ProcessSpec {
     pub args: Vec<String>,
     /// `NAME=value` strings.
     pub env: Vec<String>,
-    /// Absolute working directory inside the sandbox; created when missing.
+    /// Absolute working directory inside the sandbox; made for the first process when missing.
     pub cwd: String,
     /// Guest user id.
     pub uid: u32,

@@ -17,7 +17,8 @@ use crate::oci::mounts::{ParsedKind, parse};
 use crate::oci::{Config, Hook, seccomp, support, translate};
 use crate::rootless;
 use crate::state::{Recorded, State, Status};
-use crate::terminal::Pty;
+use crate::supervise::Relay;
+use crate::terminal::{CallersTerminal, Pty};
 use crate::{clock, hooks, log};
 
 /// What to make a container of.
@@ -44,8 +45,8 @@ pub(crate) enum Terminal {
     None,
     /// Whoever listens on this socket.
     Socket(PathBuf),
-    /// The caller.
-    Ours,
+    /// The caller, who sits at this one.
+    Ours(CallersTerminal),
 }
 
 /// The files a sandbox sees.
@@ -63,8 +64,8 @@ pub(crate) struct Created {
     pub(crate) pidfd: OwnedFd,
     /// What makes it end with us, where it shall.
     pub(crate) tie: Option<Tie>,
-    /// The master of [`Terminal::Ours`].
-    pub(crate) master: Option<OwnedFd>,
+    /// Between the first process's terminal and the caller's: [`Terminal::Ours`].
+    pub(crate) relay: Option<Relay>,
 }
 
 impl Plan {
@@ -147,7 +148,7 @@ pub(crate) fn create_with(
         },
     )?;
     match fill(globals, &plan, &linux, process, &ids, &mut container, view) {
-        Ok(Filled { pidfd, tie, master }) => Ok(Created { container, pidfd, tie, master }),
+        Ok(Filled { pidfd, tie, relay }) => Ok(Created { container, pidfd, tie, relay }),
         Err(error) => {
             container.forget();
             Err(error)
@@ -159,7 +160,7 @@ pub(crate) fn create_with(
 struct Filled {
     pidfd: OwnedFd,
     tie: Option<Tie>,
-    master: Option<OwnedFd>,
+    relay: Option<Relay>,
 }
 
 /// Everything after the record.
@@ -201,7 +202,7 @@ fn fill(
     }
 
     let mut fds = FdList::default();
-    let (stdio, master) = open_stdio(plan, &process, &mut fds)?;
+    let (stdio, relay) = open_stdio(plan, &process, &mut fds)?;
     let preserved = preserved(plan.preserve_fds, &globals.inherited, &mut fds)?;
     let view = view(&mut fds)?;
     let cpu_quota = crate::cgroup::quota::open(&cgroup, &Hierarchy::find(), &mut fds);
@@ -261,7 +262,7 @@ fn fill(
     } else {
         (kernel.release()?, None)
     };
-    Ok(Filled { pidfd, tie, master })
+    Ok(Filled { pidfd, tie, relay })
 }
 
 /// A startContainer hook as a guest program: in the first process's
@@ -323,7 +324,7 @@ fn open_stdio(
     plan: &Plan,
     process: &control::ProcessSpec,
     fds: &mut FdList,
-) -> Result<(StdioSpec, Option<OwnedFd>)> {
+) -> Result<(StdioSpec, Option<Relay>)> {
     if !process.terminal {
         let mut stream = |fd| -> Result<FdIndex> {
             Ok(fds.add(host::inherited::duplicate(fd).context("standard streams")?))
@@ -331,15 +332,15 @@ fn open_stdio(
         return Ok((StdioSpec::Files([stream(0)?, stream(1)?, stream(2)?]), None));
     }
     let pty = Pty::open(process.console_size)?;
-    let master = match &plan.terminal {
+    let relay = match &plan.terminal {
         Terminal::None => bail!("a terminal is asked for, but nobody holds its other end"),
         Terminal::Socket(socket) => {
             pty.send_master(socket)?;
             None
         }
-        Terminal::Ours => Some(pty.master),
+        Terminal::Ours(callers) => Some(Relay::new(pty.master, callers.clone())),
     };
-    Ok((StdioSpec::Terminal(fds.add(pty.slave)), master))
+    Ok((StdioSpec::Terminal(fds.add(pty.slave)), relay))
 }
 
 /// The caller's descriptors from 3 on, at most `count`. There may be fewer, but

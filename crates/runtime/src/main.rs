@@ -71,7 +71,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::State(command) => command.run(globals),
         Command::Kill(command) => command.run(globals),
         Command::Delete(command) => command.run(globals),
-        Command::Exec(command) => command.run(globals),
+        Command::Exec(command) => Ok(command.run(globals)),
         Command::Ps(command) => command.run(globals),
         Command::List(command) => command.run(globals),
         Command::Pause(command) => command.run(globals),

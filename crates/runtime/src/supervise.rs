@@ -8,7 +8,7 @@ use host::signal_fd::SignalFd;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::terminal;
+use crate::terminal::{CallersTerminal, RawMode};
 
 const SIGPIPE: i32 = 13;
 const SIGCHLD: i32 = 17;
@@ -28,12 +28,18 @@ pub(crate) fn signals() -> Result<SignalFd> {
 #[derive(Debug)]
 pub(crate) struct Relay {
     master: OwnedFd,
+    callers: CallersTerminal,
     input_open: bool,
 }
 
 impl Relay {
-    pub(crate) fn new(master: OwnedFd) -> Relay {
-        Relay { master, input_open: true }
+    pub(crate) fn new(master: OwnedFd, callers: CallersTerminal) -> Relay {
+        Relay { master, callers, input_open: true }
+    }
+
+    /// Puts the caller's terminal into raw mode until the answer is dropped.
+    pub(crate) fn raw(&self) -> Result<RawMode> {
+        self.callers.raw().context("the caller's terminal")
     }
 }
 
@@ -71,7 +77,7 @@ pub(crate) fn run(
         if is_ready(1) {
             while let Some(signal) = signals.read()? {
                 match &relay {
-                    Some(relay) if signal == SIGWINCH => terminal::copy_size(&relay.master),
+                    Some(relay) if signal == SIGWINCH => relay.callers.copy_size(&relay.master),
                     _ => on_signal(signal),
                 }
             }

@@ -1,11 +1,13 @@
-//! Host terminals: pty pairs, the console socket, raw mode.
+//! Host terminals: pty pairs, the console socket, the caller's own.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType,
@@ -65,43 +67,61 @@ impl Pty {
     }
 }
 
-/// Puts the caller's terminal into raw mode until it is dropped.
-#[derive(Debug)]
-pub(crate) struct RawMode {
-    terminal: OwnedFd,
-    before: Termios,
-}
+/// The terminal that the caller of a command sits at.
+#[derive(Clone, Debug)]
+pub(crate) struct CallersTerminal(Arc<OwnedFd>);
 
-impl RawMode {
-    /// Raw mode on standard input, if that is a terminal.
-    pub(crate) fn enter() -> Result<Option<RawMode>> {
-        let input = rustix::stdio::stdin();
-        if !rustix::termios::isatty(input) {
-            return Ok(None);
-        }
-        let before = rustix::termios::tcgetattr(input)?;
+impl CallersTerminal {
+    /// One of the standard streams, else the controlling terminal; an error where the caller has none.
+    pub(crate) fn find() -> Result<CallersTerminal> {
+        let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+        let fd = match streams.into_iter().find(|stream| rustix::termios::isatty(*stream)) {
+            Some(stream) => rustix::io::fcntl_dupfd_cloexec(stream, 3).context("the caller's terminal")?,
+            None => rustix::fs::open("/dev/tty", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| match errno {
+                    // runc's words.
+                    rustix::io::Errno::NXIO => anyhow!(
+                        "open /dev/tty: no such device or address (a terminal is asked for, and the caller has \
+                         none: call it from a terminal, or detach with --console-socket)"
+                    ),
+                    other => anyhow!("open /dev/tty: {other}"),
+                })?,
+        };
+        Ok(CallersTerminal(Arc::new(fd)))
+    }
+
+    /// Raw mode until the answer is dropped.
+    pub(crate) fn raw(&self) -> Result<RawMode> {
+        let before = rustix::termios::tcgetattr(&self.0)?;
         let mut raw = before.clone();
         raw.make_raw();
-        rustix::termios::tcsetattr(input, OptionalActions::Now, &raw)?;
-        Ok(Some(RawMode { terminal: rustix::io::fcntl_dupfd_cloexec(input, 3)?, before }))
+        rustix::termios::tcsetattr(&self.0, OptionalActions::Now, &raw)?;
+        Ok(RawMode { terminal: self.clone(), before })
     }
+
+    /// Its size; nothing where nobody has set one.
+    pub(crate) fn size(&self) -> Option<control::ConsoleSize> {
+        let size = rustix::termios::tcgetwinsize(&self.0).ok()?;
+        Some(control::ConsoleSize { rows: size.ws_row, columns: size.ws_col })
+    }
+
+    /// Gives another terminal its size.
+    pub(crate) fn copy_size(&self, to: impl AsFd) {
+        if let Ok(size) = rustix::termios::tcgetwinsize(&self.0) {
+            let _ = rustix::termios::tcsetwinsize(to, size);
+        }
+    }
+}
+
+/// The caller's terminal in raw mode.
+#[derive(Debug)]
+pub(crate) struct RawMode {
+    terminal: CallersTerminal,
+    before: Termios,
 }
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        let _ = rustix::termios::tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+        let _ = rustix::termios::tcsetattr(&self.terminal.0, OptionalActions::Now, &self.before);
     }
-}
-
-/// Gives a terminal the size of the caller's standard input.
-pub(crate) fn copy_size(to: impl AsFd) {
-    if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
-        let _ = rustix::termios::tcsetwinsize(to, size);
-    }
-}
-
-/// The size of the caller's standard input, if it is a terminal.
-pub(crate) fn own_size() -> Option<control::ConsoleSize> {
-    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
-    Some(control::ConsoleSize { rows: size.ws_row, columns: size.ws_col })
 }

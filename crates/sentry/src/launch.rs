@@ -19,7 +19,7 @@ use platform::GuestThread;
 use vfs::ops::open::{Opened, open};
 use vfs::{AnonInode, Caller, Place, SetAttr, WalkFlags, Walker};
 
-use crate::sandbox::SandboxError;
+use crate::sandbox::{SandboxError, words};
 use crate::streams::Streams;
 
 /// Acts for a process that does not run yet.
@@ -85,10 +85,10 @@ pub(crate) fn prepare(
     streams: Streams,
 ) -> Result<Ready, SandboxError> {
     let program = spec.args.first().cloned().unwrap_or_default();
-    let internal = |errno: Errno| SandboxError::exec_failed(&program, &errno.to_string());
+    let internal = |errno: Errno| SandboxError::exec_failed(&program, &words(errno));
     let credentials = Arc::new(credentials(spec));
     let cwd = working_directory(root, &spec.cwd, &credentials)
-        .map_err(|e| SandboxError::exec_failed(&program, &format!("chdir to cwd ({:?}): {e}", spec.cwd)))?;
+        .map_err(|errno| SandboxError::no_directory(&spec.cwd, errno))?;
     let fs = FsContext::new(root.clone(), cwd, spec.umask.unwrap_or(0o022));
     let table = FdTable::new();
     if let Some(terminal) = &streams.terminal {
@@ -114,11 +114,15 @@ pub(crate) fn prepare(
         bytes(&spec.args),
         bytes(&spec.env),
     ));
-    let loaded = loaded.map_err(|errno| match errno {
-        Errno::ENOENT => SandboxError::not_found(&program),
-        Errno::EACCES => SandboxError::not_executable(&program),
-        Errno::ENOEXEC => SandboxError::exec_failed(&program, "exec format error"),
-        other => internal(other),
+    let loaded = loaded.map_err(|errno| {
+        // The program is there: what fails may be what it needs.
+        match syscalls::exec::failing_interpreter(&fs, &mut caller, path.as_bytes()) {
+            Some(name) => {
+                let name = String::from_utf8_lossy(&name);
+                SandboxError::exec_failed(&program, &format!("{} (its interpreter {name:?})", words(errno)))
+            }
+            None => internal(errno),
+        }
     })?;
 
     let job = Job { pgid: pid, sid: pid };
@@ -199,14 +203,17 @@ fn limits(spec: &ProcessSpec) -> Limits {
     limits
 }
 
-/// The working directory, made if it is missing (as runc does).
+/// The working directory: entered by root, as runc does, else with the process's own rights.
 fn working_directory(root: &Place, cwd: &str, credentials: &Arc<Credentials>) -> Result<Place, Errno> {
     let cwd = if cwd.is_empty() { "/" } else { cwd };
-    crate::rootfs::make_directory(root, cwd.as_bytes())?;
-    let mut caller = Booter { credentials: credentials.clone(), pid: 0 };
-    let mut walker =
-        Walker::new(root.clone(), root.clone(), &mut caller, WalkFlags::FOLLOW | WalkFlags::DIRECTORY);
-    walker.resolve(cwd.as_bytes())
+    let enter = |mut caller: Booter| {
+        let flags = WalkFlags::FOLLOW | WalkFlags::DIRECTORY;
+        Walker::new(root.clone(), root.clone(), &mut caller, flags).resolve(cwd.as_bytes())
+    };
+    match enter(Booter::root()) {
+        Err(Errno::EACCES) => enter(Booter { credentials: credentials.clone(), pid: 0 }),
+        entered => entered,
+    }
 }
 
 /// Looks the program up in the `PATH` of its environment.
@@ -218,7 +225,7 @@ fn find_program(fs: &FsContext, caller: &mut Booter, spec: &ProcessSpec) -> Resu
     if program.contains('/') {
         return match look(fs, caller, program) {
             Ok(()) => Ok(program.to_owned()),
-            Err(Errno::ENOENT | Errno::ENOTDIR) => Err(SandboxError::not_found(program)),
+            Err(errno @ (Errno::ENOENT | Errno::ENOTDIR)) => Err(SandboxError::not_found(program, errno)),
             Err(_) => Err(SandboxError::not_executable(program)),
         };
     }
@@ -233,7 +240,11 @@ fn find_program(fs: &FsContext, caller: &mut Booter, spec: &ProcessSpec) -> Resu
             Err(_) => {}
         }
     }
-    Err(if denied { SandboxError::not_executable(program) } else { SandboxError::not_found(program) })
+    Err(if denied {
+        SandboxError::not_executable(program)
+    } else {
+        SandboxError::not_found(program, Errno::ENOENT)
+    })
 }
 
 /// Whether a path is a file that may be executed.

@@ -13,6 +13,7 @@ use vfs::{FileSystem, MountFlags, MountNamespace, Place, WalkFlags, Walker};
 
 use crate::descriptors::Descriptors;
 use crate::launch::Booter;
+use crate::sandbox::SandboxError;
 
 /// What the file systems of a sandbox are made with.
 pub(crate) struct Maker<'a> {
@@ -62,6 +63,10 @@ pub(crate) fn build(spec: &BootSpec, maker: &mut Maker<'_>) -> Result<(Arc<Mount
     for path in &spec.masked_paths {
         protect(&namespace, &root, path, maker, false);
     }
+    // The first program's folder is made, as with runc: before the root becomes read-only.
+    make_directory(&root, spec.process.cwd.as_bytes())
+        .map_err(|errno| SandboxError::no_directory(&spec.process.cwd, errno))
+        .context("unable to start container process")?;
     if readonly {
         let mount = root.mount.clone();
         let flags = mount.flags() | MountFlags::RDONLY;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 
 use control::{ConsoleSize, ErrorKind, ExitStatus, ProcessInfo, ProcessSpec, Stats};
+use linux_abi::Errno;
 
 /// A booted kernel with its prepared first process.
 ///
@@ -78,9 +79,9 @@ impl SandboxError {
     }
 
     /// The program of a process is not there: `docker run` exits with 127.
-    pub fn not_found(program: &str) -> SandboxError {
+    pub fn not_found(program: &str, errno: Errno) -> SandboxError {
         let message = if program.contains('/') {
-            format!("exec: \"{program}\": stat {program}: no such file or directory")
+            format!("exec: \"{program}\": stat {program}: {}", words(errno))
         } else {
             format!("exec: \"{program}\": executable file not found in $PATH")
         };
@@ -98,10 +99,24 @@ impl SandboxError {
         SandboxError::new(ErrorKind::Program, format!("exec {program}: {reason}"))
     }
 
+    /// The working directory cannot be entered.
+    pub fn no_directory(cwd: &str, errno: Errno) -> SandboxError {
+        let reason = words(errno);
+        SandboxError::new(
+            ErrorKind::Program,
+            format!("chdir to cwd ({cwd:?}) set in config.json failed: {reason}"),
+        )
+    }
+
     /// There is no such guest process.
     pub fn no_such_process() -> SandboxError {
         SandboxError::new(ErrorKind::NoSuchProcess, "no such process")
     }
+}
+
+/// strerror(3) as Go, and so runc and who reads its messages, spells it.
+pub(crate) fn words(errno: Errno) -> String {
+    errno.description().map_or_else(|| errno.to_string(), str::to_lowercase)
 }
 
 impl fmt::Display for SandboxError {

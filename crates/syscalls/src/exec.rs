@@ -19,7 +19,7 @@ use crate::context::Resume;
 use crate::{Cx, Restart, SysError, SysResult};
 
 pub use image::{Loaded, load};
-pub use program::{Prepared, prepare};
+pub use program::{Prepared, failing_interpreter, prepare};
 
 /// Most bytes of one argument (Linux's MAX_ARG_STRLEN).
 const MAX_ARG: usize = 128 << 10;

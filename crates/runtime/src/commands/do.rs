@@ -12,7 +12,7 @@ use crate::create::{self, Plan, Terminal};
 use crate::oci::config::{Capabilities, Config, ConsoleSize, Linux, Namespace, Process, Root, User};
 use crate::oci::{VERSION, capability};
 use crate::rootless;
-use crate::terminal;
+use crate::terminal::CallersTerminal;
 use crate::view::{self, Wanted};
 
 const HELP: &str = "\
@@ -110,13 +110,14 @@ impl Do {
             );
         }
         let with_terminal = [0, 1].iter().all(|fd| is_terminal(*fd));
+        let callers = with_terminal.then(CallersTerminal::find).transpose()?;
         let plan = Plan {
             id: format!("do-{}", rustix::process::getpid().as_raw_nonzero()),
             bundle: cwd.clone(),
             rootfs: "/".into(),
-            config: self.config(&view, uid, gid, with_terminal)?,
+            config: self.config(&view, uid, gid, callers.as_ref())?,
             preserve_fds: 0,
-            terminal: if with_terminal { Terminal::Ours } else { Terminal::None },
+            terminal: callers.map_or(Terminal::None, Terminal::Ours),
             pid_file: None,
             attached: true,
             ordinary_init: true,
@@ -125,7 +126,13 @@ impl Do {
         wait_for(created, false)
     }
 
-    fn config(&self, view: &view::Chosen, uid: u32, gid: u32, with_terminal: bool) -> Result<Config> {
+    fn config(
+        &self,
+        view: &view::Chosen,
+        uid: u32,
+        gid: u32,
+        callers: Option<&CallersTerminal>,
+    ) -> Result<Config> {
         let mut env: Vec<String> = PASSED_ON
             .iter()
             .filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)))
@@ -139,7 +146,8 @@ impl Do {
             }
         }
         let capabilities: Vec<String> = if uid == 0 { capability::names().collect() } else { Vec::new() };
-        let size = terminal::own_size()
+        let size = callers
+            .and_then(CallersTerminal::size)
             .map(|size| ConsoleSize { height: size.rows.into(), width: size.columns.into() });
         let network =
             (self.net == Net::None).then(|| Namespace { kind: "network".into(), path: String::new() });
@@ -152,8 +160,8 @@ impl Do {
         Ok(Config {
             oci_version: VERSION.into(),
             process: Some(Process {
-                terminal: with_terminal,
-                console_size: size.filter(|_| with_terminal),
+                terminal: callers.is_some(),
+                console_size: size,
                 user: User { uid, gid, ..User::default() },
                 args: self.command.clone(),
                 env,

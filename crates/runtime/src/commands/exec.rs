@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use control::{Channel, ErrorKind, ExitStatus, ProcessSpec, Reply, Request};
+use control::{Channel, ErrorKind, ExitStatus, Reply, Request};
 use host::namespace::Fork;
 use host::signal_fd::SignalFd;
 
@@ -20,10 +20,11 @@ use crate::cli::Globals;
 use crate::container::Container;
 use crate::create::{preserved, write_pid_file};
 use crate::launch::FdList;
-use crate::oci::{Config, Process, capability, config, support, translate};
+use crate::log;
+use crate::oci::{Config, Process, config, support, translate};
 use crate::state::Status;
 use crate::supervise::{self, Relay};
-use crate::terminal::{self, Pty, RawMode};
+use crate::terminal::{CallersTerminal, Pty};
 
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
@@ -85,26 +86,43 @@ pub(crate) struct Exec {
     command: Vec<String>,
 }
 
+/// Nothing was started: no program's own status, and runc's.
+const NOTHING_STARTED: u8 = 255;
+
 impl Exec {
-    pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+    pub(crate) fn run(&self, globals: &Globals) -> ExitCode {
+        self.execute(globals).unwrap_or_else(|error| {
+            log::error(&format!("exec failed: {error:#}"));
+            ExitCode::from(NOTHING_STARTED)
+        })
+    }
+
+    fn execute(&self, globals: &Globals) -> Result<ExitCode> {
         if let Some(cgroup) = self.cgroup.iter().find(|path| !matches!(path.as_str(), "" | "/" | ".")) {
             bail!("--cgroup {cgroup} is not supported: all processes share the container's control group");
         }
         let container = Container::load(&globals.root(), &self.id)?;
         match container.state.status() {
-            Status::Stopped => bail!("cannot exec in a stopped container"),
-            Status::Paused if !self.ignore_paused => bail!("cannot exec in a paused container"),
+            Status::Stopped => bail!("cannot exec in a stopped container ({})", self.id),
+            Status::Paused if !self.ignore_paused => {
+                bail!("cannot exec in a paused container (use --ignore-paused to override)")
+            }
             _ => {}
         }
-        let mut process = self.process(&container)?;
+        let process = self.process(&container)?;
+        if let Some(text) = support::unknown_capabilities(&process) {
+            log::warning(&text);
+        }
+        let mut process = translate::process(&process)?;
         if process.terminal && self.detach && self.console_socket.is_none() {
             bail!("cannot allocate tty if the runtime will detach without setting console socket");
         }
-        if !process.terminal && self.console_socket.is_some() {
+        if (!process.terminal || !self.detach) && self.console_socket.is_some() {
             bail!("cannot use console socket if the runtime will not detach or allocate tty");
         }
-        if process.terminal && process.console_size.is_none() && self.console_socket.is_none() {
-            process.console_size = terminal::own_size();
+        let callers = (process.terminal && !self.detach).then(CallersTerminal::find).transpose()?;
+        if process.console_size.is_none() {
+            process.console_size = callers.as_ref().and_then(CallersTerminal::size);
         }
         let mut fds = FdList::default();
         let mut terminal = None;
@@ -128,29 +146,29 @@ impl Exec {
         let pid = match channel.receive::<Reply>()? {
             (Reply::Started { pid }, _) => pid,
             (Reply::Error { kind: ErrorKind::Program, message }, _) => {
-                bail!("exec failed: unable to start container process: {message}")
+                bail!("unable to start container process: {message}")
             }
-            (Reply::Error { message, .. }, _) => bail!("exec failed: {message}"),
+            (Reply::Error { message, .. }, _) => bail!("{message}"),
             (other, _) => bail!("unexpected answer {other:?}"),
         };
         let waiter = Waiter { channel, container, pid };
         // What only the start needed goes, in the waiter above all.
         drop(request);
         drop(fds);
-        if self.detach || self.console_socket.is_some() {
-            self.wait_apart(&waiter, terminal)
-        } else {
-            self.wait_here(&waiter, terminal)
+        if self.detach {
+            return self.wait_apart(&waiter, terminal);
         }
+        let relay = terminal.zip(callers).map(|(pty, callers)| Relay::new(pty.master, callers));
+        self.wait_here(&waiter, relay)
     }
 
     /// The process object, from the file or from flags over the container's.
-    fn process(&self, container: &Container) -> Result<ProcessSpec> {
+    fn process(&self, container: &Container) -> Result<Process> {
         if let Some(path) = &self.process {
             let text = fs::read(path).with_context(|| path.display().to_string())?;
             let process: Process = config::parse(&text).with_context(|| path.display().to_string())?;
             support::refuse_process(&process)?;
-            return translate::process(&process);
+            return Ok(process);
         }
         if self.command.is_empty() {
             bail!("process args cannot be empty");
@@ -174,29 +192,25 @@ impl Exec {
             }
         }
         process.user.additional_gids.extend(&self.additional_gids);
-        if let Some(name) = self.cap.iter().find(|name| capability::bit(name).is_none()) {
-            bail!("unknown capability {name:?}");
-        }
         if !self.cap.is_empty() {
             let sets = process.capabilities.get_or_insert_default();
             for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
                 set.extend(self.cap.iter().cloned());
             }
         }
-        translate::process(&process)
+        Ok(process)
     }
 
-    fn wait_here(&self, waiter: &Waiter, terminal: Option<Pty>) -> Result<ExitCode> {
+    fn wait_here(&self, waiter: &Waiter, relay: Option<Relay>) -> Result<ExitCode> {
         if let Some(path) = &self.pid_file {
             write_pid_file(path, rustix::process::getpid().as_raw_nonzero().get())?;
         }
         let signals = supervise::signals()?;
-        let master = terminal.map(|pty| pty.master);
-        let _raw = master.as_ref().map(|_| RawMode::enter()).transpose()?;
-        waiter.wait(&signals, master.map(Relay::new))
+        let _raw = relay.as_ref().map(Relay::raw).transpose()?;
+        waiter.wait(&signals, relay)
     }
 
-    /// Leaves a child that waits; we end at once, unless we shall wait for it.
+    /// Leaves a child that waits; we end at once.
     fn wait_apart(&self, waiter: &Waiter, terminal: Option<Pty>) -> Result<ExitCode> {
         // The child must lose no signal before it collects them.
         host::waiter::block_signals().context("block signals")?;
@@ -205,15 +219,7 @@ impl Exec {
                 if let Some(path) = &self.pid_file {
                     write_pid_file(path, pid)?;
                 }
-                if self.detach {
-                    return Ok(ExitCode::SUCCESS);
-                }
-                let pid = rustix::process::Pid::from_raw(pid).context("fork")?;
-                let status = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?;
-                let code = status.and_then(|(_, status)| {
-                    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))
-                });
-                Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+                Ok(ExitCode::SUCCESS)
             }
             Fork::Child => {
                 // A session leader with the terminal as its own gets SIGWINCH

@@ -11,7 +11,7 @@ use super::create::CreateOptions;
 use crate::cli::Globals;
 use crate::create::{self, Created, Terminal};
 use crate::supervise::{self, Relay};
-use crate::terminal::{self, RawMode};
+use crate::terminal::CallersTerminal;
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -50,13 +50,14 @@ impl Run {
         let mut plan = self.options.plan(&self.id)?;
         plan.attached = !self.keep;
         if let Some(process) = plan.config.process.as_mut().filter(|p| p.terminal) {
-            plan.terminal = Terminal::Ours;
+            let callers = CallersTerminal::find()?;
             if process.console_size.is_none() {
-                process.console_size = terminal::own_size().map(|size| crate::oci::config::ConsoleSize {
+                process.console_size = callers.size().map(|size| crate::oci::config::ConsoleSize {
                     height: size.rows.into(),
                     width: size.columns.into(),
                 });
             }
+            plan.terminal = Terminal::Ours(callers);
         }
         wait_for(create::create(globals, plan)?, self.keep)
     }
@@ -65,12 +66,12 @@ impl Run {
 /// Starts a created container, stands in for it until it has ended, and
 /// removes it. Gives its exit status.
 pub(crate) fn wait_for(created: Created, keep: bool) -> Result<ExitCode> {
-    let Created { mut container, pidfd, tie: _tie, master } = created;
+    let Created { mut container, pidfd, tie: _tie, relay } = created;
     // Before the program can end and before it can be signalled.
     let signals = supervise::signals()?;
     let result = container.start().and_then(|()| {
-        let _raw = master.as_ref().map(|_| RawMode::enter()).transpose()?;
-        supervise::run(&signals, pidfd.as_fd(), master.map(Relay::new), |signal| {
+        let _raw = relay.as_ref().map(Relay::raw).transpose()?;
+        supervise::run(&signals, pidfd.as_fd(), relay, |signal| {
             // The program may have ended meanwhile.
             let _ = container.kill(signal, false);
         })

@@ -154,14 +154,15 @@ pub(crate) fn left_out(config: &Config) -> Vec<(bool, String)> {
             note(leaf, "linux.resources.blockIO.leafWeight is ignored");
         }
     }
-    if let Some(process) = &config.process {
-        let unknown = translate::unknown_capabilities(process);
-        if !unknown.is_empty() {
-            let text = format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" "));
-            notes.push((true, text));
-        }
-    }
+    notes.extend(config.process.as_ref().and_then(unknown_capabilities).map(|text| (true, text)));
     notes
+}
+
+/// Names of capabilities that do not exist, in a sentence for users, if there are any.
+pub(crate) fn unknown_capabilities(process: &Process) -> Option<String> {
+    let unknown = translate::unknown_capabilities(process);
+    (!unknown.is_empty())
+        .then(|| format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")))
 }
 
 #[cfg(test)]

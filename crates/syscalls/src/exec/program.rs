@@ -82,12 +82,8 @@ pub fn prepare(
     let program = elf::parse(&mut |offset, buf: &mut [u8]| read_at(&file, offset, buf))?;
     let interpreter = match program.interpreter {
         None => None,
-        Some((offset, len)) => {
-            let mut path = vec![0; len];
-            let n = read_at(&file, offset, &mut path)?;
-            if n != len || path.pop() != Some(0) || path.contains(&0) {
-                return Err(Errno::ENOEXEC);
-            }
+        Some(place) => {
+            let path = loader_path(place, &file)?;
             let file = open_program(fs, caller, None, &path, false)?;
             hidden |= is_hidden(caller, &file);
             // A loader that is no program of this machine: ELIBBAD.
@@ -115,6 +111,38 @@ pub fn prepare(
         secure,
         hidden,
     })
+}
+
+/// The path of a program's loader, which lies at an offset of its file.
+fn loader_path((offset, len): (u64, usize), file: &OpenFile) -> Result<Vec<u8>, Errno> {
+    let mut path = vec![0; len];
+    let n = read_at(file, offset, &mut path)?;
+    if n != len || path.pop() != Some(0) || path.contains(&0) {
+        return Err(Errno::ENOEXEC);
+    }
+    Ok(path)
+}
+
+/// The interpreter (of a script, or an ELF program's loader) for whose sake a program cannot be run: it cannot be
+/// opened. For messages alone.
+pub fn failing_interpreter(fs: &FsContext, caller: &mut dyn Caller, path: &[u8]) -> Option<Vec<u8>> {
+    let mut file = open_program(fs, caller, None, path, false).ok()?;
+    for _ in 0..MAX_SCRIPTS {
+        let mut head = vec![0; HEAD];
+        let n = read_at(&file, 0, &mut head).ok()?;
+        head.truncate(n);
+        if !head.starts_with(b"#!") {
+            break;
+        }
+        let (interpreter, _) = parse_script(&head).ok()?;
+        match open_program(fs, caller, None, &interpreter, false) {
+            Ok(next) => file = next,
+            Err(_) => return Some(interpreter),
+        }
+    }
+    let program = elf::parse(&mut |offset, buf: &mut [u8]| read_at(&file, offset, buf)).ok()?;
+    let loader = loader_path(program.interpreter?, &file).ok()?;
+    open_program(fs, caller, None, &loader, false).is_err().then_some(loader)
 }
 
 /// Whether a program may be executed but not read.
