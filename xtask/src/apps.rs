@@ -1,8 +1,9 @@
 //! `cargo xtask apps`: real applications under runc and under Sallet, with real clients.
 //!
 //! Each folder of `tests/apps` with a `test.sh` is one application; its `Dockerfile` is the recipe of its
-//! image, made when it is first needed and kept by Docker. `test.sh check` prints a line per test, `test.sh
-//! measure` a line per figure (see `tests/apps/lib.sh`). Figures are medians of runs that alternate between
+//! image, made when it is first needed and kept by Docker. What the image cannot fetch by apt, an optional
+//! `prepare.sh FOLDER` brings on the host; the files of that folder join those of the recipe. `test.sh check`
+//! prints a line per test, `test.sh measure` a line per figure (see `tests/apps/lib.sh`). Figures are medians of runs that alternate between
 //! the runtimes; a ratio above 1 says that Sallet did more work in the same time than runc.
 
 use std::collections::BTreeMap;
@@ -131,7 +132,16 @@ fn docker_knows(runtime: &str) -> Result<bool> {
 
 fn build(name: &str) -> Result<()> {
     let start = Instant::now();
-    shell(&folder(), &format!("docker build -q -t sallet-app:{name} {name}"), 20)?;
+    let line = if folder().join(name).join("prepare.sh").exists() {
+        format!(
+            "set -e -o pipefail; . ../image.sh; brought=$CACHE/apps/{name}; mkdir -p \"$brought\"
+             bash {name}/prepare.sh \"$brought\"
+             tar -c -C \"$PWD/{name}\" . -C \"$brought\" . | docker build -q -t sallet-app:{name} -"
+        )
+    } else {
+        format!("docker build -q -t sallet-app:{name} {name}")
+    };
+    shell(&folder(), &line, 20)?;
     println!("image sallet-app:{name}: {:.0} s", start.elapsed().as_secs_f32());
     std::io::stdout().flush()?;
     Ok(())
