@@ -106,6 +106,11 @@ enum Outcome {
 }
 
 fn run_case(case: &Case) -> Outcome {
+    // A background shell or nohup(1) had the first ones ignored.
+    for signo in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTTIN, libc::SIGTTOU] {
+        // SAFETY: the default action is no code of ours.
+        unsafe { libc::signal(signo, libc::SIG_DFL) };
+    }
     panic::set_hook(Box::new(|info| {
         let place = info.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
         let text = info.payload_as_str().unwrap_or("panicked");

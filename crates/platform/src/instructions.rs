@@ -2,6 +2,9 @@
 //!
 //! Not a disassembler: what it does not know ends the search, which only costs speed.
 
+/// Farther than a short jump reaches.
+const FAR: usize = 144;
+
 /// What comes after an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -126,6 +129,53 @@ pub(crate) fn find_padding(code: &[u8], addr: u64, room: usize, reach: usize) ->
     None
 }
 
+/// The same before `addr`, where `code` ends; how far before it the padding starts, at most 120. Where instructions
+/// start there is not known: paths from each byte before the padding must agree that it is not reached.
+pub(crate) fn find_padding_before(code: &[u8], addr: u64, room: usize) -> Option<usize> {
+    // Any closer, and the padding were the site's own.
+    (8..=code.len().min(120)).find(|back| {
+        let start = code.len() - back;
+        let Some(rest) = code.get(start..) else { return false };
+        padding(rest, addr.wrapping_sub(*back as u64)) >= room && is_behind_stop(code, start)
+    })
+}
+
+/// The same for padding that a site cannot reach by itself: none that another system call might want.
+pub(crate) fn find_far_padding(code: &[u8], addr: u64, room: usize) -> Option<usize> {
+    let first = usize::try_from(addr.next_multiple_of(16) - addr).ok()?;
+    (first..code.len()).step_by(16).find_map(|end| {
+        let around = code.get(end.checked_sub(FAR)?..end + FAR)?;
+        if around.windows(2).any(|call| call == [0x0f, 0x05]) {
+            return None;
+        }
+        (end - 15..=end - room).find(|start| {
+            code.get(*start..end).is_some_and(|rest| padding(rest, addr + *start as u64) >= room)
+                && is_behind_stop(code, *start)
+        })
+    })
+}
+
+/// Whether what is at `end` follows a jump or a return, by all ways to read the code before it.
+fn is_behind_stop(code: &[u8], end: usize) -> bool {
+    let mut ways = 0;
+    for start in end.saturating_sub(64)..end {
+        let (mut at, mut stopped) = (start, false);
+        while at < end {
+            let Some((len, flow)) = code.get(at..).and_then(decode) else { break };
+            at += len;
+            stopped = flow == Flow::Stop;
+        }
+        // A way that does not end there had a wrong start.
+        if at == end {
+            if !stopped {
+                return false;
+            }
+            ways += 1;
+        }
+    }
+    ways >= 8
+}
+
 /// Bytes of padding at the start of `code` up to the next multiple of 16; 0 if something else is there.
 fn padding(code: &[u8], addr: u64) -> usize {
     let mut at = 0;
@@ -198,6 +248,44 @@ mod tests {
         assert_eq!(find_padding(&code, 0x100d, 7, 120), None);
     }
 
+    /// The start of glibc's read(2), 16 bytes aligned; its second call is at 74.
+    const READ: [u8; 76] = [
+        0x80, 0x3d, 0x31, 0x33, 0x0e, 0x00, 0x00, 0x74, 0x17, 0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0,
+        0xff, 0xff, 0x77, 0x5b, 0xc3, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00, 0x48, 0x83,
+        0xec, 0x28, 0x48, 0x89, 0x54, 0x24, 0x18, 0x48, 0x89, 0x74, 0x24, 0x10, 0x89, 0x7c, 0x24, 0x08, 0xe8,
+        0x49, 0xd5, 0xf8, 0xff, 0x48, 0x8b, 0x54, 0x24, 0x18, 0x48, 0x8b, 0x74, 0x24, 0x10, 0x41, 0x89, 0xc0,
+        0x8b, 0x7c, 0x24, 0x08, 0x31, 0xc0, 0x0f, 0x05,
+    ];
+
+    #[test]
+    fn padding_is_found_before_a_call() {
+        let before = |code: &[u8], at: u64| find_padding_before(code, at, 7);
+        assert_eq!(before(&READ[..74], 0x1000 + 74), Some(74 - 22));
+        assert_eq!(before(&READ[..74], 0x1001 + 74), None);
+        // Where a path leads over it: no return, or a register's name that looks like one.
+        let mut code = READ;
+        code[21] = 0x90;
+        assert_eq!(before(&code[..74], 0x1000 + 74), None);
+        code[20..22].copy_from_slice(&[0x89, 0xc3]);
+        assert_eq!(before(&code[..74], 0x1000 + 74), None);
+        // Too little of the code before is known.
+        assert_eq!(before(&READ[18..74], 0x1000 + 74), None);
+    }
+
+    #[test]
+    fn far_padding_is_found() {
+        let mut code = vec![0x50; 1024];
+        code[530..544].fill(0xcc);
+        assert_eq!(find_far_padding(&code, 0x1000, 7), None);
+        code[529] = 0xc3;
+        assert_eq!(find_far_padding(&code, 0x1000, 7), Some(530));
+        assert_eq!(find_far_padding(&code, 0x100a, 7), None);
+        code[600..602].copy_from_slice(&[0x0f, 0x05]);
+        assert_eq!(find_far_padding(&code, 0x1000, 7), None);
+        assert_eq!(find_far_padding(&code[..16], 0x1000, 7), None);
+        assert_eq!(find_far_padding(&[], 0x1000, 7), None);
+    }
+
     #[test]
     fn any_bytes_are_survived() {
         let mut seed = 1u32;
@@ -210,6 +298,7 @@ mod tests {
                 .collect();
             let _ = decode(&code);
             let _ = find_padding(&code, u64::MAX - 20, 7, 120);
+            let _ = find_padding_before(&code, u64::MAX - 20, 7);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Patching of system call sites: a site that traps often jumps into the shim instead.
 //!
-//! Two ways. Where padding lies within reach behind the site, `syscall` becomes a short jump into it and the
-//! padding a jump into the shim: every address that was an instruction's stays one. Else `mov eax, nr; syscall`
+//! Two ways. Where padding lies within reach of the site, `syscall` becomes a short jump into it and the padding a
+//! jump into the shim, or one to more padding: every address that was an instruction's stays one. Else `mov eax, nr; syscall`
 //! becomes that jump; a thread that is between the two then meets an invalid instruction, which the shim
 //! takes for the call. Threads that run meanwhile meet a breakpoint, which the shim has them run again.
 //!
@@ -21,7 +21,9 @@ use slot::layout::{
     TRAMPOLINE_OFFSET, TRAMPOLINE_SIZE, TRAMPOLINE_STRIDE, TRAMPOLINE_VA,
 };
 
-use crate::instructions::find_padding;
+use slot::may_run_natively;
+
+use crate::instructions::{find_far_padding, find_padding, find_padding_before};
 use crate::process::{ProcessCore, read_process};
 use crate::slots::Slots;
 
@@ -33,35 +35,14 @@ const SITES: usize = 1024;
 const GENERATIONS: usize = 32;
 /// A jump through the table.
 const JUMP: usize = 7;
+/// A jump to code of the same library.
+const NEAR_JUMP: usize = 5;
+/// Bytes of code in which padding for a longer jump is looked for.
+const FAR: usize = 8192;
 /// Reach of a short jump.
 const REACH: usize = 127;
-/// Calls that the filter may let through to the host, by their arguments: their sites stay as they are.
-const NATIVE: [u32; 23] = [
-    nr::futex,
-    nr::futex_waitv,
-    nr::futex_wake,
-    nr::futex_wait,
-    nr::futex_requeue,
-    nr::mmap,
-    nr::munmap,
-    nr::mprotect,
-    nr::pkey_mprotect,
-    nr::mremap,
-    nr::madvise,
-    nr::mseal,
-    nr::mincore,
-    nr::msync,
-    nr::mlock,
-    nr::munlock,
-    nr::mlock2,
-    nr::munlockall,
-    nr::sched_yield,
-    nr::restart_syscall,
-    nr::rseq,
-    nr::membarrier,
-    // It changes what a trampoline goes by.
-    nr::arch_prctl,
-];
+/// Bytes before a site in which padding and the start of code before that are looked for.
+const BEHIND: usize = REACH + 64;
 /// In `hits`: nothing more to be done.
 const DONE: u8 = u8::MAX;
 
@@ -142,8 +123,8 @@ pub(crate) struct Patcher {
 
 /// Of a site: its bytes, and what to make of them.
 struct Plan {
-    /// Writes that nobody runs yet.
-    first: Option<(u64, [u8; JUMP])>,
+    /// Writes of what nobody runs yet.
+    first: Vec<(u64, Vec<u8>)>,
     /// Where the site's new bytes go.
     at: u64,
     bytes: Vec<u8>,
@@ -195,9 +176,9 @@ impl Patcher {
         if !below.contains(&site) && !above.contains(&site) {
             return None;
         }
-        let mut before = [0; 6];
+        let mut behind = [0; BEHIND];
         let mut code = [0; 2 + REACH + 32];
-        read_process(process, site - 6, &mut before).ok().filter(|n| *n == 6)?;
+        let before = code_before(process, site, &mut behind)?;
         let n = read_process(process, site, &mut code).ok()?;
         let code = code.get(..n)?;
         if !code.starts_with(&[0x0f, 0x05]) {
@@ -207,25 +188,33 @@ impl Patcher {
         // One at a time, with the lock of the table.
         let mut known = self.trampolines.lock();
         let back = site + 2;
-        // A site that serves every number, as that of syscall(3), would lead calls into the kernel process that
-        // the filter lets through to the host: they would not be found there, or be slow.
-        let number = match before {
-            [rex, 0xb8, imm @ ..] if !(0x40..0x50).contains(&rex) => u32::from_le_bytes(imm),
-            _ => return None,
+        let number = match *before.last_chunk::<6>()? {
+            [rex, 0xb8, imm @ ..] if !(0x40..0x50).contains(&rex) => Some(u32::from_le_bytes(imm)),
+            // A site that serves several numbers, as that of syscall(3) or Go's; or `xor eax, eax` for read(2).
+            _ => None,
         };
-        if u64::from(number) != wanted || NATIVE.contains(&number) {
+        // One that always makes a native call is best left as it is.
+        if number.is_some_and(|number| u64::from(number) != wanted || may_run_natively(wanted)) {
             return None;
         }
-        let plan = if let Some(offset) = find_padding(code.get(2..)?, back, JUMP, REACH) {
+        let after = code.get(2..)?;
+        let plan = if let Some((hop, offset)) = padding_near(before, after, back, JUMP) {
             let jump = self.jump(slots, &mut known, &used, (back, None))?;
-            let bytes = vec![0xeb, u8::try_from(offset).ok()?];
-            Plan { first: Some((back + offset as u64, jump)), at: site, bytes }
-        } else {
+            Plan { first: vec![(hop, jump.to_vec())], at: site, bytes: vec![0xeb, offset] }
+        } else if let Some(number) = number {
             let jump = self.jump(slots, &mut known, &used, (back, Some(number)))?;
-            Plan { first: None, at: site - 5, bytes: jump.to_vec() }
+            Plan { first: Vec::new(), at: site - 5, bytes: jump.to_vec() }
+        } else {
+            let (hop, offset) = padding_near(before, after, back, NEAR_JUMP)?;
+            let far = far_padding(process, back)?;
+            let way = i32::try_from(far.wrapping_sub(hop + NEAR_JUMP as u64).cast_signed()).ok()?;
+            let jump = self.jump(slots, &mut known, &used, (back, None))?;
+            let mut near = vec![0xe9];
+            near.extend(way.to_le_bytes());
+            Plan { first: vec![(far, jump.to_vec()), (hop, near)], at: site, bytes: vec![0xeb, offset] }
         };
         let memory = self.open(process.pid())?;
-        if let Some((at, bytes)) = &plan.first {
+        for (at, bytes) in &plan.first {
             memory.write_all_at(bytes, *at).ok()?;
         }
         if process.space.threads() <= 1 {
@@ -273,8 +262,8 @@ impl Patcher {
         Some([0xff, 0x24, 0x25, a, b, c, d])
     }
 
-    /// Loads the number, if asked for, and goes to the shim's entry; a thread whose %gs is not the shim's makes the
-    /// call itself, see `foreign_gs` in `shim/entry.rs`. Flags stay as they are.
+    /// Loads the number, if asked for, and goes to the shim's entry. The call in it is for a thread whose %gs is not
+    /// the shim's, and for calls that run natively, see `at_site` in `shim/entry.rs`. Flags stay as they are.
     fn trampoline(&self, back: u64, nr: Option<u32>) -> Vec<u8> {
         let mut code = Vec::with_capacity(TRAMPOLINE_STRIDE as usize);
         match nr {
@@ -298,6 +287,9 @@ impl Patcher {
         // mov rcx, back; jmp [entry]
         code.extend([0x48, 0xb9]);
         code.extend(back.to_le_bytes());
+        // lea r11, [this trampoline]; jmp [entry]
+        code.extend([0x4c, 0x8d, 0x1d]);
+        code.extend((-(code.len() as i32) - 4).to_le_bytes());
         code.extend([0xff, 0x25, 0, 0, 0, 0]);
         code.extend(self.entry.to_le_bytes());
         code
@@ -319,6 +311,66 @@ impl Patcher {
                 None
             }
         }
+    }
+}
+
+/// The code before a site, as much as can be read of it.
+fn code_before<'a>(process: &ProcessCore, site: u64, buf: &'a mut [u8; BEHIND]) -> Option<&'a [u8]> {
+    // Up to the start of its page, if the one before is not there.
+    let len = usize::try_from(site % 4096).ok()?.max(8);
+    let lens = [BEHIND, len.min(BEHIND)];
+    let len = lens.into_iter().find(|len| {
+        let Some(buf) = buf.get_mut(BEHIND - len..) else { return false };
+        read_process(process, site - *len as u64, buf).is_ok_and(|n| n == *len)
+    })?;
+    buf.get(BEHIND - len..)
+}
+
+/// Padding of `room` bytes that a short jump at a site reaches: its address, and the jump's operand.
+fn padding_near(before: &[u8], after: &[u8], back: u64, room: usize) -> Option<(u64, u8)> {
+    let offset = match find_padding(after, back, room, REACH) {
+        Some(offset) => i8::try_from(offset).ok()?,
+        None => {
+            let distance = find_padding_before(before, back - 2, room)? + 2;
+            i8::try_from(distance).ok()?.checked_neg()?
+        }
+    };
+    Some((back.wrapping_add_signed(offset.into()), offset.cast_unsigned()))
+}
+
+/// The address of padding that a jump from within reach of a site can go to.
+fn far_padding(process: &ProcessCore, back: u64) -> Option<u64> {
+    let mut code = vec![0; FAR];
+    // What lies closer, other calls there may need.
+    let start = back + REACH as u64;
+    let n = read_process(process, start, &mut code).ok()?;
+    find_far_padding(code.get(..n)?, start, JUMP).map(|offset| start + offset as u64)
+}
+
+impl crate::GuestThread {
+    /// Whether the thread stands at a system call, patched or not.
+    pub fn is_at_call(&mut self) -> bool {
+        let rip = self.regs().rip;
+        is_call(&self.core.process, rip)
+    }
+}
+
+fn is_call(process: &ProcessCore, rip: u64) -> bool {
+    let (mut code, mut jump) = ([0; 2], [0; JUMP]);
+    match read_process(process, rip, &mut code) {
+        Ok(2) if code == [0x0f, 0x05] => true,
+        Ok(2) if code[0] == 0xeb => {
+            let mut target = rip.wrapping_add(2).wrapping_add_signed(i64::from(code[1].cast_signed()));
+            let mut read = read_process(process, target, &mut jump);
+            if let (Ok(JUMP), [0xe9, way @ .., _, _]) = (&read, jump) {
+                let way = i64::from(i32::from_le_bytes(way));
+                target = target.wrapping_add(NEAR_JUMP as u64).wrapping_add_signed(way);
+                read = read_process(process, target, &mut jump);
+            }
+            let (Ok(JUMP), [0xff, 0x24, 0x25, table @ ..]) = (read, jump) else { return false };
+            (TABLE_VA..TABLE_VA + TABLE_SIZE).contains(&u32::from_le_bytes(table).into())
+        }
+        _ => false,
     }
 }
 

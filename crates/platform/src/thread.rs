@@ -24,7 +24,7 @@ thread_local! {
 /// One guest thread, owned by its task.
 pub struct GuestThread {
     platform: Arc<Platform>,
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     space: Arc<AddressSpace>,
     /// Read from the slot when they are asked for first.
     regs: Option<Regs>,

@@ -54,7 +54,7 @@ pub const TRAMPOLINE_OFFSET: u64 = 0x10_0000;
 pub const TRAMPOLINE_SIZE: u64 = 0x8_0000;
 /// Bytes of one trampoline.
 pub const TRAMPOLINE_STRIDE: u64 = 64;
-/// Offset in a trampoline of the call that is made where %gs is not the shim's.
+/// Offset in a trampoline of the call that is made there, see `trampoline` of the platform.
 pub const TRAMPOLINE_SYSCALL: u64 = 22;
 /// Offset in a trampoline of the address behind the site.
 pub const TRAMPOLINE_BACK: u64 = 32;

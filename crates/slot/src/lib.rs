@@ -178,6 +178,25 @@ pub mod identity {
     }
 }
 
+/// Whether the filter may let a call through to the host, by its arguments: calls of that number are made where
+/// they stand, or from the trampoline of a patched site that serves several numbers.
+pub const fn may_run_natively(number: u64) -> bool {
+    // A call's number is the low half of the register.
+    match number as u32 {
+        // mmap, mprotect, munmap; sched_yield to madvise: mremap, msync, mincore
+        9..=11 | 24..=28 => true,
+        // mlock, munlock, munlockall; futex, restart_syscall
+        149 | 150 | 152 | 202 | 219 => true,
+        // arch_prctl, which changes what a trampoline goes by
+        158 => true,
+        // membarrier, mlock2; pkey_mprotect, pkey_alloc, pkey_free; rseq
+        324 | 325 | 329..=331 | 334 => true,
+        // futex_waitv; futex_wake, futex_wait, futex_requeue; mseal
+        449 | 454..=456 | 462 => true,
+        _ => false,
+    }
+}
+
 /// A piece of guest memory that travels in `data`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -246,6 +265,8 @@ pub struct Slot {
     pub native_ret: i64,
     /// Arguments of the action.
     pub a: [u64; 8],
+    /// Address of the trampoline by which the call came; for the shim alone.
+    pub trampoline: u64,
     /// Answers that the shim gives itself to calls of patched sites, by [`identity`]: the value plus 1, or 0.
     pub identity: [u64; identity::COUNT],
 }

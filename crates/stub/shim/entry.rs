@@ -35,8 +35,9 @@ global_asm!(
     "shim_restorer: mov eax, 15",
     "syscall",
     "hlt",
-    // From a trampoline: rax = number, rcx = return address, the guest's stack untouched.
+    // From a trampoline: rax = number, rcx = return address, r11 = the trampoline; the guest's stack untouched.
     "shim_entry:",
+    "mov gs:[{trampoline}], r11",
     "mov gs:[{rsp}], rsp",
     "mov rsp, gs:[{stack}]",
     "pushfq",
@@ -110,6 +111,7 @@ global_asm!(
     this = const offset_of!(Slot, this),
     stack = const offset_of!(Slot, stack),
     intr = const offset_of!(Slot, intr),
+    trampoline = const offset_of!(Slot, trampoline),
 );
 
 /// Offset of a register in the slot.
@@ -134,16 +136,18 @@ pub fn in_shim(rip: u64) -> bool {
     (rip >= start && rip < end) || (rip >= TRAMPOLINE_VA && rip < TRAMPOLINE_VA + TRAMPOLINE_SIZE)
 }
 
-/// Where the guest goes on if the address is that of a trampoline which found a foreign %gs and made the call.
-pub fn foreign_gs(rip: u64) -> Option<u64> {
+/// Where the guest stands that is at, or right behind, the call which a trampoline makes itself: at its site, or
+/// right behind it.
+pub fn at_site(rip: u64) -> Option<u64> {
     use slot::layout::{TRAMPOLINE_BACK, TRAMPOLINE_STRIDE, TRAMPOLINE_SIZE, TRAMPOLINE_SYSCALL, TRAMPOLINE_VA};
     let offset = rip.wrapping_sub(TRAMPOLINE_VA);
-    if offset >= TRAMPOLINE_SIZE || offset % TRAMPOLINE_STRIDE != TRAMPOLINE_SYSCALL + 2 {
+    let done = (offset % TRAMPOLINE_STRIDE).wrapping_sub(TRAMPOLINE_SYSCALL);
+    if offset >= TRAMPOLINE_SIZE || (done != 0 && done != 2) {
         return None;
     }
     let back = TRAMPOLINE_VA + offset - offset % TRAMPOLINE_STRIDE + TRAMPOLINE_BACK;
     // SAFETY: within the pages of trampolines, which the kernel process writes.
-    Some(unsafe { (back as *const u64).read_unaligned() })
+    Some(unsafe { (back as *const u64).read_unaligned() } - 2 + done)
 }
 
 /// Whether an address is in the stretch that an interrupt starts over; gives its start.

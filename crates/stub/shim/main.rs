@@ -157,6 +157,12 @@ extern "C" fn shim_patched(slot: *mut Slot) {
                 return;
             }
         }
+        if slot::may_run_natively((*slot).regs[reg::RAX]) {
+            // The trampoline makes it, with all registers as they were: interrupts, faults and restarts are then
+            // those of a call of the guest's.
+            (*slot).regs[reg::RIP] = (*slot).trampoline + slot::layout::TRAMPOLINE_SYSCALL;
+            return;
+        }
         (*slot).site = 0;
         (*slot).fpstate = 0;
     }
@@ -180,6 +186,9 @@ extern "C" fn shim_interrupted(slot: *mut Slot) {
     // SAFETY: plain writes to our own slot.
     unsafe {
         (*slot).intr.store(0, Ordering::Relaxed);
+        if let Some(at) = entry::at_site((*slot).regs[reg::RIP]) {
+            (*slot).regs[reg::RIP] = at;
+        }
         // After a patched call the guest goes on behind its site.
         (*slot).regs[reg::RCX] = (*slot).regs[reg::RIP];
         (*slot).fpstate = 0;

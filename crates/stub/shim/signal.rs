@@ -216,8 +216,8 @@ pub extern "C" fn on_sigsys(_signo: i32, info: *mut SigInfo, frame: *mut UContex
             finish(slot, frame, todo);
             return;
         }
-        if let Some(back) = entry::foreign_gs(rip) {
-            // A patched site whose thread uses %gs itself: as if the call had trapped where it stands.
+        if let Some(back) = entry::at_site(rip) {
+            // A call that a trampoline made itself: as if it had trapped where it stands.
             rip = back;
             (*frame).gregs[G_RIP] = back;
             (*frame).gregs[G_RCX] = back;
@@ -317,6 +317,9 @@ pub extern "C" fn on_interrupt(_signo: i32, _info: *mut SigInfo, frame: *mut UCo
     let slot = current_by_stack();
     // SAFETY: the frame is the host's, the slot ours.
     unsafe {
+        if let Some(at) = entry::at_site((*frame).gregs[G_RIP]) {
+            (*frame).gregs[G_RIP] = at;
+        }
         let rip = (*frame).gregs[G_RIP];
         if entry::in_shim(rip) {
             (*slot).intr.store(1, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use crate::harness::{End, cases, fails, fork, ok, pipe, read, sleep_ms, sys, wai
 cases!("thread": join_value, ids, many_threads, mutex_contended, condition_variable, channel_ping_pong, exit_group_ends_all,
     main_exits_first, exec_ends_threads, exec_gives_the_first_id, fork_from_thread, thread_directed_signal, futex_mismatch, futex_timeout, futex_wake_count,
     futex_bitset, futex_requeue, futex_shared_between_processes, futex_interrupted, futex_bad_address, robust_mutex,
-    priority_inheritance_mutex, thread_local_storage, comm_of_thread, task_directory, futex_by_the_site_of_other_calls, read_in_thread_write_in_main, tgkill_errors,
+    priority_inheritance_mutex, thread_local_storage, comm_of_thread, task_directory, futex_by_the_site_of_other_calls, interrupts_at_the_site_of_all_calls, read_in_thread_write_in_main, tgkill_errors,
     set_tid_address_clear, sched_affinity, membarrier_query, set_robust_list_size, stack_attributes);
 
 fn futex(
@@ -313,13 +313,65 @@ fn futex_interrupted() {
     let mut action: libc::sigaction = zeroed();
     action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
     ok!(libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut()));
+    // Also by a site that serves all calls, and often.
+    for calls in [0, 100] {
+        for _ in 0..calls {
+            ok!(libc::syscall(libc::SYS_getpgid, 0));
+        }
+        let me = (ok!(libc::getpid()), gettid());
+        let sender = thread::spawn(move || {
+            sleep_ms(40);
+            ok!(libc::syscall(libc::SYS_tgkill, me.0, me.1, libc::SIGUSR2));
+        });
+        assert_eq!(futex(&WORD, libc::FUTEX_WAIT, 0, None, 0), Err(libc::EINTR));
+        sender.join().expect("joined");
+    }
+    action.sa_flags = libc::SA_RESTART;
+    ok!(libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut()));
     let me = (ok!(libc::getpid()), gettid());
     let sender = thread::spawn(move || {
         sleep_ms(40);
         ok!(libc::syscall(libc::SYS_tgkill, me.0, me.1, libc::SIGUSR2));
+        sleep_ms(40);
+        WORD.store(1, SeqCst);
+        futex(&WORD, libc::FUTEX_WAKE, 1, None, 0)
     });
-    assert_eq!(futex(&WORD, libc::FUTEX_WAIT, 0, Some(&ms(5000)), 0), Err(libc::EINTR));
-    sender.join().expect("joined");
+    assert_eq!(futex(&WORD, libc::FUTEX_WAIT, 0, None, 0), Ok(0));
+    assert_eq!(sender.join().expect("joined"), Ok(1));
+}
+
+fn interrupts_at_the_site_of_all_calls() {
+    static TICKS: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn tick(_: i32) {
+        TICKS.fetch_add(1, SeqCst);
+    }
+    let mut action: libc::sigaction = zeroed();
+    action.sa_sigaction = tick as extern "C" fn(i32) as usize;
+    action.sa_flags = libc::SA_RESTART;
+    ok!(libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()));
+    let every = libc::timeval { tv_sec: 0, tv_usec: 150 };
+    ok!(libc::setitimer(
+        libc::ITIMER_REAL,
+        &libc::itimerval { it_interval: every, it_value: every },
+        std::ptr::null_mut()
+    ));
+    let (word, group) = (AtomicU32::new(0), ok!(libc::getpgrp()));
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until || TICKS.load(SeqCst) < 100 {
+        assert_eq!(ok!(libc::syscall(libc::SYS_getpgid, 0)), i64::from(group));
+        assert_eq!(futex(&word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1, None, 0), Ok(0));
+        assert_eq!(futex(&word, libc::FUTEX_WAIT, 1, None, 0), Err(libc::EAGAIN));
+        let page = ok!(libc::syscall(
+            libc::SYS_mmap,
+            0,
+            4096,
+            libc::PROT_READ,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0
+        ));
+        assert_eq!(ok!(libc::syscall(libc::SYS_munmap, page, 4096)), 0);
+    }
 }
 
 fn futex_by_the_site_of_other_calls() {

@@ -64,6 +64,56 @@ fn patched_calls_get_their_answers() {
 }
 
 #[test]
+fn a_site_of_several_calls_is_patched() {
+    run(async {
+        const FUTEX_WAKE: u64 = 1;
+        for (before, hop) in [(false, false), (true, false), (false, true)] {
+            // Padding before the loop or behind it, or too little of it and more elsewhere.
+            let mut code = vec![0xeb, 0x3e];
+            code.resize(29, 0x50);
+            code.push(0xc3);
+            code.resize(64, if before { 0xcc } else { 0x50 });
+            let start = code.len();
+            code.extend([0x44, 0x89, 0xe0, 0x0f, 0x05]); // mov eax, r12d; syscall
+            code.extend([0x49, 0x01, 0xc5]); // add r13, rax
+            code.extend([0xb8, 0xca, 0, 0, 0, 0x44, 0x31, 0xe0, 0x41, 0x89, 0xc4]); // r12 = 202 ^ r12
+            code.extend([0xff, 0xcb, 0x75]); // dec ebx; jnz
+            code.push((start as i64 - code.len() as i64 - 1) as u8);
+            code.extend(call(60));
+            code.push(0xc3);
+            if hop {
+                code.resize(code.len().next_multiple_of(16) + 10, 0x50);
+                code.push(0xc3);
+                code.resize(code.len() + 5, 0xcc);
+                code.resize(1024 - 9, 0x50);
+                code.push(0xc3);
+                code.resize(1024, 0xcc);
+            }
+            code.resize(code.len().next_multiple_of(16) + 1024, if before || hop { 0x50 } else { 0xcc });
+            let patched = machine().patched();
+            let mut guest = guest(&code).await;
+            // read(2) and futex(2) in turn.
+            *guest.regs_mut() =
+                platform::Regs { rbx: 2 * u64::from(CALLS), rdi: CODE, rsi: FUTEX_WAKE, ..*guest.regs() };
+            guest.resume_regs();
+            for _ in 0..CALLS {
+                expect_call(&mut guest, 0).await;
+                assert_eq!((guest.regs().rdi, guest.regs().rip), (CODE, CODE + 69));
+                guest.resume_syscall(2);
+            }
+            expect_call(&mut guest, 60).await;
+            assert_eq!(guest.regs().r13, 2 * u64::from(CALLS));
+            assert_eq!(machine().patched(), patched + 1);
+            let mut site = [0; 2];
+            guest.copy_in(CODE + 67, &mut site).expect("readable");
+            assert_eq!(site[0], 0xeb);
+            assert_eq!(site[1] > 127, before);
+            guest.handle().kill_process();
+        }
+    });
+}
+
+#[test]
 fn sites_above_the_shim_are_patched() {
     run(async {
         const HIGH: u64 = 0x7f00_0000_0000;

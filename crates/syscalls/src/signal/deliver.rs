@@ -15,8 +15,6 @@ use crate::context::{AltStack, Pushed};
 use crate::{Cx, Restart};
 
 const SYS_FUTEX: u64 = 202;
-/// The instruction.
-const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// What delivery did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -241,9 +239,7 @@ async fn stay_stopped(cx: &mut Cx<'_>) {
 /// A futex wait that the host would go on with after the interrupt: the registers stand at its instruction.
 /// Without `SA_RESTART` it fails with `EINTR` instead.
 fn end_native_wait(cx: &mut Cx<'_>) {
-    let regs = *cx.guest.regs();
-    let mut code = [0; 2];
-    if regs.rax == SYS_FUTEX && cx.guest.copy_in(regs.rip, &mut code).is_ok() && code == SYSCALL {
+    if cx.guest.regs().rax == SYS_FUTEX && cx.guest.is_at_call() {
         let regs = cx.guest.regs_mut();
         regs.rip = regs.rip.wrapping_add(2);
         regs.rax = linux_abi::Errno::EINTR.to_ret() as u64;
