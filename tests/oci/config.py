@@ -1,5 +1,7 @@
 """The fields of config.json, each seen from inside the container or refused by name."""
 import os
+import resource
+import subprocess
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "oci.py.inc")).read())
 
 
@@ -47,6 +49,25 @@ def rlimits(box):
         {"type": "RLIMIT_CORE", "soft": 0, "hard": 4096},
     ]
     equal("100 200 0", box.sh("echo $(ulimit -Sn) $(ulimit -Hn) $(ulimit -Sc)"))
+
+
+@test
+def rlimits_of_memory(box):
+    mine = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    # Twice what the host allows, where we may raise that.
+    raises = subprocess.run(["prlimit", f"--memlock={mine}:{2 * mine}", "true"], capture_output=True)
+    locked = 2 * mine if raises.returncode == 0 else mine // 2
+    box.config["process"]["capabilities"] = {}
+    box.config["process"]["rlimits"] = [
+        {"type": "RLIMIT_MEMLOCK", "soft": locked, "hard": locked},
+        {"type": "RLIMIT_AS", "soft": 64 << 20, "hard": 64 << 20},
+        {"type": "RLIMIT_STACK", "soft": 1 << 20, "hard": 2 << 20},
+    ]
+    lock = 'perl -e \'$b = "x" x %d; print syscall(149, unpack("Q", pack("P", $b)), %d) < 0 ? "no" : "yes"\''
+    many = "dd if=/dev/zero of=/dev/null count=1 2>&1 bs=%dM | grep -c copied"
+    script = "; echo; ".join([lock % (n, n) for n in (locked - (1 << 20), locked + (1 << 20))])
+    equal("yes\nno", box.sh(script))
+    equal("1\n0\n1024", box.sh("; ".join([many % 40, many % 70, "ulimit -s"])))
 
 
 @test

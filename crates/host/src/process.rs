@@ -34,6 +34,22 @@ pub fn signal_thread(pid: i32, tid: i32, signal: i32) -> Result<(), Errno> {
     if ret == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// A limit of a process: soft, then hard. prlimit(2), `RLIM_INFINITY` being `u64::MAX`.
+pub fn limit(pid: i32, resource: u32) -> Result<(u64, u64), Errno> {
+    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the host writes one structure, which outlives the call.
+    let ret = unsafe { libc::prlimit64(pid, resource, std::ptr::null(), &raw mut old) };
+    if ret == 0 { Ok((old.rlim_cur, old.rlim_max)) } else { Err(last_errno()) }
+}
+
+/// Sets a limit of a process: prlimit(2); `EPERM`, `ESRCH`.
+pub fn set_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let new = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the host reads one structure, which outlives the call.
+    let ret = unsafe { libc::prlimit64(pid, resource, &raw const new, std::ptr::null_mut()) };
+    if ret == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
 /// Sets where the calling thread, and whom it starts, gets memory from: set_mempolicy(2). `mode` holds the flags.
 pub fn set_memory_policy(mode: u32, nodes: &[u16]) -> std::io::Result<()> {
     let mut mask = [0u64; 16];

@@ -1,5 +1,6 @@
 //! Resource limits: getrlimit(2).
 
+use identity::Capability;
 use linux_abi::process::{RLIM_INFINITY, RLIM_NLIMITS, Rlimit};
 
 /// Resource numbers.
@@ -48,5 +49,26 @@ impl Limits {
     /// The soft limit of a resource.
     pub fn soft(&self, resource: usize) -> u64 {
         self.0.get(resource).map_or(RLIM_INFINITY, |l| l.cur)
+    }
+}
+
+/// What the host is to enforce: for a process with these capabilities, in whose memory exec has reserved `gap` bytes.
+pub fn of_memory(limits: &Limits, credentials: &identity::Credentials, gap: u64) -> platform::MemoryLimits {
+    let data = limits.0[resource::DATA];
+    let exempt = credentials.capable(Capability::IPC_LOCK);
+    platform::MemoryLimits {
+        address_space: limits.soft(resource::AS).saturating_add(gap),
+        // Of a soft limit of 0 Linux takes the hard one, but for brk(2).
+        data: if data.cur == 0 { data.max } else { data.cur },
+        stack: limits.soft(resource::STACK),
+        locked: if exempt { RLIM_INFINITY } else { limits.soft(resource::MEMLOCK) },
+    }
+}
+
+/// Has the host enforce the limits of a process, which the caller keeps from changing, on its memory as it is now.
+pub fn enforce(limits: &Limits, thread: &crate::Thread) {
+    if let Some(handle) = thread.handle() {
+        let gap = thread.mm().gap.clone();
+        handle.limit_memory(&of_memory(limits, &thread.credentials(), gap.end - gap.start));
     }
 }

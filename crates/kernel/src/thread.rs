@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use executor::{Events, Observer, Waiter};
-use identity::Credentials;
+use identity::{Capability, Credentials};
 use linux_abi::signal::SigInfo;
 use parking_lot::{Mutex, RwLock};
 use platform::ThreadHandle;
@@ -156,7 +156,12 @@ impl Thread {
     }
     /// Replaces the credentials.
     pub fn set_credentials(&self, credentials: Arc<Credentials>) {
-        *self.credentials.write() = credentials;
+        let locks = |c: &Credentials| c.capable(Capability::IPC_LOCK);
+        let now = locks(&credentials);
+        let old = std::mem::replace(&mut *self.credentials.write(), credentials);
+        if locks(&old) != now {
+            crate::limits::enforce(&self.process.limits.read(), self);
+        }
     }
     /// Its address space.
     pub fn mm(&self) -> Arc<Mm> {

@@ -7,6 +7,7 @@
 
 mod filter;
 mod instructions;
+mod limits;
 mod machine;
 mod patch;
 mod process;
@@ -44,4 +45,4 @@ pub use process::{AddressSpace, LOWEST_ADDRESS, is_reserved, touches_reserved};
 pub use quota::{Quota, QuotaFiles};
 pub use start::{Config, Error};
 pub use thread::{GuestThread, ThreadHandle};
-pub use types::{CloneRequest, Exit, Fault, HostLayout, Identity, NativeOp, Regs, SignalFrame};
+pub use types::{CloneRequest, Exit, Fault, HostLayout, Identity, MemoryLimits, NativeOp, Regs, SignalFrame};

@@ -462,7 +462,7 @@ impl Platform {
         let of_parent = &parent.process.space;
         let alone = of_parent.threads() <= 1;
         *space.sites.lock() = of_parent.sites.lock().fork(&self.patcher, alone);
-        Ok((ProcessCore::new(space, self.fresh_nonce(), 0), index))
+        Ok((parent.process.child(space, self.fresh_nonce()), index))
     }
 
     /// A nonce that no slot index equals.

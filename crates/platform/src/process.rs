@@ -8,6 +8,7 @@ use linux_abi::Errno;
 use parking_lot::Mutex;
 use slot::layout::{BATCH, MAX_THREADS};
 
+use crate::limits::HostLimits;
 use crate::machine::{Core, Platform};
 use crate::patch::Sites;
 
@@ -177,16 +178,19 @@ pub(crate) struct ProcessCore {
     pub nonce: u32,
     /// Host process id; 0 before it is known and after it was reaped. Signals are sent under the lock.
     pid: Mutex<i32>,
+    /// Taken while `pid` is held.
+    limits: Mutex<HostLimits>,
     gone: AtomicBool,
     pub threads: Mutex<Vec<std::sync::Weak<Core>>>,
 }
 
 impl ProcessCore {
-    pub(crate) fn new(space: Arc<Space>, nonce: u32, pid: i32) -> Arc<ProcessCore> {
+    pub(crate) fn new(space: Arc<Space>, nonce: u32, pid: i32, limits: HostLimits) -> Arc<ProcessCore> {
         Arc::new(ProcessCore {
             space,
             nonce,
             pid: Mutex::new(pid),
+            limits: Mutex::new(limits),
             gone: AtomicBool::new(false),
             threads: Mutex::default(),
         })
@@ -203,6 +207,16 @@ impl ProcessCore {
         }
         *known = pid;
         true
+    }
+    /// A process that it forks, which inherits the host's limits on it.
+    pub(crate) fn child(&self, space: Arc<Space>, nonce: u32) -> Arc<ProcessCore> {
+        let limits = *self.limits.lock();
+        ProcessCore::new(space, nonce, 0, limits)
+    }
+    /// Works on the limits of the host process, which is not reaped meanwhile; 0 if it is unknown.
+    pub(crate) fn with_limits(&self, work: impl FnOnce(&mut HostLimits, i32)) {
+        let pid = self.pid.lock();
+        work(&mut self.limits.lock(), *pid);
     }
     /// SIGKILL. One that is not known yet never will be: it is refused when it comes up, or found by the watchdog.
     pub(crate) fn kill(&self) {

@@ -10,6 +10,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use slot::layout::{SLOT_VA, STACK_SIZE, STACK_VA};
 
 use crate::filter;
+use crate::limits::HostLimits;
 use crate::machine::{Core, Platform};
 use crate::patch::Patcher;
 use crate::process::{ProcessCore, Space};
@@ -150,7 +151,7 @@ impl Platform {
 
     fn adopt_zygote(self: &Arc<Self>, pid: i32) -> Result<(), Error> {
         let (space, index) = Space::new(self, 0).map_err(host_error("slots of the zygote"))?;
-        let process = ProcessCore::new(space, 0, pid);
+        let process = ProcessCore::new(space, 0, pid, HostLimits::of(pid));
         let core: Arc<Core> =
             self.make_core(index, 0, &process, false).map_err(host_error("slot of the zygote"))?;
         core.tid.store(pid, Ordering::Relaxed);

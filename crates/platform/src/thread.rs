@@ -12,7 +12,7 @@ use slot::layout::{DATA_SIZE, FILE_FD, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA}
 use slot::{Op, RECORDS, Record, action, kind, op};
 
 use crate::machine::{AnnouncedClone, Core, FileMap, Phase, Platform};
-use crate::process::{AddressSpace, ProcessCore, read_process, to_fault};
+use crate::process::{AddressSpace, read_process, to_fault};
 use crate::slots::Request;
 use crate::types::{CloneRequest, Exit, Fault, Identity, NativeOp, Regs, SignalFrame};
 
@@ -42,7 +42,7 @@ pub struct GuestThread {
 
 /// The way to reach a guest thread from elsewhere.
 pub struct ThreadHandle {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl ThreadHandle {
@@ -482,7 +482,7 @@ impl GuestThread {
                 (self.core.process.clone(), 0x5_0f00 | TID_WORD | set_tls, 0)
             } else {
                 let vfork = if request.vfork { 0x4000 } else { 0 };
-                let process = ProcessCore::new(space.clone(), self.platform.fresh_nonce(), 0);
+                let process = self.core.process.child(space.clone(), self.platform.fresh_nonce());
                 (process, VM | vfork | PARENT | TID_WORD | set_tls | SIGCHLD, 2)
             };
             let core = match self.platform.make_core(place.index, place.local, &process, !request.thread) {

@@ -129,6 +129,20 @@ pub enum NativeOp {
     SetLayout(HostLayout),
 }
 
+/// Bytes of memory that a guest process may have: soft limits of getrlimit(2), `u64::MAX` being none. Where the host
+/// has a lower hard limit, that one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryLimits {
+    /// `RLIMIT_AS`, and what exec has mapped that is not the guest's.
+    pub address_space: u64,
+    /// `RLIMIT_DATA`.
+    pub data: u64,
+    /// `RLIMIT_STACK`.
+    pub stack: u64,
+    /// `RLIMIT_MEMLOCK`.
+    pub locked: u64,
+}
+
 /// Where a program lies, for the host's /proc/PID/cmdline: the fields of `struct prctl_mm_map` of prctl(2).
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(missing_docs, reason = "named in prctl(2)")]

@@ -46,6 +46,7 @@ fn keep_from_forks(platform: &Platform, n: &Notification) -> Result<(), Errno> {
         return Err(Errno::EPERM);
     }
     batch.advised = true;
+    core.process.follow_limits();
     core.advised.store(true, Ordering::SeqCst);
     Ok(())
 }
@@ -196,6 +197,7 @@ fn bind(platform: &Platform, core: &Arc<Core>, n: &Notification) -> bool {
         }
         processes.insert(pid, core.process.clone());
     }
+    core.process.follow_limits();
     platform.watch.born(core.process.nonce);
     core.tid.store(pid, Ordering::Relaxed);
     core.slot.host_tid().store(pid as u32, Ordering::Relaxed);
@@ -266,7 +268,11 @@ fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
                 return Err(Errno::EPERM);
             }
             forkable(&child, at);
-            return if bind(platform, &child, n) { Ok(()) } else { Err(Errno::EPERM) };
+            if !bind(platform, &child, n) {
+                return Err(Errno::EPERM);
+            }
+            child.process.lift_limits();
+            return Ok(());
         }
         let core = member(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
         let batch = core.announced.lock().batch.take().ok_or(Errno::EPERM)?;
@@ -274,6 +280,7 @@ fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
             return Err(Errno::EPERM);
         }
         forkable(&core, addr);
+        core.process.lift_limits();
         return Ok(());
     }
     let core = member(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;

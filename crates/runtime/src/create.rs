@@ -180,12 +180,13 @@ fn fill(
         launch::set_network_sysctls(namespace.as_fd(), &linux.sysctl)?;
     }
     let entrance = cgroup.entrance()?;
-    let io_priority = process.io_priority;
+    let (io_priority, rlimits) = (process.io_priority, process.rlimits.clone());
     let kernel = launch::spawn(&plan.id, ids, network, &entrance, |pid| {
         if let Some(priority) = io_priority {
             // Inherited by the guest's processes.
             host::process::set_io_priority(pid, priority).context("process.ioPriority: ioprio_set")?;
         }
+        launch::raise_limits(pid, &rlimits);
         container.set_process(pid)?;
         cgroup.place(pid, linux.resources.as_ref())
     })?;

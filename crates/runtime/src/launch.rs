@@ -303,3 +303,21 @@ fn set_oom_score(pid: i32) {
         log::debug(&format!("oom_score_adj: {error}"));
     }
 }
+
+/// The host lets the guest have as much memory as its limits allow. Only root may raise limits of the host.
+pub(crate) fn raise_limits(pid: i32, wanted: &[control::Rlimit]) {
+    // RLIMIT_DATA, RLIMIT_STACK, RLIMIT_MEMLOCK, RLIMIT_AS.
+    const OF_MEMORY: [u32; 4] = [2, 3, 8, 9];
+    for control::Rlimit { resource, hard, .. } in wanted {
+        if !OF_MEMORY.contains(resource) {
+            continue;
+        }
+        let raised = host::process::limit(pid, *resource).and_then(|(soft, old)| match *hard > old {
+            true => host::process::set_limit(pid, *resource, soft, *hard),
+            false => Ok(()),
+        });
+        if let Err(error) = raised {
+            log::debug(&format!("hard limit {resource} of the host: {error}"));
+        }
+    }
+}

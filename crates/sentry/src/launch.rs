@@ -113,6 +113,7 @@ pub(crate) fn prepare(
         path.as_bytes(),
         bytes(&spec.args),
         bytes(&spec.env),
+        &limits(spec),
     ));
     let loaded = loaded.map_err(|errno| {
         // The program is there: what fails may be what it needs.

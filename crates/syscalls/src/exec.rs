@@ -6,6 +6,7 @@ mod program;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use kernel::limits::Limits;
 use kernel::process::ExitStatus;
 use kernel::{FsContext, Kernel};
 use linux_abi::Errno;
@@ -16,9 +17,10 @@ use vfs::Caller;
 
 use crate::args::Ptr;
 use crate::context::Resume;
+use crate::signal::deliver;
 use crate::{Cx, Restart, SysError, SysResult};
 
-pub use image::{Loaded, load};
+pub use image::{Loaded, NotLoaded, load};
 pub use program::{Prepared, failing_interpreter, prepare};
 
 /// Most bytes of one argument (Linux's MAX_ARG_STRLEN).
@@ -64,7 +66,15 @@ pub async fn execveat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, argv: Ptr, envp: P
     let kernel = cx.kernel().clone();
     let persona = cx.process().personality.load(Ordering::Relaxed);
     let randomize = persona & image::ADDR_NO_RANDOMIZE == 0;
-    let loaded = Box::pin(load(&kernel, prepared, randomize)).await?;
+    let limits = *cx.process().limits.read();
+    let loaded = match Box::pin(load(&kernel, prepared, randomize, &limits)).await {
+        Ok(loaded) => loaded,
+        Err(NotLoaded::Early(errno)) => return Err(errno.into()),
+        Err(NotLoaded::Late(errno)) => {
+            deliver::kill_self(cx, Signo::SIGSEGV);
+            return Err(errno.into());
+        }
+    };
     let_go_of_memory(cx).await?;
     take_over(cx, loaded).await
 }
@@ -122,6 +132,8 @@ async fn take_over(cx: &mut Cx<'_>, loaded: Loaded) -> SysResult {
     let ipc = cx.thread.ipc().map(|ipc| ipc.after_exec(process.pid()));
     cx.thread.set_ipc(ipc);
     kernel::ptrace::credentials_at_exec(cx.thread, credentials);
+    // They may have been changed while the program was loaded.
+    kernel::limits::enforce(&process.limits.read(), cx.thread);
     cx.thread.set_comm(&comm);
     cx.local.restart_deadline = None;
     cx.local.identity_told = false;
@@ -192,9 +204,11 @@ pub async fn load_first(
     path: &[u8],
     args: Vec<Vec<u8>>,
     env: Vec<Vec<u8>>,
+    limits: &Limits,
 ) -> Result<Loaded, Errno> {
     let prepared = prepare(fs, caller, None, path, path.to_vec(), false, args, env)?;
-    load(kernel, prepared, true).await
+    let loaded = load(kernel, prepared, true, limits).await;
+    loaded.map_err(|(NotLoaded::Early(errno) | NotLoaded::Late(errno))| errno)
 }
 
 /// The status of a process whose program could not even begin.

@@ -44,12 +44,17 @@ fn check(cx: &Cx<'_>, number: usize, old: &Rlimit, new: &Rlimit) -> SysResult<()
 /// Gets and sets in one step.
 fn exchange(cx: &mut Cx<'_>, target: &Arc<Process>, number: u32, new: Option<Rlimit>) -> SysResult<Rlimit> {
     let number = number as usize;
+    let thread = target.any_thread();
     let mut limits = target.limits.write();
     let slot = limits.0.get_mut(number).ok_or(Errno::EINVAL)?;
     let old = *slot;
     if let Some(new) = new {
         check(cx, number, &old, &new)?;
         *slot = new;
+        let of_memory = [resource::AS, resource::DATA, resource::STACK, resource::MEMLOCK];
+        if let Some(thread) = thread.filter(|_| of_memory.contains(&number)) {
+            kernel::limits::enforce(&limits, &thread);
+        }
         drop(limits);
         if number == resource::CPU {
             kernel::timers::watch_cpu_limit(target);

@@ -97,7 +97,11 @@ pub async fn brk(cx: &mut Cx<'_>, want: u64) -> SysResult {
         return Ok(old.current as i64);
     }
     let limit = cx.process().limit(kernel::limits::resource::DATA);
-    if limit != u64::MAX && want - old.start > limit {
+    let data = || {
+        let layout = mm.layout.read();
+        layout.end_data.saturating_sub(layout.start_data)
+    };
+    if limit != u64::MAX && (want - old.start).saturating_add(data()) > limit {
         return Ok(old.current as i64);
     }
     let from = old.current.next_multiple_of(PAGE);

@@ -64,6 +64,8 @@ impl executor::Observer for HostGone {
 async fn run_thread(thread: Arc<Thread>, mut guest: GuestThread, mut local: ThreadLocal) {
     let mut guard = PanicGuard(Some(thread.clone()));
     thread.set_handle(Some(guest.handle()));
+    // Its limits may have been changed before it could be reached.
+    kernel::limits::enforce(&thread.process().limits.read(), &thread);
     guest.observe_gone(Some(host_gone(&thread)));
     let mut status = ExitStatus::Signaled { signal: Signo::SIGKILL, core: false };
     // A kill may have come before the handle was known.

@@ -22,6 +22,7 @@ mod inet;
 mod inotify;
 mod job;
 mod limits;
+mod limits_memory;
 mod machine;
 mod memory;
 mod mqueue;
@@ -75,6 +76,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         inotify::CASES,
         job::CASES,
         limits::CASES,
+        limits_memory::CASES,
         machine::CASES,
         memory::CASES,
         mqueue::CASES,

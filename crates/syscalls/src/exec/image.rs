@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use identity::Credentials;
+use kernel::limits::{Limits, resource};
 use kernel::mm::{Brk, FileMapping, Layout};
 use kernel::{Kernel, Mm};
 use linux_abi::Errno;
@@ -110,8 +111,28 @@ fn random(bits: u32) -> u64 {
     u64::from_ne_bytes(bytes) & ((1 << bits) - 1) & !(PAGE - 1)
 }
 
+/// Why a program does not run.
+#[derive(Clone, Copy, Debug)]
+pub enum NotLoaded {
+    /// The caller goes on.
+    Early(Errno),
+    /// Linux would have let go of the caller's memory by then: it dies of SIGSEGV.
+    Late(Errno),
+}
+
+impl From<Errno> for NotLoaded {
+    fn from(errno: Errno) -> NotLoaded {
+        NotLoaded::Early(errno)
+    }
+}
+
 /// Maps a prepared program into a new address space, at random addresses or always the same.
-pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared, randomize: bool) -> Result<Loaded, Errno> {
+pub async fn load(
+    kernel: &Arc<Kernel>,
+    prepared: Prepared,
+    randomize: bool,
+    limits: &Limits,
+) -> Result<Loaded, NotLoaded> {
     let Prepared { program, file, interpreter, args, env, exec_name, comm, credentials, secure, hidden } =
         prepared;
     let mut mappings = Vec::new();
@@ -139,7 +160,12 @@ pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared, randomize: bool) -> 
     let contents =
         stack::Contents { args: &args, env: &env, exec_name: &exec_name, random: random16, auxv: &auxv };
     let image = stack::build(top, 8 << 20, &contents)?;
-    let stack_start = (image.sp - STACK_SLACK) & !(PAGE - 1);
+    let used = image.sp & !(PAGE - 1);
+    let lowest = top.saturating_sub(limits.soft(resource::STACK)).next_multiple_of(PAGE);
+    if used < lowest {
+        return Err(NotLoaded::Late(Errno::ENOMEM));
+    }
+    let stack_start = used.saturating_sub(STACK_SLACK).max(lowest);
     let mut stack_prot = flag::PROT_READ | flag::PROT_WRITE;
     if program.exec_stack {
         stack_prot |= flag::PROT_EXEC;
@@ -177,19 +203,25 @@ pub async fn load(kernel: &Arc<Kernel>, prepared: Prepared, randomize: bool) -> 
     ops.push(NativeOp::SetLayout(host_layout(&layout, brk_start)));
 
     let mut guest = kernel.platform.new_process().await?;
+    let gap = places.gap.end - places.gap.start;
+    guest.handle().limit_memory(&kernel::limits::of_memory(limits, &credentials, gap));
     guest.native_batch(ops);
     match guest.next_exit().await {
         Exit::NativeDone(ret) if (-4095..0).contains(&ret) => {
             guest.handle().kill_process();
             let errno = Errno::from_raw(-(ret as i32));
-            return Err(if errno == Errno::EEXIST { Errno::ENOMEM } else { errno });
+            return Err(match errno {
+                Errno::ENOMEM => NotLoaded::Late(errno),
+                Errno::EEXIST => NotLoaded::Early(Errno::ENOMEM),
+                _ => NotLoaded::Early(errno),
+            });
         }
         Exit::NativeDone(_) => {}
-        _ => return Err(Errno::EAGAIN),
+        _ => return Err(Errno::EAGAIN.into()),
     }
     if let Err(errno) = guest.copy_out_now(image.sp, &image.bytes) {
         guest.handle().kill_process();
-        return Err(errno);
+        return Err(errno.into());
     }
     *guest.regs_mut() = Regs { rip: entry, rsp: image.sp, rflags: 0x202, ..Regs::default() };
 

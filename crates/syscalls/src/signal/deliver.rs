@@ -87,6 +87,12 @@ pub fn force_signal(cx: &mut Cx<'_>, sig: Signo, info: SigInfo) {
     let _ = cx.thread.send_signal(info);
 }
 
+/// Ends the process by a signal, whatever it has done to handle that: `force_fatal_sig` of Linux.
+pub fn kill_self(cx: &mut Cx<'_>, sig: Signo) {
+    cx.local.fatal = Some(SigInfo::new(sig, si::KERNEL));
+    cx.thread.note_attention();
+}
+
 /// Ends the process if it has no way to handle this `sig` (a frame could not be pushed): `force_sigsegv` of Linux.
 fn force_segv(cx: &mut Cx<'_>, failed: Signo) {
     if failed == Signo::SIGSEGV {
