@@ -82,6 +82,17 @@ while True:
     equal "still here" "$(timeout 20 docker run --rm --runtime "$NAME" $BASE echo still here)"
     timeout 20 docker rm -f "$id"
 }
+update_running() {
+    local id
+    id=$(dstart --memory 256m --memory-swap 256m --cpus 1 $BASE sleep 60) || exit 1
+    docker update --memory 128m --memory-swap 128m --cpus 0.5 --pids-limit 44 "$id"
+    # Whatever version of control groups is inside.
+    equal "$((128 << 20)) 44" "$(dexec "$id" sh -c 'cd /sys/fs/cgroup; echo $(cat memory.max memory/memory.limit_in_bytes
+        cat pids.max || head -n1 pids/pids.max) 2>/dev/null')"
+    [ "$RUNTIME" = runc ] || contains "$(dexec "$id" cat /sys/fs/cgroup/cpu.max)" "50000 100000"
+    [ "$RUNTIME" = runc ] || equal "$((128 << 10))" "$(dexec "$id" awk '/MemTotal/ { print $2 }' /proc/meminfo)"
+    docker rm -f "$id"
+}
 volume_both_ways() {
     local dir id
     dir=$(mktemp -d)
@@ -153,7 +164,7 @@ apt_install() {
         'apt-get update -q && apt-get install -qy --no-install-recommends jq && echo "{}" | jq .'
 }
 
-for t in memory_first_process memory_child memory_child_status memory_tmpfs memory_enough cpus pids_limit fork_bomb \
+for t in memory_first_process memory_child memory_child_status memory_tmpfs memory_enough cpus pids_limit fork_bomb update_running \
     volume_both_ways volume_read_only \
     volume_named published_port names_on_a_network no_network network_of_other loopback apt_install; do
     run_test $t

@@ -43,6 +43,54 @@ def update_pids(box):
     equal("16", box.exec("sh", "-c", script))
 
 
+def shown(box):
+    """What a program inside may learn of the container's limits."""
+    script = """cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.swap.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max
+        awk '/MemTotal/ { print $2 }' /proc/meminfo
+        awk '/MemTotal/ { print $4 }' /sys/devices/system/node/node0/meminfo
+        grep -c ^processor /proc/cpuinfo; cat /sys/devices/system/cpu/online
+        nproc; taskset -p $$ | awk '{ print $NF }'; awk '/Cpus_allowed:/ { print $2 }' /proc/self/status"""
+    return box.exec("sh", "-c", script).split("\n")
+
+
+@test
+def update_is_seen_inside(box):
+    if YARDSTICK:
+        return  # runc shows the host's limits where it mounts no cgroup2, and all memory of the machine
+    mib = 1 << 20
+    box.config["linux"]["resources"] = {
+        "memory": {"limit": 256 * mib, "swap": 256 * mib}, "pids": {"limit": 100}, "cpu": {"quota": 50000, "cpus": "0"}}
+    box.config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup"})
+    running(box)
+    machine = open("/sys/devices/system/cpu/online").read().strip()
+    count = str(os.sysconf("SC_NPROCESSORS_ONLN"))
+
+    def wanted(memory, swap, cpu, pids, allowed, mask):
+        kib = str(memory >> 10)
+        return [str(memory), swap, cpu, pids, kib, kib, count, machine, allowed, mask, mask]
+
+    equal(wanted(256 * mib, "0", "50000 100000", "100", "1", "1"), shown(box))
+    box.done(box.run("update", "--memory", "128m", box.id))
+    equal(wanted(128 * mib, str(128 * mib), "50000 100000", "100", "1", "1"), shown(box))
+    box.done(box.run("update", "--cpu-period", "200000", box.id))
+    equal("50000 200000", shown(box)[2])
+    equal("50000", open(cgroup_file(box, "cpu", "cpu.cfs_quota_us")).read().strip())
+    if count != "1":
+        box.done(box.run("update", "--cpuset-cpus", "0-1", box.id))
+        equal(["2", "3", "3"], shown(box)[8:])
+    # A paused one learns of it when it goes on.
+    box.done(box.run("pause", box.id))
+    box.done(box.run("update", "--cpu-quota", "-1", "--pids-limit", "50", box.id))
+    equal("paused", box.state()["status"])
+    box.done(box.run("resume", box.id))
+    equal(["max 100000", "50"], shown(box)[2:4])
+    # What an engine leaves at zero stays.
+    text = '{"memory":{"limit":201326592,"swap":-1},"cpu":{"quota":0,"shares":0,"cpus":""},"pids":{"limit":0}}'
+    box.done(box.run("update", "--resources", "-", box.id, stdin=None, input=text, stdout=subprocess.PIPE,
+                     stderr=subprocess.PIPE))
+    equal([str(192 * mib), "max", "max 100000", "50"], shown(box)[:4])
+
+
 @test
 def update_from_a_file(box):
     running(box)

@@ -47,6 +47,8 @@ pub struct BootSpec {
     pub network: NetworkMode,
     /// What the guest may know of its limits.
     pub cgroup: CgroupInfo,
+    /// CPUs of the host that are online.
+    pub cpus: usize,
     /// Where the kernel process reads how much CPU time it has: the container's group and those above.
     #[serde(default)]
     pub cpu_quota: Vec<QuotaFds>,

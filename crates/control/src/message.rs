@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ConsoleSize, ProcessSpec};
+use crate::{CgroupInfo, ConsoleSize, ProcessSpec};
 
 /// What a client asks of a sandbox. Each request gets one [`Reply`]; an
 /// `Exec` is later followed by one `Exited` on the same connection.
@@ -43,11 +43,8 @@ pub enum Request {
     Processes,
     /// Counters.
     Stats,
-    /// Another greatest number of tasks.
-    PidsLimit {
-        /// Absent is no limit.
-        limit: Option<u64>,
-    },
+    /// Other limits, all of them, to show to the guest; that of tasks is kept exactly.
+    Limits(CgroupInfo),
     /// Reply with `Exited` when a process ends.
     Wait {
         /// Guest process id; absent is the first process.

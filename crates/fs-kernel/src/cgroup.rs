@@ -48,23 +48,23 @@ pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
         let (user, system) = (user / 1000, system / 1000);
         format!("usage_usec {}\nuser_usec {user}\nsystem_usec {system}\n", user.saturating_add(system))
     });
-    let cpu_max = match kernel.config.cpu_quota {
+    let cpu_max = with(|kernel| match kernel.cgroup_limits().cpu_quota {
         Some((quota, period)) => format!("{quota} {period}\n"),
         None => "max 100000\n".into(),
-    };
+    });
     let root = Fixed::default()
         .with_text("cgroup.controllers", "cpu memory pids\n")
         .with_text("cgroup.subtree_control", "\n")
         .with_text("cgroup.type", "domain\n")
         .with_made("cgroup.procs", processes)
         .with_made("cgroup.events", with(|_| "populated 1\nfrozen 0\n".into()))
-        .with_text("cpu.max", cpu_max)
+        .with_made("cpu.max", cpu_max)
         .with_made("cpu.stat", cpu)
-        .with_text("memory.max", limit(kernel.config.memory_limit))
+        .with_made("memory.max", with(|kernel| limit(kernel.cgroup_limits().memory)))
         .with_text("memory.high", "max\n")
         .with_text("memory.low", "0\n")
         .with_text("memory.min", "0\n")
-        .with_text("memory.swap.max", "max\n")
+        .with_made("memory.swap.max", with(|kernel| limit(kernel.cgroup_limits().swap)))
         .with_made("memory.current", with(|kernel| format!("{}\n", resident(kernel))))
         .with_made("memory.stat", with(|kernel| format!("anon {}\nfile 0\n", resident(kernel))))
         .with_made("pids.current", with(|kernel| format!("{}\n", kernel.pids.thread_count())))

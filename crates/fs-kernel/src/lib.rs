@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+mod cpus;
 pub mod mem_devices;
 pub mod proc;
 mod proc_net;

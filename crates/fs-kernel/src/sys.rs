@@ -1,5 +1,6 @@
 //! sysfs: sysfs(5), as much as programs ask for.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use kernel::Kernel;
@@ -9,25 +10,14 @@ use crate::synthetic::{Fixed, Kind, Node, Synthetic, ino_of};
 
 const SYSFS_MAGIC: u64 = 0x6265_6572;
 
-/// `0-3`, or `0` for a single one.
+/// All of `count` CPUs as a list.
 fn range(count: usize) -> String {
-    if count <= 1 { "0\n".into() } else { format!("0-{}\n", count - 1) }
+    format!("{}\n", crate::cpus::list(&(0..count.max(1)).collect::<Vec<_>>()))
 }
 
-/// The lowest `bits` as a mask in the groups of 32 that the kernel prints.
-fn mask(bits: impl Iterator<Item = usize>) -> String {
-    let mut words = vec![0u32];
-    for bit in bits {
-        let at = bit / 32;
-        if words.len() <= at {
-            words.resize(at + 1, 0);
-        }
-        if let Some(word) = words.get_mut(at) {
-            *word |= 1 << (bit % 32);
-        }
-    }
-    let parts: Vec<_> = words.iter().rev().map(|w| format!("{w:08x}")).collect();
-    format!("{}\n", parts.join(","))
+/// CPUs as a mask over `count`.
+fn mask(cpus: Range<usize>, count: usize) -> String {
+    format!("{}\n", crate::cpus::mask(&cpus.collect::<Vec<_>>(), count))
 }
 
 /// A directory below a path: paths keep the inode numbers of equal names apart.
@@ -54,20 +44,20 @@ fn cpus(count: usize) -> Fixed {
         .with_text("isolated", "\n")
         .with_text("kernel_max", "8191\n");
     for cpu in 0..count {
-        let one = std::iter::once(cpu);
+        let one = cpu..cpu.saturating_add(1);
         // Each is a core of its own: guests see no siblings.
         let topology = Fixed::default()
             .with_text("core_id", format!("{cpu}\n"))
             .with_text("physical_package_id", "0\n")
             .with_text("die_id", "0\n")
             .with_text("cluster_id", "-1\n")
-            .with_text("core_cpus", mask(one.clone()))
+            .with_text("core_cpus", mask(one.clone(), count))
             .with_text("core_cpus_list", format!("{cpu}\n"))
-            .with_text("thread_siblings", mask(one))
+            .with_text("thread_siblings", mask(one, count))
             .with_text("thread_siblings_list", format!("{cpu}\n"))
-            .with_text("core_siblings", mask(0..count))
+            .with_text("core_siblings", mask(0..count, count))
             .with_text("core_siblings_list", range(count))
-            .with_text("package_cpus", mask(0..count))
+            .with_text("package_cpus", mask(0..count, count))
             .with_text("package_cpus_list", range(count));
         let path = format!("cpu{cpu}");
         let mut contents = dir(Fixed::default(), &format!("{path}/topology"), topology);
@@ -82,12 +72,10 @@ fn cpus(count: usize) -> Fixed {
 
 /// /sys/devices/system/node: one node with all.
 fn nodes(kernel: &Arc<Kernel>, count: usize) -> Fixed {
-    let limit = kernel.config.memory_limit;
+    let kernel = kernel.clone();
     let meminfo = move || {
-        let info = rustix::system::sysinfo();
-        let unit = u64::from(info.mem_unit).max(1);
-        let total = limit.unwrap_or(u64::MAX).min(info.totalram.saturating_mul(unit)) >> 10;
-        let free = (info.freeram.saturating_mul(unit) >> 10).min(total);
+        let (total, free) = kernel.memory();
+        let (total, free) = (total >> 10, free >> 10);
         format!(
             "Node 0 MemTotal:       {total:8} kB\nNode 0 MemFree:        {free:8} kB\nNode 0 MemUsed:        {:8} kB\n",
             total - free
@@ -96,7 +84,7 @@ fn nodes(kernel: &Arc<Kernel>, count: usize) -> Fixed {
     };
     let node0 = Fixed::default()
         .with_text("cpulist", range(count))
-        .with_text("cpumap", mask(0..count))
+        .with_text("cpumap", mask(0..count, count))
         .with_text("distance", "10\n")
         .with_made("meminfo", meminfo);
     let all = Fixed::default()
@@ -152,16 +140,4 @@ pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
     }
     let root = Node::new(1, 0o555, None, Kind::Directory(Box::new(root)));
     Synthetic::new("sysfs", SYSFS_MAGIC, device, root)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{mask, range};
-
-    #[test]
-    fn lists_and_masks_read_as_the_kernel_prints_them() {
-        assert_eq!((range(1), range(4)), ("0\n".to_owned(), "0-3\n".to_owned()));
-        assert_eq!(mask(0..2), "00000003\n");
-        assert_eq!(mask(std::iter::once(33)), "00000002,00000000\n");
-    }
 }

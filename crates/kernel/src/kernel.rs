@@ -25,14 +25,10 @@ pub struct KernelConfig {
     pub hostname: String,
     /// getdomainname(2).
     pub domainname: String,
-    /// CPUs that the guest may use.
+    /// CPUs of the machine.
     pub cpus: usize,
     /// Signals without a handler end the first process too.
     pub ordinary_init: bool,
-    /// Memory limit in bytes, if any.
-    pub memory_limit: Option<u64>,
-    /// CPU time and the period that it is for, microseconds, if limited.
-    pub cpu_quota: Option<(u64, u64)>,
     /// Log every system call to standard error or this file.
     pub strace: bool,
     /// The container's filter of system calls.
@@ -52,8 +48,6 @@ impl Default for KernelConfig {
             domainname: "(none)".into(),
             ordinary_init: false,
             cpus: 1,
-            memory_limit: None,
-            cpu_quota: None,
             strace: false,
             seccomp: None,
             sysctl: BTreeMap::new(),
@@ -230,6 +224,7 @@ pub struct Kernel {
     pub signal_queue: Arc<WaitQueue>,
     /// Char and block devices by (is_block, number).
     devices: RwLock<BTreeMap<(bool, u64), OpenDevice>>,
+    pub(crate) cgroup_limits: RwLock<crate::cgroup_limits::CgroupLimits>,
     exit_hooks: RwLock<Arc<Vec<ExitHook>>>,
     spawn_thread: SpawnThread,
     /// Calls and flags that were asked for and are missing: each logged once.
@@ -268,6 +263,7 @@ impl Kernel {
             boot_ns: executor::monotonic_ns(),
             signal_queue: Arc::new(WaitQueue::new()),
             devices: RwLock::default(),
+            cgroup_limits: RwLock::default(),
             exit_hooks: RwLock::default(),
             spawn_thread,
             missing: Mutex::default(),

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aio;
+pub mod cgroup_limits;
 pub mod clock;
 pub mod cpu_time;
 pub mod epoll;

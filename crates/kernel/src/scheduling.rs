@@ -1,5 +1,10 @@
 //! How a thread wants to be scheduled: sched(7), ioprio_set(2), `PR_SET_TIMERSLACK`.
 
+use linux_abi::Errno;
+use rustix::thread::CpuSet;
+
+use crate::Thread;
+
 /// `SCHED_OTHER`, `SCHED_BATCH`, `SCHED_IDLE`: the policies that ask for no privilege.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[expect(missing_docs, reason = "named in sched(7)")]
@@ -23,6 +28,15 @@ impl Policy {
     pub fn from_raw(raw: i32) -> Option<Policy> {
         [Policy::Other, Policy::Batch, Policy::Idle].into_iter().find(|p| p.raw() == raw)
     }
+}
+
+/// The CPUs that a thread may run on, as sched_getaffinity(2) of the host says: the container's, while it has no
+/// thread there.
+pub fn affinity(thread: &Thread) -> Result<CpuSet, Errno> {
+    let host = thread.handle().and_then(|handle| rustix::process::Pid::from_raw(handle.host_tid()));
+    rustix::thread::sched_getaffinity(host)
+        .or_else(|_| rustix::thread::sched_getaffinity(None))
+        .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
 }
 
 /// What `PR_GET_TIMERSLACK` shows by default, nanoseconds.

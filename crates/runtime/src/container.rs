@@ -211,6 +211,14 @@ impl Container {
         }
     }
 
+    /// Sends one request whose answer is of no interest. A paused sandbox reads it when it goes on.
+    pub(crate) fn tell(&self, request: &Request) -> Result<()> {
+        if self.state.status() != Status::Paused {
+            return self.ask(request).map(drop);
+        }
+        Ok(self.connect()?.send(request, &[])?)
+    }
+
     /// Runs the prepared first process, then the poststart hooks.
     pub(crate) fn start(&mut self) -> Result<()> {
         let id = &self.state.id;

@@ -228,6 +228,7 @@ fn fill(
         control,
         network: mode,
         cgroup: translate::cgroup_info(linux.resources.as_ref()),
+        cpus: crate::cgroup::quota::online_cpus(),
         cpu_quota,
         uid_mappings: translate::id_mappings(&linux.uid_mappings),
         gid_mappings: translate::id_mappings(&linux.gid_mappings),

@@ -3,8 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use control::{ConsoleSize, ErrorKind, ExitStatus, ProcessInfo, ProcessSpec, Stats};
+use control::{CgroupInfo, ConsoleSize, ErrorKind, ExitStatus, ProcessInfo, ProcessSpec, Stats};
 use fs_kernel::tty::Terminals;
+use kernel::cgroup_limits::CgroupLimits;
 use kernel::process::ExitStatus as GuestStatus;
 use kernel::{Kernel, Process};
 use linux_abi::signal::{SigInfo, Signo, si};
@@ -36,6 +37,17 @@ impl KernelSandbox {
     fn process(&self, pid: i32) -> Result<Arc<Process>, SandboxError> {
         self.kernel.pids.process(pid).map_err(|_| SandboxError::no_such_process())
     }
+}
+
+/// Tells a kernel of the container's limits.
+pub(crate) fn set_limits(kernel: &Kernel, limits: &CgroupInfo) {
+    let swap = |memory| limits.memory_swap_limit.map(|both| both.saturating_sub(memory));
+    kernel.set_cgroup_limits(CgroupLimits {
+        memory: limits.memory_limit,
+        swap: limits.memory_limit.and_then(swap),
+        cpu_quota: limits.cpu_quota_us.map(|quota| (quota, limits.cpu_period_us.unwrap_or(100_000))),
+    });
+    kernel.pids.set_limit(limits.pids_limit);
 }
 
 fn status(status: GuestStatus) -> ExitStatus {
@@ -124,8 +136,8 @@ impl Sandbox for KernelSandbox {
         crate::process_list::list(&self.kernel)
     }
 
-    fn set_pids_limit(&self, limit: Option<u64>) {
-        self.kernel.pids.set_limit(limit);
+    fn set_limits(&self, limits: &CgroupInfo) {
+        set_limits(&self.kernel, limits);
     }
 
     fn stats(&self) -> Stats {

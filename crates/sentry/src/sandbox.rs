@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 
-use control::{ConsoleSize, ErrorKind, ExitStatus, ProcessInfo, ProcessSpec, Stats};
+use control::{CgroupInfo, ConsoleSize, ErrorKind, ExitStatus, ProcessInfo, ProcessSpec, Stats};
 use linux_abi::Errno;
 
 /// A booted kernel with its prepared first process.
@@ -32,8 +32,8 @@ pub trait Sandbox: Send + Sync + 'static {
     /// The guest's processes.
     fn processes(&self) -> Vec<ProcessInfo>;
 
-    /// Allows at most so many tasks.
-    fn set_pids_limit(&self, limit: Option<u64>);
+    /// Shows these limits from now on, and allows so many tasks.
+    fn set_limits(&self, limits: &CgroupInfo);
 
     /// Counters.
     fn stats(&self) -> Stats;

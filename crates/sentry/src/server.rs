@@ -139,8 +139,8 @@ impl Connection {
             }
             Request::Processes => Ok(Reply::Processes(sandbox.processes())),
             Request::Stats => Ok(Reply::Stats(sandbox.stats())),
-            Request::PidsLimit { limit } => {
-                sandbox.set_pids_limit(limit);
+            Request::Limits(limits) => {
+                sandbox.set_limits(&limits);
                 Ok(Reply::Done)
             }
             Request::Wait { pid } => {

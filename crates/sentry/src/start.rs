@@ -9,11 +9,14 @@ use kernel::{Kernel, KernelConfig};
 use platform::{Config, Platform, Quota, QuotaFiles};
 
 use crate::descriptors::Descriptors;
-use crate::kernel_sandbox::KernelSandbox;
+use crate::kernel_sandbox::{KernelSandbox, set_limits};
 use crate::launch;
 use crate::rootfs::{self, Maker};
 use crate::sandbox::{Sandbox, Stdio};
 use crate::streams::Streams;
+
+/// More CPUs than Linux knows on any machine.
+const MAX_CPUS: usize = 8192;
 
 /// What a kernel is made from, once the process is jailed.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
         }
     }
     crate::guest_mounts::register(&kernel);
-    kernel.pids.set_limit(spec.cgroup.pids_limit);
+    set_limits(&kernel, &spec.cgroup);
     fs_kernel::mem_devices::register(&kernel);
     let maker = Arc::new(net::host::Maker::new());
     kernel.io.network.add_provider(Arc::new(net::inet::InetProvider::new(maker.clone())));
@@ -113,11 +116,8 @@ fn config(spec: &BootSpec) -> KernelConfig {
     if let Some(name) = &spec.domainname {
         config.domainname.clone_from(name);
     }
-    config.cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    config.cpus = spec.cpus.clamp(1, MAX_CPUS);
     config.ordinary_init = spec.ordinary_init;
-    config.memory_limit = spec.cgroup.memory_limit;
-    config.cpu_quota =
-        spec.cgroup.cpu_quota_us.map(|quota| (quota, spec.cgroup.cpu_period_us.unwrap_or(100_000)));
     config.strace = spec.tracing.strace.is_some();
     config.seccomp = spec.seccomp.as_ref().map(crate::seccomp::compile);
     config.sysctl.clone_from(&spec.sysctl);

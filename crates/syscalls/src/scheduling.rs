@@ -60,9 +60,7 @@ fn affinity_target(cx: &Cx<'_>, tid: i32) -> SysResult<Arc<Thread>> {
 /// sched_getaffinity(2).
 pub fn sched_getaffinity(cx: &mut Cx<'_>, tid: i32, len: usize, out: Ptr) -> SysResult {
     let thread = affinity_target(cx, tid)?;
-    let set = rustix::thread::sched_getaffinity(host_thread(&thread))
-        .or_else(|_| rustix::thread::sched_getaffinity(None))
-        .map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    let set = kernel::scheduling::affinity(&thread)?;
     let mut bytes = [0u8; CpuSet::MAX_CPU / 8];
     let mut highest = 0;
     for cpu in (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)) {

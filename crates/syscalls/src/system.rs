@@ -51,14 +51,12 @@ struct SysInfo {
 
 /// sysinfo(2).
 pub fn sysinfo(cx: &mut Cx<'_>, buf: Ptr) -> SysResult {
-    let host = rustix::system::sysinfo();
-    let unit = u64::from(host.mem_unit).max(1);
-    let total = host.totalram.saturating_mul(unit).min(cx.kernel().config.memory_limit.unwrap_or(u64::MAX));
+    let (total, free) = cx.kernel().memory();
     let info = SysInfo {
         uptime: ((executor::monotonic_ns() - cx.kernel().boot_ns) / 1_000_000_000) as i64,
         loads: [0; 3],
         total_ram: total,
-        free_ram: host.freeram.saturating_mul(unit).min(total),
+        free_ram: free,
         procs: u16::try_from(cx.kernel().pids.thread_count()).unwrap_or(u16::MAX),
         mem_unit: 1,
         ..SysInfo::default()

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use kernel::{Kernel, Process, Thread};
 use linux_abi::Errno;
 use linux_abi::signal::{SIG_DFL, SIG_IGN, SigSet, Signo};
+use rustix::thread::CpuSet;
 
 /// The name without its padding.
 pub(super) fn comm(thread: &Thread) -> Vec<u8> {
@@ -161,6 +162,14 @@ pub(super) fn statm(thread: &Thread) -> vfs::Result<Vec<u8>> {
     Ok(format!("{size} {resident} {shared} {code} 0 {data} 0\n").into_bytes())
 }
 
+/// CPUs that a thread may run on: what the host says, else all.
+fn allowed_cpus(thread: &Thread) -> Vec<usize> {
+    match kernel::scheduling::affinity(thread) {
+        Ok(set) => (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect(),
+        Err(_) => (0..thread.kernel().config.cpus).collect(),
+    }
+}
+
 /// /proc/PID/status.
 pub(super) fn status(process: &Arc<Process>, thread: &Arc<Thread>) -> vfs::Result<Vec<u8>> {
     let c = thread.credentials();
@@ -183,9 +192,9 @@ pub(super) fn status(process: &Arc<Process>, thread: &Arc<Thread>) -> vfs::Resul
     let groups: String = c.groups.iter().map(|g| format!("{g} ")).collect();
     let name = String::from_utf8_lossy(&comm(thread)).into_owned();
     let limit = process.limit(kernel::limits::resource::SIGPENDING);
-    let cpus = process.kernel().config.cpus.clamp(1, 64);
-    let mask_cpus = if cpus == 64 { u64::MAX } else { (1u64 << cpus) - 1 };
-    let list = if cpus == 1 { "0".to_owned() } else { format!("0-{}", cpus - 1) };
+    let cpus = allowed_cpus(thread);
+    let (cpu_mask, cpu_list) =
+        (crate::cpus::mask(&cpus, process.kernel().config.cpus), crate::cpus::list(&cpus));
     let threads = process.threads.lock().len();
     let (pid, tid) = (process.pid(), thread.tid());
     let filtered = u32::from(thread.kernel().config.seccomp.is_some());
@@ -200,7 +209,7 @@ HugetlbPages:\t       0 kB\nCoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xfff
 SigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n\
 CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\n\
 NoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\nSpeculation_Store_Bypass:\tnot vulnerable\nSpeculationIndirectBranch:\talways enabled\n\
-Cpus_allowed:\t{mask_cpus:x}\nCpus_allowed_list:\t{list}\nMems_allowed:\t1\nMems_allowed_list:\t0\nvoluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
+Cpus_allowed:\t{cpu_mask}\nCpus_allowed_list:\t{cpu_list}\nMems_allowed:\t1\nMems_allowed_list:\t0\nvoluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
         thread.fs().umask(),
         process.parent_pid(),
         c.uid,

@@ -35,20 +35,8 @@ pub(super) fn files(kernel: &Arc<Kernel>, dir: Fixed) -> Fixed {
         .with_made("vmstat", || b"nr_free_pages 0\npgfault 0\npgmajfault 0\n".to_vec())
 }
 
-/// Total and free memory in bytes as the sandbox may see it.
-pub(crate) fn memory(kernel: &Kernel) -> (u64, u64) {
-    let info = rustix::system::sysinfo();
-    let unit = u64::from(info.mem_unit).max(1);
-    let total = info.totalram.saturating_mul(unit);
-    let free = info.freeram.saturating_add(info.bufferram).saturating_mul(unit);
-    match kernel.config.memory_limit {
-        Some(limit) if limit < total => (limit, free.min(limit)),
-        _ => (total, free),
-    }
-}
-
 fn meminfo(kernel: &Kernel) -> Vec<u8> {
-    let (total, free) = memory(kernel);
+    let (total, free) = kernel.memory();
     let mut out = String::new();
     let rows: [(&str, u64); 24] = [
         ("MemTotal", total),

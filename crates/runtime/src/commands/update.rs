@@ -9,11 +9,12 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use control::Request;
+use serde_json::Value;
 
 use crate::cli::Globals;
 use crate::container::Container;
-use crate::oci::Resources;
 use crate::oci::config::{self, BlockIo, Cpu, Memory, Pids};
+use crate::oci::{Resources, translate};
 use crate::state::Status;
 
 #[derive(Debug, Args)]
@@ -80,12 +81,10 @@ impl Update {
         if self.l3_cache_schema.is_some() || self.mem_bw_schema.is_some() {
             bail!("limits of caches and memory bandwidth (intelRdt) are not supported");
         }
-        container.state.cgroup.update(&resources)?;
-        if let Some(pids) = resources.pids.filter(|pids| pids.limit != 0) {
-            // The exact number is the guest's kernel's to keep.
-            container.ask(&Request::PidsLimit { limit: u64::try_from(pids.limit).ok() })?;
-        }
-        container.state.resources = resources;
+        let all = over(&container.state.resources, &resources)?;
+        container.state.cgroup.update(&with_partners(resources, &all))?;
+        container.tell(&Request::Limits(translate::cgroup_info(Some(&all))))?;
+        container.state.resources = all;
         container.save()?;
         Ok(ExitCode::SUCCESS)
     }
@@ -114,6 +113,44 @@ impl Update {
             ..Resources::default()
         })
     }
+}
+
+/// Limits with others over them. Engines send a zero or an empty text for what stays as it is.
+fn over(before: &Resources, changes: &Resources) -> Result<Resources> {
+    fn put(all: &mut Value, change: Value) {
+        match (all, change) {
+            (Value::Object(all), Value::Object(change)) => {
+                for (name, value) in change {
+                    put(all.entry(name).or_insert(Value::Null), value);
+                }
+            }
+            (_, Value::Null) => {}
+            (_, Value::Number(number)) if number.as_i64() == Some(0) => {}
+            (_, Value::String(text)) if text.is_empty() => {}
+            (_, Value::Array(list)) if list.is_empty() => {}
+            (all, change) => *all = change,
+        }
+    }
+    let mut all = serde_json::to_value(before)?;
+    put(&mut all, serde_json::to_value(changes)?);
+    Ok(config::parse(all.to_string().as_bytes())?)
+}
+
+/// Limits that the host takes in pairs: one of them is written with the other as it is.
+fn with_partners(mut changes: Resources, all: &Resources) -> Resources {
+    let set = |n: Option<i64>| n.is_some_and(|n| n != 0);
+    if let (Some(cpu), Some(all)) = (&mut changes.cpu, &all.cpu)
+        && (set(cpu.quota) || cpu.period.is_some_and(|n| n != 0))
+    {
+        (cpu.quota, cpu.period) = (all.quota, all.period);
+    }
+    if let (Some(memory), Some(all)) = (&mut changes.memory, &all.memory)
+        && set(memory.swap)
+        && !set(memory.limit)
+    {
+        memory.limit = all.limit;
+    }
+    changes
 }
 
 fn read(path: &PathBuf) -> Result<Resources> {
@@ -146,7 +183,26 @@ fn bytes(text: &str) -> Result<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::*;
+
+    #[test]
+    fn changes_leave_the_rest() {
+        let of = |text: &str| config::parse::<Resources>(text.as_bytes()).unwrap();
+        let before =
+            of(r#"{"memory":{"limit":100,"swap":200},"cpu":{"quota":5,"cpus":"0"},"pids":{"limit":7}}"#);
+        // As Docker does it.
+        let change = of(r#"{"memory":{"limit":0,"swap":300},"cpu":{"period":9,"quota":0,"cpus":""}}"#);
+        let all = over(&before, &change).unwrap();
+        let (memory, cpu) = (all.memory.unwrap(), all.cpu.clone().unwrap());
+        assert_eq!((memory.limit, memory.swap), (Some(100), Some(300)));
+        assert_eq!((cpu.quota, cpu.period, cpu.cpus.as_deref()), (Some(5), Some(9), Some("0")));
+        assert_eq!(all.pids.unwrap().limit, 7);
+        let written = with_partners(change, &all);
+        assert_eq!(written.memory.unwrap().limit, Some(100));
+        let cpu = written.cpu.unwrap();
+        assert_eq!((cpu.quota, cpu.period, cpu.cpus.as_deref()), (Some(5), Some(9), Some("")));
+        assert_eq!(over(&before, &of(r#"{"memory":{"limit":-1}}"#)).unwrap().memory.unwrap().limit, Some(-1));
+    }
 
     #[test]
     fn sizes_have_units() {

@@ -1,0 +1,36 @@
+//! What the container's control group on the host allows, as the guest is shown it (cgroups(7)). The host enforces it.
+
+use crate::Kernel;
+
+/// Limits of the container's control group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupLimits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of swap space beside them.
+    pub swap: Option<u64>,
+    /// CPU time and the period that it is for, in microseconds.
+    pub cpu_quota: Option<(u64, u64)>,
+}
+
+impl Kernel {
+    /// The limits of now: whoever runs the container may change them.
+    pub fn cgroup_limits(&self) -> CgroupLimits {
+        *self.cgroup_limits.read()
+    }
+
+    /// Other limits.
+    pub fn set_cgroup_limits(&self, limits: CgroupLimits) {
+        *self.cgroup_limits.write() = limits;
+    }
+
+    /// Total and free memory in bytes as the sandbox may see it.
+    pub fn memory(&self) -> (u64, u64) {
+        let info = rustix::system::sysinfo();
+        let unit = u64::from(info.mem_unit).max(1);
+        let total = info.totalram.saturating_mul(unit);
+        let free = info.freeram.saturating_add(info.bufferram).saturating_mul(unit);
+        let limit = self.cgroup_limits().memory.unwrap_or(u64::MAX);
+        (total.min(limit), free.min(limit))
+    }
+}
