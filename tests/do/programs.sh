@@ -97,8 +97,32 @@ END
     contains "$(sandbox ./g)" "49995000 child"
 }
 
+# A program that runs is replaced, not written: in the current folder, on a host folder that is written through, in the
+# system's folders, in memory.
+busy_programs() {
+    cat >busy.sh <<'END'
+folder=$1
+cp /bin/sleep "$folder/program"
+"$folder/program" 5 &
+until grep -q program "/proc/$!/cmdline" 2>/dev/null; do sleep 0.01; done
+cp /bin/true "$folder/program" 2>&1 | grep -c 'Text file busy'
+sleep 5 & sleep 0.1
+(: >>/usr/bin/sleep) 2>&1 | grep -c 'Text file busy'
+printf 'int main(void) { return 7; }\n' >"$folder/a.c"
+gcc "$folder/a.c" -o "$folder/program"
+"$folder/program"
+echo $?
+install /bin/true "$folder/program" && cp /bin/true "$folder/new" && mv "$folder/new" "$folder/program" && "$folder/program" && echo replaced
+kill %1 %2
+END
+    local wanted=$'1\n1\n7\nreplaced'
+    equal "$wanted" "$(sandbox bash busy.sh . 2>/dev/null)"
+    equal "$wanted" "$(sandbox sh -c 'mkdir -p "/tmp/busy.$$" && bash busy.sh "/tmp/busy.$$" && rm -r "/tmp/busy.$$"' 2>/dev/null)"
+    [ -z "$SALLET" ] || equal "$wanted" "$(timeout 15 "$SALLET" do --rw . -- bash busy.sh . 2>/dev/null)"
+}
+
 for t in true_and_false missing_program pipeline pipeline_long stdin signal_exit here_document background_jobs find_files \
     tar_and_xz gzip_round compile_and_run make_builds git_commit_clone perl_program sqlite_shell many_processes big_file \
-    many_small_files timing timeout_kills ps_lists awk_sed xargs_parallel go_program; do
+    many_small_files timing timeout_kills ps_lists awk_sed xargs_parallel go_program busy_programs; do
     run_test $t
 done

@@ -10,7 +10,7 @@ use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFLNK, S_IFREG};
 use linux_abi::time::Timespec;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr};
+use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr, Writers};
 
 use crate::acl::Lists;
 use crate::attributes::{Identity, Known};
@@ -58,6 +58,7 @@ pub(crate) struct HostInode {
     pub(crate) copied_up: AtomicBool,
     /// Held over a write at the end and the question where it went.
     pub(crate) appending: Mutex<()>,
+    writers: Writers,
 }
 
 impl HostInode {
@@ -87,6 +88,7 @@ impl HostInode {
             names: (known.identity.kind == S_IFDIR).then(Box::default),
             copied_up: AtomicBool::new(false),
             appending: Mutex::new(()),
+            writers: Writers::default(),
         })
     }
 
@@ -300,6 +302,9 @@ impl Inode for HostInode {
     }
     fn as_any(&self) -> &dyn Any {
         self
+    }
+    fn writers(&self) -> Option<&Writers> {
+        Some(&self.writers)
     }
     fn open(self: Arc<Self>, flags: OpenFlags, _caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {
         if flags.writable() {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFDIR};
 use parking_lot::Mutex;
-use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr};
+use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr, Writers};
 
 use crate::directory::OpenDirectory;
 use crate::file_system::OverlayFs;
@@ -41,6 +41,7 @@ pub(crate) struct OverlayInode {
     shown: (u64, u64),
     kind: u32,
     pub(crate) layers: Mutex<Layers>,
+    writers: Writers,
 }
 
 impl OverlayInode {
@@ -59,6 +60,7 @@ impl OverlayInode {
             shown,
             kind,
             layers: Mutex::new(layers),
+            writers: Writers::default(),
         })
     }
 
@@ -167,6 +169,9 @@ impl Inode for OverlayInode {
     }
     fn as_any(&self) -> &dyn Any {
         self
+    }
+    fn writers(&self) -> Option<&Writers> {
+        Some(&self.writers)
     }
     fn open(self: Arc<Self>, flags: OpenFlags, caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {
         if self.is_directory() {

@@ -7,7 +7,9 @@ use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use linux_abi::time::Timespec;
 use parking_lot::{Mutex, RwLock};
-use vfs::{Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr, SetTime};
+use vfs::{
+    Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr, SetTime, Writers,
+};
 
 use crate::contents::{Contents, Seals};
 use crate::directory::{Directory, OpenDirectory};
@@ -51,6 +53,7 @@ pub(crate) struct TmpInode {
     pub(crate) attributes: Mutex<Attributes>,
     pub(crate) xattrs: Mutex<Option<Box<Xattrs>>>,
     pub(crate) body: Body,
+    writers: Writers,
 }
 
 impl TmpInode {
@@ -81,6 +84,7 @@ impl TmpInode {
             }),
             xattrs: Mutex::new(None),
             body,
+            writers: Writers::default(),
         })
     }
 
@@ -238,6 +242,9 @@ impl Inode for TmpInode {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+    fn writers(&self) -> Option<&Writers> {
+        Some(&self.writers)
     }
 
     fn open(self: Arc<Self>, flags: OpenFlags, _caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {

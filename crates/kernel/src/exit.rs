@@ -51,6 +51,8 @@ fn process_exited(process: &Arc<Process>, last: &Thread, status: ExitStatus) {
     let uid = last.credentials().uid;
     let kernel = process.kernel();
     *process.timers.lock() = Default::default();
+    // Who hears of its end may write to its program.
+    process.set_executing(None);
     crate::signal::hang_up_orphans(process);
     kernel.io.locks.process_ended(process.pid());
     crate::ptrace::tracer_ended(process);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use platform::AddressSpace;
-use vfs::OpenFile;
+use vfs::{Inode, OpenFile, Place};
 
 /// The heap that brk(2) moves.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,8 +42,17 @@ pub struct FileMapping {
     pub end: u64,
     /// Offset in the guest's file of `start`.
     pub offset: u64,
-    /// The file.
-    pub file: Arc<OpenFile>,
+    /// The file's name.
+    pub place: Place,
+    /// The file. Not the open one: who has unmapped it natively has closed it all the same.
+    pub inode: Arc<dyn Inode>,
+}
+
+impl FileMapping {
+    /// A mapping of an open file.
+    pub fn new(start: u64, end: u64, offset: u64, file: &OpenFile) -> FileMapping {
+        FileMapping { start, end, offset, place: file.place().clone(), inode: file.inode().clone() }
+    }
 }
 
 /// One guest address space: shared by threads and by a vfork child, copied by fork, new at exec.

@@ -8,6 +8,7 @@ use executor::{Events, WaitQueue};
 use linux_abi::Errno;
 use linux_abi::signal::{SigInfo, Signo};
 use parking_lot::{Mutex, RwLock};
+use vfs::DenyWrite;
 
 use crate::limits::Limits;
 use crate::robust::Mending;
@@ -121,6 +122,8 @@ pub struct Process {
     pub traced: std::sync::atomic::AtomicUsize,
     /// Whom it traces.
     pub tracing: Mutex<crate::ptrace::Tracing>,
+    /// Keeps writers from its program until it ends.
+    executing: Mutex<Option<Arc<DenyWrite>>>,
     /// Start time, CLOCK_MONOTONIC nanoseconds.
     pub start_ns: u64,
 }
@@ -164,8 +167,19 @@ impl Process {
             timers: Mutex::default(),
             traced: Default::default(),
             tracing: Mutex::default(),
+            executing: Mutex::default(),
             start_ns: executor::monotonic_ns(),
         })
+    }
+
+    /// What keeps writers from its program, for a fork of it.
+    pub fn executing(&self) -> Option<Arc<DenyWrite>> {
+        self.executing.lock().clone()
+    }
+    /// It executes another program, or none any more.
+    pub fn set_executing(&self, program: Option<Arc<DenyWrite>>) {
+        let old = std::mem::replace(&mut *self.executing.lock(), program);
+        drop(old);
     }
 
     /// Whether select(2) and its like leave the timeout as it was: `STICKY_TIMEOUTS` of personality(2).

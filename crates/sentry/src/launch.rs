@@ -131,6 +131,7 @@ pub(crate) fn prepare(
         terminal.control(pid, pid).map_err(internal)?;
     }
     let process = Process::new(pid, kernel.clone(), None, job, limits(spec), Arc::new(Actions::default()));
+    process.set_executing(Some(loaded.executing));
     if let Some(adj) = spec.oom_score_adj {
         process.oom_score_adj.store(adj, std::sync::atomic::Ordering::Relaxed);
         process.oom_score_adj_min.store(adj, std::sync::atomic::Ordering::Relaxed);

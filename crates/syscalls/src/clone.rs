@@ -316,6 +316,7 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
         if limits.soft(kernel::limits::resource::CPU) != linux_abi::process::RLIM_INFINITY {
             kernel::timers::watch_cpu_limit(&process);
         }
+        process.set_executing(parent.executing());
         process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         process.exit_signal.store(exit_signal as i32, Ordering::Relaxed);
         process.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -169,7 +169,7 @@ fn notes(cx: &mut Cx<'_>, info: &SigInfo) -> Vec<u8> {
     let (mut table, mut names) = (Vec::new(), Vec::new());
     for file in &files {
         table.extend([file.start, file.end, file.offset / PAGE].iter().flat_map(|word| word.to_ne_bytes()));
-        names.extend(file.file.place().path(&root));
+        names.extend(file.place.path(&root));
         names.push(0);
     }
     let mut mapped = (files.len() as u64).to_ne_bytes().to_vec();

@@ -91,7 +91,7 @@ async fn let_go_of_memory(cx: &mut Cx<'_>) -> SysResult<()> {
 /// Makes the thread run the loaded program: the point of no return is behind us.
 async fn take_over(cx: &mut Cx<'_>, loaded: Loaded) -> SysResult {
     let process = cx.process().clone();
-    let Loaded { guest, mm, credentials, comm } = loaded;
+    let Loaded { guest, mm, credentials, comm, executing } = loaded;
     // Other threads end with the old address space. Of two that come here, one ends the other.
     {
         let threads = process.threads.lock();
@@ -129,6 +129,7 @@ async fn take_over(cx: &mut Cx<'_>, loaded: Loaded) -> SysResult {
     process.did_exec.store(true, Ordering::Relaxed);
     process.exit_signal.store(Signo::SIGCHLD.raw(), Ordering::Relaxed);
     cx.thread.set_mm(Arc::new(mm));
+    process.set_executing(Some(executing));
     let ipc = cx.thread.ipc().map(|ipc| ipc.after_exec(process.pid()));
     cx.thread.set_ipc(ipc);
     kernel::ptrace::credentials_at_exec(cx.thread, credentials);

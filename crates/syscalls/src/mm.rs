@@ -84,7 +84,7 @@ pub async fn mmap(
     let start = cx.native(NativeOp::Mmap { addr, len: length, prot, flags, file: source }).await? as u64;
     if named && (!fixed || start == addr) {
         let end = start.saturating_add(length);
-        cx.mm().note_file(FileMapping { start, end, offset, file });
+        cx.mm().note_file(FileMapping::new(start, end, offset, &file));
     }
     Ok(start as i64)
 }

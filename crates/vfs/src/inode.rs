@@ -103,6 +103,10 @@ pub trait Inode: Any + Send + Sync {
     fn file_system(&self) -> Arc<dyn FileSystem>;
     /// The concrete type.
     fn as_any(&self) -> &dyn Any;
+    /// Who writes and who executes it; none for what cannot be a program.
+    fn writers(&self) -> Option<&crate::Writers> {
+        None
+    }
 
     /// Opens it. Only files with contents or directories; FIFOs, devices and sockets are the kernel's.
     fn open(self: Arc<Self>, flags: OpenFlags, caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>>;

@@ -24,6 +24,7 @@ pub mod permission;
 pub mod place;
 pub mod time;
 pub mod walk;
+pub mod writers;
 
 pub use acl::Acl;
 pub use anonymous::AnonInode;
@@ -37,6 +38,7 @@ pub use mount_namespace::MountNamespace;
 pub use open_file::OpenFile;
 pub use owner::{FileOwner, OwnerKind};
 pub use walk::{WalkFlags, Walker};
+pub use writers::{DenyWrite, Writers};
 
 /// Results of this floor carry Linux's own error number.
 pub type Result<T> = core::result::Result<T, linux_abi::Errno>;

@@ -23,6 +23,8 @@ pub struct OpenFile {
     pos: Mutex<u64>,
     /// open(2) made the file.
     created: AtomicBool,
+    /// It is one of the file's writers.
+    writes: AtomicBool,
     owner: Mutex<Ownership>,
     attachment: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -30,6 +32,11 @@ pub struct OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         crate::notify::closed(self);
+        if *self.writes.get_mut()
+            && let Some(writers) = self.inode.writers()
+        {
+            writers.leave();
+        }
     }
 }
 
@@ -55,6 +62,7 @@ impl OpenFile {
             flags: AtomicU32::new(kept.bits()),
             pos: Mutex::new(0),
             created: AtomicBool::new(false),
+            writes: AtomicBool::new(false),
             owner: Mutex::default(),
             attachment: OnceLock::new(),
         })
@@ -105,6 +113,10 @@ impl OpenFile {
     }
     pub(crate) fn set_created(&self) {
         self.created.store(true, Ordering::Relaxed);
+    }
+    /// It was counted among the file's writers, and leaves them at its end.
+    pub(crate) fn set_writes(&self) {
+        self.writes.store(true, Ordering::Relaxed);
     }
     /// fcntl(F_GETOWN_EX).
     pub fn owner(&self) -> FileOwner {

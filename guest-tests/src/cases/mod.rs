@@ -45,6 +45,7 @@ mod sysv_shm;
 mod tcp;
 mod tcp_data;
 mod tcp_ports;
+mod text_busy;
 mod thread;
 mod time;
 mod timer;
@@ -99,6 +100,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         tcp::CASES,
         tcp_data::CASES,
         tcp_ports::CASES,
+        text_busy::CASES,
         thread::CASES,
         time::CASES,
         timer::CASES,

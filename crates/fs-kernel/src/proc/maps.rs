@@ -36,10 +36,10 @@ fn translate(thread: &Thread, line: &str) -> Option<String> {
         let files = mm.files.lock();
         let mapping = files.iter().rev().find(|m| m.start <= start && start < m.end);
         if let Some(mapping) = mapping {
-            let meta = mapping.file.inode().metadata().unwrap_or_default();
+            let meta = mapping.inode.metadata().unwrap_or_default();
             let (major, minor) = (linux_abi::fs::major(meta.dev), linux_abi::fs::minor(meta.dev));
             let at = mapping.offset + (start - mapping.start);
-            let path = mapping.file.place().path(&thread.fs().root());
+            let path = mapping.place.path(&thread.fs().root());
             let head = format!("{span} {perms} {at:08x} {major:02x}:{minor:02x} {} ", meta.ino);
             let _ = write!(out, "{head:<73}{}", String::from_utf8_lossy(&path));
             return Some(out);
@@ -123,7 +123,7 @@ pub(super) fn numa_maps(thread: &Thread) -> vfs::Result<Vec<u8>> {
             if word.starts_with("file=") {
                 let files = mm.files.lock();
                 if let Some(mapping) = files.iter().rev().find(|m| m.start <= start && start < m.end) {
-                    let path = mapping.file.place().path(&thread.fs().root());
+                    let path = mapping.place.path(&thread.fs().root());
                     let _ = write!(out, " file={}", String::from_utf8_lossy(&path));
                 }
             } else if word != "heap" && word != "stack" {

@@ -10,7 +10,7 @@ use kernel::mm::{Brk, FileMapping, Layout};
 use kernel::{Kernel, Mm};
 use linux_abi::Errno;
 use platform::{Exit, GuestThread, HostLayout, NativeOp, Platform, Regs};
-use vfs::{MapRequest, MapSource, OpenFile};
+use vfs::{DenyWrite, MapRequest, MapSource, OpenFile};
 
 use crate::elf::{Program, ProgramHeader};
 use crate::exec::Prepared;
@@ -27,6 +27,8 @@ pub struct Loaded {
     pub credentials: Arc<Credentials>,
     /// Its name.
     pub comm: Vec<u8>,
+    /// Keeps writers from its file.
+    pub executing: Arc<DenyWrite>,
 }
 
 /// Position-independent programs are put from here on, as Linux does.
@@ -133,8 +135,9 @@ pub async fn load(
     randomize: bool,
     limits: &Limits,
 ) -> Result<Loaded, NotLoaded> {
-    let Prepared { program, file, interpreter, args, env, exec_name, comm, credentials, secure, hidden } =
+    let Prepared { program, file, interpreter, args, env, exec_name, comm, credentials, secure, .. } =
         prepared;
+    let (hidden, executing) = (prepared.hidden, prepared.executing);
     let mut mappings = Vec::new();
     let places = Places::new(&kernel.platform, randomize);
     let mut ops = places.ops();
@@ -147,7 +150,7 @@ pub async fn load(
     segments(&program, &file, bias, &mut ops, &mut mappings)?;
     let mut entry = program.entry.wrapping_add(bias);
     let mut loader_base = 0;
-    if let Some((loader, loader_file)) = &interpreter {
+    if let Some((loader, loader_file, _executing)) = &interpreter {
         loader_base = if loader.dynamic { places.loader(loader) } else { 0 };
         segments(loader, loader_file, loader_base, &mut ops, &mut mappings)?;
         entry = loader.entry.wrapping_add(loader_base);
@@ -233,7 +236,7 @@ pub async fn load(
     for mapping in mappings {
         mm.note_file(mapping);
     }
-    Ok(Loaded { guest, mm, credentials, comm })
+    Ok(Loaded { guest, mm, credentials, comm, executing: Arc::new(executing) })
 }
 
 /// What the host's ps shall show: a program without data or code has an empty piece of some.
@@ -293,7 +296,7 @@ fn segments(
                 flags: flag::MAP_PRIVATE | fixed,
                 file: source,
             });
-            mappings.push(FileMapping { start, end: file_end, offset, file: file.clone() });
+            mappings.push(FileMapping::new(start, file_end, offset, file));
             let zero_from = (segment.vaddr + segment.filesz).wrapping_add(bias);
             if segment.memsz > segment.filesz && zero_from % PAGE != 0 && segment.flags & 2 != 0 {
                 ops.push(NativeOp::Zero { addr: zero_from, len: file_end - zero_from });

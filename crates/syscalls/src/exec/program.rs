@@ -7,7 +7,7 @@ use kernel::FsContext;
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFREG};
 use vfs::ops::open::{Opened, open, open_place};
-use vfs::{Caller, MountFlags, OpenFile, WalkFlags, Walker};
+use vfs::{Caller, DenyWrite, MountFlags, OpenFile, WalkFlags, Walker};
 
 use crate::elf::{self, Program};
 
@@ -22,8 +22,10 @@ pub struct Prepared {
     pub program: Program,
     /// Its file.
     pub file: Arc<OpenFile>,
-    /// Its interpreter (the dynamic loader).
-    pub interpreter: Option<(Program, Arc<OpenFile>)>,
+    /// Keeps writers from it.
+    pub executing: DenyWrite,
+    /// Its interpreter (the dynamic loader), which can be written to again once it is mapped.
+    pub interpreter: Option<(Program, Arc<OpenFile>, DenyWrite)>,
     /// Arguments, after scripts have added theirs.
     pub args: Vec<Vec<u8>>,
     /// Environment.
@@ -52,7 +54,7 @@ pub fn prepare(
     args: Vec<Vec<u8>>,
     env: Vec<Vec<u8>>,
 ) -> Result<Prepared, Errno> {
-    let mut file = open_program(fs, caller, start, path, nofollow)?;
+    let (mut file, mut executing) = open_program(fs, caller, start, path, nofollow)?;
     let mut hidden = is_hidden(caller, &file);
     // Linux gives an empty argument list one empty argument.
     let mut args = if args.is_empty() { vec![Vec::new()] } else { args };
@@ -75,7 +77,7 @@ pub fn prepare(
         with.push(script_path);
         with.extend(args.into_iter().skip(1));
         args = with;
-        file = open_program(fs, caller, None, &interpreter, false)?;
+        (file, executing) = open_program(fs, caller, None, &interpreter, false)?;
         hidden |= is_hidden(caller, &file);
         script_path = interpreter;
     }
@@ -84,12 +86,12 @@ pub fn prepare(
         None => None,
         Some(place) => {
             let path = loader_path(place, &file)?;
-            let file = open_program(fs, caller, None, &path, false)?;
+            let (file, executing) = open_program(fs, caller, None, &path, false)?;
             hidden |= is_hidden(caller, &file);
             // A loader that is no program of this machine: ELIBBAD.
             let loader = elf::parse(&mut |offset, buf: &mut [u8]| read_at(&file, offset, buf))
                 .map_err(|e| if e == Errno::ENOEXEC { Errno::ELIBBAD } else { e })?;
-            Some((loader, file))
+            Some((loader, file, executing))
         }
     };
     let traced = caller
@@ -102,6 +104,7 @@ pub fn prepare(
     Ok(Prepared {
         program,
         file,
+        executing,
         interpreter,
         args,
         env,
@@ -126,7 +129,7 @@ fn loader_path((offset, len): (u64, usize), file: &OpenFile) -> Result<Vec<u8>, 
 /// The interpreter (of a script, or an ELF program's loader) for whose sake a program cannot be run: it cannot be
 /// opened. For messages alone.
 pub fn failing_interpreter(fs: &FsContext, caller: &mut dyn Caller, path: &[u8]) -> Option<Vec<u8>> {
-    let mut file = open_program(fs, caller, None, path, false).ok()?;
+    let (mut file, _) = open_program(fs, caller, None, path, false).ok()?;
     for _ in 0..MAX_SCRIPTS {
         let mut head = vec![0; HEAD];
         let n = read_at(&file, 0, &mut head).ok()?;
@@ -136,7 +139,7 @@ pub fn failing_interpreter(fs: &FsContext, caller: &mut dyn Caller, path: &[u8])
         }
         let (interpreter, _) = parse_script(&head).ok()?;
         match open_program(fs, caller, None, &interpreter, false) {
-            Ok(next) => file = next,
+            Ok((next, _)) => file = next,
             Err(_) => return Some(interpreter),
         }
     }
@@ -210,7 +213,7 @@ fn open_program(
     start: Option<&Arc<OpenFile>>,
     path: &[u8],
     nofollow: bool,
-) -> Result<Arc<OpenFile>, Errno> {
+) -> Result<(Arc<OpenFile>, DenyWrite), Errno> {
     // Execute permission is what counts, not read permission: the place is found first.
     let place = match start {
         Some(file) if path.is_empty() => file.place().clone(),
@@ -242,7 +245,10 @@ fn open_program(
     }
     let mut reader = Reader { credentials: Credentials::root(), pid: caller.pid() };
     match open_place(&mut reader, place, OpenFlags::empty(), false)? {
-        Opened::File(file) => Ok(file),
+        Opened::File(file) => {
+            let executing = DenyWrite::new(file.inode())?;
+            Ok((file, executing))
+        }
         Opened::Special { .. } => Err(Errno::EACCES),
     }
 }

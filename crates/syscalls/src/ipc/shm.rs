@@ -78,7 +78,7 @@ pub async fn shmat(cx: &mut Cx<'_>, id: i32, addr: u64, flags: i32) -> SysResult
         done => done? as u64,
     };
     ipc.shm.insert(start, attachment)?;
-    cx.mm().note_file(FileMapping { start, end: start.saturating_add(length), offset: 0, file });
+    cx.mm().note_file(FileMapping::new(start, start.saturating_add(length), 0, &file));
     Ok(start as i64)
 }
 

@@ -5,6 +5,7 @@ use linux_abi::Errno;
 use linux_abi::fs::{S_IFDIR, S_IFLNK, S_IFREG};
 
 use crate::notify::{self, Happening};
+use crate::writers::Writing;
 use crate::{Caller, Inode, Metadata, MountFlags, Place, Result, SetAttr, SetTime, permission};
 
 /// chmod(2).
@@ -79,6 +80,7 @@ pub fn truncate(caller: &dyn Caller, place: &Place, size: u64) -> Result<()> {
     }
     place.mount.check_writable()?;
     permission::check_file(caller.credentials(), &*inode, &meta, permission::WRITE)?;
+    let _writing = Writing::begin(&*inode)?;
     set_size(caller.credentials(), place, &meta, size)
 }
 

@@ -10,6 +10,7 @@ use crate::anonymous::AnonInode;
 use crate::notify::{self, Happening};
 use crate::ops::{new_node, plain_name, writable_dir};
 use crate::walk::{Last, Parent};
+use crate::writers::Writing;
 use crate::{
     Caller, Dentry, FileOps, Inode, Metadata, MountFlags, OpenFile, Place, Result, SetAttr, SetTime,
     WalkFlags, Walker, permission,
@@ -221,6 +222,11 @@ pub fn open_place(caller: &mut dyn Caller, place: Place, flags: OpenFlags, creat
     if matches!(kind, S_IFIFO | S_IFCHR | S_IFBLK | S_IFSOCK) {
         return Ok(Opened::Special { place, inode, kind });
     }
+    let writing = if kind == S_IFREG && (flags.writable() || truncates) {
+        Some(Writing::begin(&*inode)?)
+    } else {
+        None
+    };
     if truncates {
         let mode = permission::without_suid(caller.credentials(), &meta);
         let now = Some(SetTime::Now);
@@ -229,7 +235,11 @@ pub fn open_place(caller: &mut dyn Caller, place: Place, flags: OpenFlags, creat
     }
     let ops = inode.clone().open(flags, caller)?;
     notify::file(&place.dentry, Happening::OPEN);
+    let writes = writing.filter(|_| flags.writable()).is_some_and(Writing::keep);
     let file = OpenFile::new(place, inode, ops, flags);
+    if writes {
+        file.set_writes();
+    }
     if created {
         file.set_created();
     }
