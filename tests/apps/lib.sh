@@ -79,7 +79,7 @@ away() { docker rm -f -v "$TAG-$1" >/dev/null 2>&1; }
 # must COMMAND...: a failure ends the test with the command's output.
 must() {
     local output
-    output=$("$@" 2>&1) || { echo "$*: status $?: $(tail -c 400 <<<"$output")"; exit 1; }
+    output=$("$@" 2>&1) || { echo "$*: status $?: $(tail -c 400 <<<"$output")" >&2; exit 1; }
     [ -z "$output" ] || printf '%s\n' "$output"
 }
 
