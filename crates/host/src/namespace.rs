@@ -254,3 +254,11 @@ pub fn enter_network(namespace: impl AsFd) -> io::Result<()> {
     )?;
     Ok(())
 }
+/// The procfs that was set, and the line of an id map (user_namespaces(7)) that makes our own id 0 in a new user
+/// namespace; none where id 0 of ours is mapped.
+pub(crate) fn map_for_root() -> Option<(&'static std::os::fd::OwnedFd, String)> {
+    let directory = crate::proc_fs::root()?;
+    let map = crate::proc_fs::read("self/uid_map").ok()?;
+    let has_root = map.lines().any(|line| line.split_whitespace().next() == Some("0"));
+    (!has_root).then(|| (directory, format!("0 {} 1\n", rustix::process::geteuid().as_raw())))
+}

@@ -35,6 +35,11 @@ pub fn open_memory(dir: Option<&OwnedFd>, pid: i32) -> io::Result<File> {
     Ok(File::from(fd))
 }
 
+/// The directory that was set.
+pub(crate) fn root() -> Option<&'static OwnedFd> {
+    ROOT.get()
+}
+
 /// Reads a whole file of it.
 pub fn read(path: &str) -> io::Result<String> {
     io::read_to_string(open(path)?)

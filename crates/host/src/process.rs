@@ -1,5 +1,6 @@
 //! Other processes: their memory, signals to their threads, starting a program from a descriptor.
 
+use rustix::thread::CapabilitySet;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -75,7 +76,12 @@ pub fn set_io_priority(pid: i32, priority: u32) -> std::io::Result<()> {
 
 /// Starts the program behind `image` with `fds` at descriptors 3, 4 and so on, nothing else open, an empty
 /// environment. Returns its process id. (A stub dies with its listener, so no PDEATHSIG is needed.)
+///
+/// The files of a non-dumpable process in proc(5) belong to id 0 of its user namespace. Where that is nobody's, as
+/// for an ordinary user, the program gets a user namespace in which it is ours, or the call sites of such a process
+/// could not be patched. The host may refuse that.
 pub fn spawn_image(image: BorrowedFd<'_>, name: &CStr, fds: &[BorrowedFd<'_>]) -> Result<i32, Errno> {
+    let map = crate::namespace::map_for_root();
     let argv = [name.as_ptr(), std::ptr::null()];
     let envp: [*const libc::c_char; 1] = [std::ptr::null()];
     // Above all targets, so that no dup2 overwrites a source.
@@ -85,6 +91,21 @@ pub fn spawn_image(image: BorrowedFd<'_>, name: &CStr, fds: &[BorrowedFd<'_>]) -
         let pid = libc::fork();
         if pid != 0 {
             return if pid > 0 { Ok(pid) } else { Err(last_errno()) };
+        }
+        if let Some((directory, line)) = &map
+            && libc::unshare(libc::CLONE_NEWUSER) == 0
+        {
+            // Until it is executed its files are ours then.
+            libc::prctl(libc::PR_SET_DUMPABLE, 1);
+            let file = libc::openat(
+                directory.as_raw_fd(),
+                c"self/uid_map".as_ptr(),
+                libc::O_WRONLY | libc::O_CLOEXEC,
+            );
+            let mapped = libc::write(file, line.as_ptr().cast(), line.len()) > 0;
+            if !mapped || crate::caps::limit_to(CapabilitySet::empty()).is_err() {
+                libc::_exit(126);
+            }
         }
         let mut raw = [0i32; 8];
         for (slot, fd) in raw.iter_mut().zip(fds) {

@@ -1,0 +1,58 @@
+#!/bin/bash
+# `sallet do` by an ordinary user, one id of the host and no privilege.
+. "$(dirname "$0")/../lib.sh"
+[ -n "$SALLET" ] || { skip all "no yardstick"; exit 0; }
+[ "$(id -u)" = 0 ] || { skip all "becomes another user as root"; exit 0; }
+USER_ID=61234
+WORK=$(mktemp -d /tmp/sallet-user.XXXXXX)
+trap 'rm -rf "$WORK"' EXIT
+cp "$SALLET" "$WORK/sallet"
+chown -R $USER_ID:$USER_ID "$WORK"
+cd "$WORK" || exit 1
+user() { timeout 60 setpriv --reuid=$USER_ID --regid=$USER_ID --clear-groups env HOME=/nonexistent "$@"; }
+sandbox() { user ./sallet do -- "$@"; }
+
+ids() { equal "$USER_ID:$USER_ID" "$(sandbox sh -c 'echo $(id -u):$(id -g)')"; }
+pipeline() { equal 100 "$(sandbox sh -c 'seq 1000 | grep 0 | sort -n | head -100 | wc -l')"; }
+threads() {
+    equal 45 "$(sandbox python3 -c '
+import threading
+total = []
+threads = [threading.Thread(target=lambda n=n: total.append(n)) for n in range(10)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+print(sum(total))')"
+}
+own_files() {
+    echo mine >file
+    chown $USER_ID file
+    equal "$USER_ID mine" "$(sandbox sh -c 'stat -c %u file | tr "\n" " "; cat file')"
+    exits 0 user ./sallet do --rw "$WORK" -- sh -c 'echo new >made; chmod 640 made'
+    equal "$USER_ID 640 new" "$(stat -c '%u %a' made) $(cat made)"
+}
+# Where the host denies the memory of guest processes, each call costs a signal.
+calls_are_patched() {
+    exits 0 user ./sallet --debug --debug-log "$WORK/log" do -- sh -c 'for i in 1 2 3 4 5 6; do read line </proc/uptime; done'
+    [ -e log ] || { echo "no log"; exit 1; }
+    equal "" "$(grep "are not patched" log)"
+}
+# Guest processes own nothing, not even in the namespace that makes their memory ours.
+stubs_are_powerless() {
+    local pids pid
+    sandbox sleep 3.125 &
+    for _ in $(seq 50); do
+        pids=$(pgrep -u $USER_ID -f '^(sallet-stub|sleep 3.125)')
+        [ "$(wc -w <<<"$pids")" -ge 2 ] && break
+        sleep 0.1
+    done
+    [ "$(wc -w <<<"$pids")" -ge 2 ] || { echo "no stubs: $pids"; exit 1; }
+    for pid in $pids; do
+        equal "0000000000000000" "$(awk '/^Cap(Inh|Prm|Eff|Bnd|Amb)/ {print $2}' /proc/$pid/status | sort -u)"
+        equal 1 "$(awk '/^NoNewPrivs/ {print $2}' /proc/$pid/status)"
+    done
+    wait
+}
+
+for t in ids pipeline threads own_files calls_are_patched stubs_are_powerless; do
+    run_test $t
+done
