@@ -160,6 +160,8 @@ pub(crate) enum Command {
     Syscalls(commands::syscalls::Syscalls),
     /// Register with Docker
     Install(commands::install::Install),
+    /// Undo install
+    Uninstall(commands::install::Uninstall),
     /// Not supported
     #[command(hide = true, alias = "restore", disable_help_flag = true)]
     Checkpoint(commands::checkpoint::Checkpoint),

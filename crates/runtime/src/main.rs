@@ -83,6 +83,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Do(command) => command.run(globals),
         Command::Syscalls(command) => command.run(),
         Command::Install(command) => command.run(),
+        Command::Uninstall(command) => command.run(),
         Command::Checkpoint(command) => command.run(),
         Command::Boot(command) => command.run(),
     }

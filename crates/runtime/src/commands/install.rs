@@ -1,43 +1,58 @@
-//! `sallet install`
+//! `sallet install` and `sallet uninstall`: the runtime in Docker's configuration.
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+/// As many links one after the other as Linux follows.
+const MAX_LINKS: usize = 40;
 
 #[derive(Debug, Args)]
 pub(crate) struct Install {
+    #[command(flatten)]
+    target: Target,
+    /// A flag to pass to the runtime; may be repeated
+    #[arg(long = "runtime-arg", value_name = "FLAG", allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// What both are about.
+#[derive(Debug, Args)]
+struct Target {
     /// Name of the runtime
     #[arg(long, default_value = "sallet")]
     name: String,
     /// Docker's configuration file
     #[arg(long, default_value = "/etc/docker/daemon.json")]
     config: PathBuf,
-    /// A flag to pass to the runtime; may be repeated
-    #[arg(long = "runtime-arg", value_name = "FLAG", allow_hyphen_values = true)]
-    arguments: Vec<String>,
+    /// Print what the file would be, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Install {
     pub(crate) fn run(&self) -> Result<ExitCode> {
         let program = std::env::current_exe().context("find our own program")?;
-        let before = match fs::read(&self.config) {
-            Ok(text) => serde_json::from_slice(&text)
-                .with_context(|| format!("{} is no valid JSON", self.config.display()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => json!({}),
-            Err(error) => {
-                return Err(error).with_context(|| self.config.display().to_string());
-            }
-        };
-        let after = register(before, &self.name, &program, &self.arguments)?;
-        replace(&self.config, &format!("{}\n", serde_json::to_string_pretty(&after)?))?;
-        let (name, config, path) = (&self.name, self.config.display(), program.display());
-        println!("Registered runtime {name:?} in {config}.");
-        println!("Docker:     systemctl reload docker; docker run --runtime={name} IMAGE");
+        let file = DaemonFile::read(&self.target.config)?;
+        let after = register(file.settings.clone(), &self.target.name, &program, &self.arguments)
+            .with_context(|| file.path.display().to_string())?;
+        let (name, path) = (&self.target.name, program.display());
+        if self.target.put(&file, after)? {
+            println!("Registered runtime {name:?} in {}.", file.path.display());
+        }
+        println!("Docker:     docker run --runtime={name} IMAGE");
         println!("Podman:     podman --runtime {path} run IMAGE");
         println!("containerd: add to /etc/containerd/config.toml and restart it:");
         println!("  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}]");
@@ -48,51 +63,185 @@ impl Install {
     }
 }
 
+impl Uninstall {
+    pub(crate) fn run(&self) -> Result<ExitCode> {
+        let file = DaemonFile::read(&self.target.config)?;
+        let name = &self.target.name;
+        let after =
+            unregister(file.settings.clone(), name).with_context(|| file.path.display().to_string())?;
+        if self.target.put(&file, after)? {
+            println!("Removed runtime {name:?} from {}.", file.path.display());
+            println!("Containers that were made with it cannot be started until it is back.");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Target {
+    /// Writes other settings, if they are others; whether it did.
+    fn put(&self, file: &DaemonFile, after: Map<String, Value>) -> Result<bool> {
+        let text = format!("{}\n", serde_json::to_string_pretty(&after)?);
+        if self.dry_run {
+            print!("{text}");
+            eprintln!("This would be {}; nothing was changed.", file.path.display());
+            return Ok(false);
+        }
+        if after == file.settings {
+            println!("{} is so already.", file.path.display());
+            return Ok(false);
+        }
+        if let Some(backup) = file.replace(&text)? {
+            println!("The file as it was: {}", backup.display());
+        }
+        println!("Now let Docker read it: systemctl reload docker");
+        println!("     (without systemd: kill -HUP \"$(cat /var/run/docker.pid)\")");
+        Ok(true)
+    }
+}
+
+/// Docker's configuration.
+#[derive(Debug)]
+struct DaemonFile {
+    /// Where it is, behind all links.
+    path: PathBuf,
+    /// As it is; none where there is no file.
+    text: Option<Vec<u8>>,
+    settings: Map<String, Value>,
+}
+
+impl DaemonFile {
+    fn read(path: &Path) -> Result<DaemonFile> {
+        let path = behind_links(path)?;
+        let text = match fs::read(&path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        let settings = match text.as_deref().map(<[u8]>::trim_ascii) {
+            None | Some([]) => json!({}),
+            Some(text) => serde_json::from_slice(text).with_context(|| {
+                format!("{} is no valid JSON (it was not changed; mend it first)", path.display())
+            })?,
+        };
+        match settings {
+            Value::Object(settings) => Ok(DaemonFile { path, text, settings }),
+            _ => bail!("{} holds no JSON object (it was not changed)", path.display()),
+        }
+    }
+
+    /// A reader sees the old file or the new one, with the old owner and permissions. Gives the place where the old
+    /// one is kept.
+    fn replace(&self, text: &str) -> Result<Option<PathBuf>> {
+        if let Some(folder) = self.path.parent() {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(folder)
+                .with_context(|| format!("make {}", folder.display()))?;
+        }
+        let beside = |suffix: &str| {
+            let mut name = self.path.file_name().unwrap_or_default().to_os_string();
+            name.push(suffix);
+            self.path.with_file_name(name)
+        };
+        let mut backup = None;
+        if let Some(old) = &self.text {
+            let kept = beside(".before-sallet");
+            self.write_at(&kept, old)?;
+            backup = Some(kept);
+        }
+        self.write_at(&self.path, text.as_bytes())?;
+        Ok(backup)
+    }
+
+    /// Writes a file like this one in one step, and leaves nothing where that fails.
+    fn write_at(&self, path: &Path, text: &[u8]) -> Result<()> {
+        let mut draft = path.to_owned().into_os_string();
+        draft.push(format!(".{}", std::process::id()));
+        let draft = PathBuf::from(draft);
+        let write = || -> io::Result<()> {
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft)?;
+            if let Ok(old) = fs::metadata(&self.path) {
+                fchown(&file, Some(old.uid()), Some(old.gid()))?;
+                file.set_permissions(old.permissions())?;
+            }
+            file.write_all(text)?;
+            file.sync_all()?;
+            fs::rename(&draft, path)
+        };
+        write().with_context(|| format!("write {}", path.display())).inspect_err(|_| {
+            let _ = fs::remove_file(&draft);
+        })
+    }
+}
+
+/// The file that a path means, which need not be there yet: a link stays one, and what it names is replaced.
+fn behind_links(path: &Path) -> Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    bail!("{}: too many symbolic links", path.display())
+}
+
 /// Adds the runtime and leaves everything else as it is.
-fn register(mut config: Value, name: &str, program: &Path, arguments: &[String]) -> Result<Value> {
+fn register(
+    mut settings: Map<String, Value>,
+    name: &str,
+    program: &Path,
+    arguments: &[String],
+) -> Result<Map<String, Value>> {
     let mut runtime = json!({"path": program});
     if !arguments.is_empty() {
         runtime["runtimeArgs"] = json!(arguments);
     }
-    config
-        .as_object_mut()
-        .context("Docker's configuration is no JSON object")?
+    settings
         .entry("runtimes")
         .or_insert_with(|| json!({}))
         .as_object_mut()
-        .context("\"runtimes\" in Docker's configuration is no JSON object")?
+        .context("\"runtimes\" is no JSON object")?
         .insert(name.to_owned(), runtime);
-    Ok(config)
+    Ok(settings)
 }
 
-/// A reader sees the old file or the new one, with the old permissions.
-fn replace(path: &Path, text: &str) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+/// Takes the runtime out, and the list of runtimes where it was the only one.
+fn unregister(mut settings: Map<String, Value>, name: &str) -> Result<Map<String, Value>> {
+    if settings.get("default-runtime").and_then(Value::as_str) == Some(name) {
+        bail!("{name:?} is Docker's \"default-runtime\": choose another one first");
     }
-    let draft = path.with_extension("json.sallet");
-    let mut file = fs::File::create(&draft).with_context(|| format!("write {}", draft.display()))?;
-    if let Ok(old) = fs::metadata(path) {
-        file.set_permissions(old.permissions())?;
+    if let Some(runtimes) = settings.get_mut("runtimes") {
+        let runtimes = runtimes.as_object_mut().context("\"runtimes\" is no JSON object")?;
+        runtimes.remove(name);
+        if runtimes.is_empty() {
+            settings.remove("runtimes");
+        }
     }
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&draft, path).with_context(|| format!("replace {}", path.display()))
+    Ok(settings)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn object(value: &Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
     #[test]
     fn other_settings_stay() {
-        let before = json!({"debug": true, "runtimes": {"other": {"path": "/x"}}});
-        let after = register(before, "sallet", Path::new("/bin/sallet"), &[]).unwrap();
-        assert_eq!(
-            after,
-            json!({"debug": true, "runtimes": {
-                "other": {"path": "/x"}, "sallet": {"path": "/bin/sallet"}}})
-        );
-        assert!(register(json!([]), "sallet", Path::new("/x"), &[]).is_err());
+        let before = object(&json!({"debug": true, "runtimes": {"other": {"path": "/x"}}}));
+        let after = register(before.clone(), "sallet", Path::new("/bin/sallet"), &[]).unwrap();
+        let wanted = json!({"debug": true, "runtimes": {
+            "other": {"path": "/x"}, "sallet": {"path": "/bin/sallet"}}});
+        assert_eq!(after, object(&wanted));
+        assert_eq!(unregister(after, "sallet").unwrap(), before);
+        assert!(register(object(&json!({"runtimes": []})), "sallet", Path::new("/x"), &[]).is_err());
+        let alone = register(Map::new(), "sallet", Path::new("/x"), &["--debug".into()]).unwrap();
+        assert_eq!(alone["runtimes"]["sallet"]["runtimeArgs"], json!(["--debug"]));
+        assert_eq!(unregister(alone, "sallet").unwrap(), Map::new());
+        assert!(unregister(object(&json!({"default-runtime": "sallet"})), "sallet").is_err());
     }
 }
