@@ -36,15 +36,28 @@ impl Subscriber for Lines {
 
     fn event(&self, event: &Event<'_>) {
         let metadata = event.metadata();
-        let mut line = Line(format!("{} {}:", metadata.level(), metadata.target()));
+        // Calls under trace stand alone, for whoever reads what strace(1) writes.
+        let bare = metadata.target() == "strace";
+        let head = if bare { String::new() } else { format!("{} {}:", metadata.level(), metadata.target()) };
+        let mut line = Line(head);
         event.record(&mut line);
-        line.0.push('\n');
-        let _ = std::io::stderr().write_all(line.0.as_bytes());
+        let mut text = escaped(line.0.trim_start());
+        text.push('\n');
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
 
     fn enter(&self, _span: &Id) {}
 
     fn exit(&self, _span: &Id) {}
+}
+
+/// What a guest has named cannot begin a line of its own, nor speak to a terminal.
+fn escaped(line: &str) -> String {
+    if !line.contains(char::is_control) {
+        return line.to_owned();
+    }
+    let show = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    line.chars().map(show).collect()
 }
 
 struct Line(String);
@@ -55,5 +68,14 @@ impl Visit for Line {
             "message" => write!(self.0, " {value:?}"),
             name => write!(self.0, " {name}={value:?}"),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_line_is_one_line() {
+        assert_eq!(super::escaped("a\nb\u{1b}[2J\tc"), "a\\nb\\u{1b}[2J\\tc");
+        assert_eq!(super::escaped("plain ü"), "plain ü");
     }
 }

@@ -179,7 +179,7 @@ async fn mend(process: &kernel::Process, guest: &mut GuestThread) {
 
 async fn system_call(cx: &mut Cx<'_>) -> Next {
     let (mut nr, mut args) = cx.guest.call();
-    let trace = crate::strace::enter(cx, nr, &args);
+    let mut trace = crate::strace::enter(cx, nr, &args);
     loop {
         let traced = cx.thread.ptrace.is_active();
         if traced {
@@ -209,7 +209,7 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
             (Some(value), None) => Ok(value),
             (None, None) => table::dispatch(cx, nr, &args).await,
         };
-        if let Some(trace) = &trace {
+        if let Some(trace) = &mut trace {
             trace.leave(cx, &result);
         }
         if cx.thread.is_dying() && !matches!(cx.local.resume, Resume::Exited) {

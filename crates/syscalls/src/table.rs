@@ -24,6 +24,8 @@ pub struct Row {
     pub nr: u32,
     /// Name.
     pub name: &'static str,
+    /// How many arguments its handler takes.
+    pub args: u8,
     /// How far it is supported.
     pub level: Level,
     /// What is missing.
@@ -98,7 +100,7 @@ macro_rules! syscalls {
         }
 
         /// Every supported call, in ascending order.
-        pub const TABLE: &[Row] = &[$(Row { nr: $nr, name: stringify!($name), level: Level::$level, note: $note },)*];
+        pub const TABLE: &[Row] = &[$(Row { nr: $nr, name: stringify!($name), args: $n, level: Level::$level, note: $note },)*];
     };
 }
 

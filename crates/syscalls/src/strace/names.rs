@@ -1,0 +1,222 @@
+//! The words for numbers: Linux's headers.
+
+/// Names of values.
+pub(super) type Names = &'static [(u64, &'static str)];
+
+/// Names of bits, perhaps with a number in some of them.
+#[derive(Debug)]
+pub(super) struct Bits {
+    /// Which bits hold one number, and the names of it.
+    pub(super) field: Option<(u64, Names)>,
+    /// The others; combinations before their parts.
+    pub(super) bits: Names,
+    /// For nothing at all.
+    pub(super) zero: &'static str,
+}
+
+macro_rules! bits {
+    ($name:ident, $zero:literal, $field:expr, [$($value:literal $bit:ident),* $(,)?]) => {
+        pub(super) static $name: Bits =
+            Bits { field: $field, bits: &[$(($value, stringify!($bit))),*], zero: $zero };
+    };
+}
+macro_rules! names {
+    ($name:ident, [$($value:literal $word:ident),* $(,)?]) => {
+        pub(super) const $name: Names = &[$(($value, stringify!($word))),*];
+    };
+}
+
+bits!(OPEN, "0", Some((3, &[(0, "O_RDONLY"), (1, "O_WRONLY"), (2, "O_RDWR")])), [
+    0o20200000 O_TMPFILE, 0o4010000 O_SYNC, 0o100 O_CREAT, 0o200 O_EXCL, 0o400 O_NOCTTY, 0o1000 O_TRUNC,
+    0o2000 O_APPEND, 0o4000 O_NONBLOCK, 0o10000 O_DSYNC, 0o20000 O_ASYNC, 0o40000 O_DIRECT, 0o100000 O_LARGEFILE,
+    0o200000 O_DIRECTORY, 0o400000 O_NOFOLLOW, 0o1000000 O_NOATIME, 0o2000000 O_CLOEXEC, 0o10000000 O_PATH,
+]);
+bits!(OPEN_BITS, "0", None, [
+    0o4000 O_NONBLOCK, 0o40000 O_DIRECT, 0o2000000 O_CLOEXEC,
+]);
+bits!(AT, "0", None, [
+    0x100 AT_SYMLINK_NOFOLLOW, 0x200 AT_EACCESS, 0x400 AT_SYMLINK_FOLLOW, 0x800 AT_NO_AUTOMOUNT, 0x1000 AT_EMPTY_PATH,
+    0x2000 AT_STATX_FORCE_SYNC, 0x4000 AT_STATX_DONT_SYNC,
+]);
+bits!(AT_REMOVE, "0", None, [0x200 AT_REMOVEDIR]);
+bits!(ACCESS, "F_OK", None, [4 R_OK, 2 W_OK, 1 X_OK]);
+bits!(RENAME, "0", None, [1 RENAME_NOREPLACE, 2 RENAME_EXCHANGE, 4 RENAME_WHITEOUT]);
+bits!(LOCK, "0", None, [1 LOCK_SH, 2 LOCK_EX, 4 LOCK_NB, 8 LOCK_UN]);
+bits!(PROT, "PROT_NONE", None, [1 PROT_READ, 2 PROT_WRITE, 4 PROT_EXEC, 0x0100_0000 PROT_GROWSDOWN]);
+bits!(MAP, "0", Some((3, &[(1, "MAP_SHARED"), (2, "MAP_PRIVATE"), (3, "MAP_SHARED_VALIDATE")])), [
+    0x10 MAP_FIXED, 0x20 MAP_ANONYMOUS, 0x100 MAP_GROWSDOWN, 0x800 MAP_DENYWRITE, 0x1000 MAP_EXECUTABLE,
+    0x2000 MAP_LOCKED, 0x4000 MAP_NORESERVE, 0x8000 MAP_POPULATE, 0x10000 MAP_NONBLOCK, 0x20000 MAP_STACK,
+    0x40000 MAP_HUGETLB, 0x100000 MAP_FIXED_NOREPLACE,
+]);
+bits!(CLONE, "0", None, [
+    0x100 CLONE_VM, 0x200 CLONE_FS, 0x400 CLONE_FILES, 0x800 CLONE_SIGHAND, 0x1000 CLONE_PIDFD, 0x2000 CLONE_PTRACE,
+    0x4000 CLONE_VFORK, 0x8000 CLONE_PARENT, 0x10000 CLONE_THREAD, 0x20000 CLONE_NEWNS, 0x40000 CLONE_SYSVSEM,
+    0x80000 CLONE_SETTLS, 0x100000 CLONE_PARENT_SETTID, 0x200000 CLONE_CHILD_CLEARTID, 0x400000 CLONE_DETACHED,
+    0x800000 CLONE_UNTRACED, 0x1000000 CLONE_CHILD_SETTID, 0x2000000 CLONE_NEWCGROUP, 0x4000000 CLONE_NEWUTS,
+    0x8000000 CLONE_NEWIPC, 0x10000000 CLONE_NEWUSER, 0x20000000 CLONE_NEWPID, 0x40000000 CLONE_NEWNET,
+    0x80000000 CLONE_IO, 0x100000000 CLONE_CLEAR_SIGHAND, 0x200000000 CLONE_INTO_CGROUP,
+]);
+bits!(WAIT, "0", None, [
+    1 WNOHANG, 2 WSTOPPED, 4 WEXITED, 8 WCONTINUED, 0x01000000 WNOWAIT, 0x20000000 __WNOTHREAD, 0x40000000 __WALL,
+    0x80000000 __WCLONE,
+]);
+bits!(SIGACTION, "0", None, [
+    0x04000000 SA_RESTORER, 1 SA_NOCLDSTOP, 2 SA_NOCLDWAIT, 4 SA_SIGINFO, 0x08000000 SA_ONSTACK, 0x10000000 SA_RESTART,
+    0x40000000 SA_NODEFER, 0x80000000 SA_RESETHAND,
+]);
+bits!(POLL, "0", None, [
+    1 POLLIN, 2 POLLPRI, 4 POLLOUT, 8 POLLERR, 0x10 POLLHUP, 0x20 POLLNVAL, 0x40 POLLRDNORM, 0x80 POLLRDBAND,
+    0x100 POLLWRNORM, 0x200 POLLWRBAND, 0x400 POLLMSG, 0x2000 POLLRDHUP,
+]);
+bits!(EPOLL, "0", None, [
+    1 EPOLLIN, 2 EPOLLPRI, 4 EPOLLOUT, 8 EPOLLERR, 0x10 EPOLLHUP, 0x40 EPOLLRDNORM, 0x80 EPOLLRDBAND,
+    0x100 EPOLLWRNORM, 0x200 EPOLLWRBAND, 0x2000 EPOLLRDHUP, 0x10000000 EPOLLEXCLUSIVE, 0x20000000 EPOLLWAKEUP,
+    0x40000000 EPOLLONESHOT, 0x80000000 EPOLLET,
+]);
+bits!(SOCKET, "0", Some((0xf, &[
+    (1, "SOCK_STREAM"), (2, "SOCK_DGRAM"), (3, "SOCK_RAW"), (4, "SOCK_RDM"), (5, "SOCK_SEQPACKET"), (10, "SOCK_PACKET"),
+])), [0o2000000 SOCK_CLOEXEC, 0o4000 SOCK_NONBLOCK]);
+bits!(SOCKET_BITS, "0", None, [0o2000000 SOCK_CLOEXEC, 0o4000 SOCK_NONBLOCK]);
+bits!(MSG, "0", None, [
+    1 MSG_OOB, 2 MSG_PEEK, 4 MSG_DONTROUTE, 8 MSG_CTRUNC, 0x20 MSG_TRUNC, 0x40 MSG_DONTWAIT, 0x80 MSG_EOR,
+    0x100 MSG_WAITALL, 0x800 MSG_CONFIRM, 0x2000 MSG_ERRQUEUE, 0x4000 MSG_NOSIGNAL, 0x8000 MSG_MORE,
+    0x10000 MSG_WAITFORONE, 0x4000000 MSG_ZEROCOPY, 0x20000000 MSG_FASTOPEN, 0x40000000 MSG_CMSG_CLOEXEC,
+]);
+bits!(EPOLL_CREATE, "0", None, [0o2000000 EPOLL_CLOEXEC]);
+bits!(EVENTFD, "0", None, [1 EFD_SEMAPHORE, 0o2000000 EFD_CLOEXEC, 0o4000 EFD_NONBLOCK]);
+bits!(TIMER, "0", None, [1 TIMER_ABSTIME]);
+bits!(FD, "0", None, [1 FD_CLOEXEC]);
+
+names!(SEEK, [0 SEEK_SET, 1 SEEK_CUR, 2 SEEK_END, 3 SEEK_DATA, 4 SEEK_HOLE]);
+names!(FCNTL, [
+    0 F_DUPFD, 1 F_GETFD, 2 F_SETFD, 3 F_GETFL, 4 F_SETFL, 5 F_GETLK, 6 F_SETLK, 7 F_SETLKW, 8 F_SETOWN, 9 F_GETOWN,
+    10 F_SETSIG, 11 F_GETSIG, 15 F_SETOWN_EX, 16 F_GETOWN_EX, 36 F_OFD_GETLK, 37 F_OFD_SETLK, 38 F_OFD_SETLKW,
+    1024 F_SETLEASE, 1025 F_GETLEASE, 1026 F_NOTIFY, 1030 F_DUPFD_CLOEXEC, 1031 F_SETPIPE_SZ, 1032 F_GETPIPE_SZ,
+    1033 F_ADD_SEALS, 1034 F_GET_SEALS,
+]);
+names!(IOCTL, [
+    0x5401 TCGETS, 0x5402 TCSETS, 0x5403 TCSETSW, 0x5404 TCSETSF, 0x5409 TCSBRK, 0x540b TCFLSH, 0x540e TIOCSCTTY,
+    0x540f TIOCGPGRP, 0x5410 TIOCSPGRP, 0x5411 TIOCOUTQ, 0x5413 TIOCGWINSZ, 0x5414 TIOCSWINSZ, 0x541b FIONREAD,
+    0x5421 FIONBIO, 0x5422 TIOCNOTTY, 0x5429 TIOCGSID, 0x5450 FIONCLEX, 0x5451 FIOCLEX, 0x5452 FIOASYNC,
+    0x80045430 TIOCGPTN, 0x40045431 TIOCSPTLCK, 0x5441 TIOCGPTPEER, 0x40049409 FICLONE, 0x8910 SIOCGIFNAME,
+    0x8912 SIOCGIFCONF, 0x8913 SIOCGIFFLAGS, 0x8914 SIOCSIFFLAGS, 0x8915 SIOCGIFADDR, 0x8927 SIOCGIFHWADDR,
+    0x8933 SIOCGIFINDEX,
+]);
+names!(SIGPROCMASK, [0 SIG_BLOCK, 1 SIG_UNBLOCK, 2 SIG_SETMASK]);
+names!(RLIMIT, [
+    0 RLIMIT_CPU, 1 RLIMIT_FSIZE, 2 RLIMIT_DATA, 3 RLIMIT_STACK, 4 RLIMIT_CORE, 5 RLIMIT_RSS, 6 RLIMIT_NPROC,
+    7 RLIMIT_NOFILE, 8 RLIMIT_MEMLOCK, 9 RLIMIT_AS, 10 RLIMIT_LOCKS, 11 RLIMIT_SIGPENDING, 12 RLIMIT_MSGQUEUE,
+    13 RLIMIT_NICE, 14 RLIMIT_RTPRIO, 15 RLIMIT_RTTIME,
+]);
+names!(CLOCK, [
+    0 CLOCK_REALTIME, 1 CLOCK_MONOTONIC, 2 CLOCK_PROCESS_CPUTIME_ID, 3 CLOCK_THREAD_CPUTIME_ID, 4 CLOCK_MONOTONIC_RAW,
+    5 CLOCK_REALTIME_COARSE, 6 CLOCK_MONOTONIC_COARSE, 7 CLOCK_BOOTTIME, 8 CLOCK_REALTIME_ALARM, 9 CLOCK_BOOTTIME_ALARM,
+    11 CLOCK_TAI,
+]);
+names!(PRCTL, [
+    1 PR_SET_PDEATHSIG, 2 PR_GET_PDEATHSIG, 3 PR_GET_DUMPABLE, 4 PR_SET_DUMPABLE, 7 PR_GET_KEEPCAPS, 8 PR_SET_KEEPCAPS,
+    15 PR_SET_NAME, 16 PR_GET_NAME, 21 PR_GET_SECCOMP, 22 PR_SET_SECCOMP, 23 PR_CAPBSET_READ, 24 PR_CAPBSET_DROP,
+    27 PR_GET_SECUREBITS, 28 PR_SET_SECUREBITS, 29 PR_SET_TIMERSLACK, 30 PR_GET_TIMERSLACK, 35 PR_SET_MM,
+    36 PR_SET_CHILD_SUBREAPER, 37 PR_GET_CHILD_SUBREAPER, 38 PR_SET_NO_NEW_PRIVS, 39 PR_GET_NO_NEW_PRIVS,
+    41 PR_SET_THP_DISABLE, 42 PR_GET_THP_DISABLE, 47 PR_CAP_AMBIENT, 0x53564d41 PR_SET_VMA, 0x59616d61 PR_SET_PTRACER,
+]);
+names!(ARCH_PRCTL, [0x1001 ARCH_SET_GS, 0x1002 ARCH_SET_FS, 0x1003 ARCH_GET_FS, 0x1004 ARCH_GET_GS]);
+names!(EPOLL_CTL, [1 EPOLL_CTL_ADD, 2 EPOLL_CTL_DEL, 3 EPOLL_CTL_MOD]);
+names!(FAMILY, [
+    0 AF_UNSPEC, 1 AF_UNIX, 2 AF_INET, 10 AF_INET6, 16 AF_NETLINK, 17 AF_PACKET, 31 AF_BLUETOOTH, 38 AF_ALG, 40 AF_VSOCK,
+]);
+names!(PROTOCOL, [0 IPPROTO_IP, 1 IPPROTO_ICMP, 6 IPPROTO_TCP, 17 IPPROTO_UDP, 58 IPPROTO_ICMPV6, 255 IPPROTO_RAW]);
+names!(SHUTDOWN, [0 SHUT_RD, 1 SHUT_WR, 2 SHUT_RDWR]);
+names!(LEVEL, [
+    1 SOL_SOCKET, 0 SOL_IP, 6 SOL_TCP, 17 SOL_UDP, 41 SOL_IPV6, 58 SOL_ICMPV6, 255 SOL_RAW, 263 SOL_PACKET, 270 SOL_NETLINK,
+]);
+names!(SO, [
+    1 SO_DEBUG, 2 SO_REUSEADDR, 3 SO_TYPE, 4 SO_ERROR, 5 SO_DONTROUTE, 6 SO_BROADCAST, 7 SO_SNDBUF, 8 SO_RCVBUF,
+    9 SO_KEEPALIVE, 10 SO_OOBINLINE, 12 SO_PRIORITY, 13 SO_LINGER, 15 SO_REUSEPORT, 16 SO_PASSCRED, 17 SO_PEERCRED,
+    18 SO_RCVLOWAT, 20 SO_RCVTIMEO_OLD, 21 SO_SNDTIMEO_OLD, 25 SO_BINDTODEVICE, 26 SO_ATTACH_FILTER, 28 SO_PEERNAME,
+    29 SO_TIMESTAMP_OLD, 30 SO_ACCEPTCONN, 31 SO_PEERSEC, 32 SO_SNDBUFFORCE, 33 SO_RCVBUFFORCE, 36 SO_MARK,
+    38 SO_PROTOCOL, 39 SO_DOMAIN, 59 SO_PEERGROUPS, 60 SO_ZEROCOPY,
+]);
+names!(TCP, [
+    1 TCP_NODELAY, 2 TCP_MAXSEG, 3 TCP_CORK, 4 TCP_KEEPIDLE, 5 TCP_KEEPINTVL, 6 TCP_KEEPCNT, 7 TCP_SYNCNT, 8 TCP_LINGER2,
+    9 TCP_DEFER_ACCEPT, 10 TCP_WINDOW_CLAMP, 11 TCP_INFO, 12 TCP_QUICKACK, 13 TCP_CONGESTION, 18 TCP_USER_TIMEOUT,
+    23 TCP_FASTOPEN, 30 TCP_FASTOPEN_CONNECT,
+]);
+names!(FUTEX, [
+    0 FUTEX_WAIT, 1 FUTEX_WAKE, 3 FUTEX_REQUEUE, 4 FUTEX_CMP_REQUEUE, 5 FUTEX_WAKE_OP, 6 FUTEX_LOCK_PI, 7 FUTEX_UNLOCK_PI,
+    8 FUTEX_TRYLOCK_PI, 9 FUTEX_WAIT_BITSET, 10 FUTEX_WAKE_BITSET, 11 FUTEX_WAIT_REQUEUE_PI, 12 FUTEX_CMP_REQUEUE_PI,
+    13 FUTEX_LOCK_PI2,
+]);
+names!(FILE_TYPE, [
+    0o010000 S_IFIFO, 0o020000 S_IFCHR, 0o040000 S_IFDIR, 0o060000 S_IFBLK, 0o100000 S_IFREG, 0o120000 S_IFLNK,
+    0o140000 S_IFSOCK,
+]);
+/// Signals without `SIG`.
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// The name of a value, or none.
+pub(super) fn name(value: u64, names: Names) -> Option<&'static str> {
+    names.iter().find(|(known, _)| *known == value).map(|(_, name)| *name)
+}
+
+/// A signal without `SIG`: `TERM`, `RTMIN`, `RT_5`; none where there is no such signal.
+pub(super) fn signal(number: u64) -> Option<String> {
+    match number {
+        1..=31 => SIGNALS.get(usize::try_from(number).ok()?.checked_sub(1)?).map(|name| (*name).to_owned()),
+        32 => Some("RTMIN".into()),
+        33..=64 => Some(format!("RT_{}", number - 32)),
+        _ => None,
+    }
+}
+
+/// Flags with `|` between them, what is not known as a number.
+pub(super) fn flags(value: u64, table: &Bits) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut rest = value;
+    if let Some((mask, names)) = table.field
+        && let Some(word) = name(value & mask, names)
+    {
+        rest &= !mask;
+        words.push(word.to_owned());
+    }
+    for (bits, word) in table.bits {
+        if *bits != 0 && rest & bits == *bits {
+            rest &= !bits;
+            words.push((*word).to_owned());
+        }
+    }
+    if rest != 0 {
+        words.push(format!("{rest:#x}"));
+    }
+    if words.is_empty() { table.zero.to_owned() } else { words.join("|") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_have_names() {
+        assert_eq!(flags(0, &OPEN), "O_RDONLY");
+        assert_eq!(flags(0o2000101, &OPEN), "O_WRONLY|O_CREAT|O_CLOEXEC");
+        assert_eq!(flags(0o20200002, &OPEN), "O_RDWR|O_TMPFILE");
+        assert_eq!(flags(0x4000_0000_0000, &OPEN), "O_RDONLY|0x400000000000");
+        assert_eq!((flags(0, &ACCESS), flags(0, &PROT)), ("F_OK".into(), "PROT_NONE".into()));
+        assert_eq!(flags(0x22, &MAP), "MAP_PRIVATE|MAP_ANONYMOUS");
+        assert_eq!(flags(0o2000001, &SOCKET), "SOCK_STREAM|SOCK_CLOEXEC");
+        assert_eq!(flags(u64::MAX, &LOCK).split('|').count(), 5);
+    }
+
+    #[test]
+    fn signals_have_names() {
+        let of = |n| signal(n).unwrap_or_default();
+        assert_eq!(
+            [of(9), of(32), of(33), of(64), of(0), of(65)],
+            ["KILL", "RTMIN", "RT_1", "RT_32", "", ""]
+        );
+    }
+}
