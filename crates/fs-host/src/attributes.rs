@@ -131,18 +131,7 @@ impl HostInode {
     }
 
     pub(crate) fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        // The id -1 means "leave it", so no file can have it.
-        if uid == Some(u32::MAX) || gid == Some(u32::MAX) {
-            return Err(Errno::EINVAL);
-        }
-        rustix::fs::chownat(
-            &*self.fd()?,
-            "",
-            uid.map(Uid::from_raw),
-            gid.map(Gid::from_raw),
-            AtFlags::EMPTY_PATH,
-        )
-        .map_err(errno)
+        chown(&*self.fd()?, uid, gid)
     }
 
     pub(crate) fn chmod(&self, mode: u32) -> Result<()> {
@@ -164,6 +153,16 @@ impl HostInode {
             _ => Err(Errno::EPERM),
         }
     }
+}
+
+/// chown(2) of what is open.
+pub(crate) fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    // The id -1 means "leave it", so no file can have it.
+    if uid == Some(u32::MAX) || gid == Some(u32::MAX) {
+        return Err(Errno::EINVAL);
+    }
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH).map_err(errno)
 }
 
 fn set_time(time: Option<SetTime>) -> rustix::fs::Timespec {

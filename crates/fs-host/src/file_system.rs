@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -45,6 +45,8 @@ pub struct HostFs {
     pub(crate) reopener: Reopener,
     /// The host keeps no access control lists there.
     pub(crate) without_lists: AtomicBool,
+    /// User and group that the host gives to what we make, as far as is known (`u64::MAX`: not yet).
+    pub(crate) given_owner: AtomicU64,
     /// Live inodes, so that hard links meet in one.
     inodes: Mutex<HashMap<(u64, u64), Weak<HostInode>>>,
 }
@@ -73,6 +75,7 @@ impl HostFs {
             device: options.device,
             reopener: Reopener::new(options.proc_self_fd),
             without_lists: AtomicBool::new(false),
+            given_owner: AtomicU64::new(u64::MAX),
             inodes: Mutex::default(),
         });
         let mut instances = INSTANCES.write();

@@ -9,7 +9,7 @@ use linux_abi::fs::{NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFRE
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use vfs::{Inode, NewNode, RenameFlags, Result};
 
-use crate::attributes::Known;
+use crate::attributes::{Known, chown};
 use crate::errno;
 use crate::inode::{HostInode, Link, RESOLVE, open_beneath};
 use crate::node::Node;
@@ -30,6 +30,11 @@ fn check(name: &[u8]) -> Result<()> {
 
 fn permissions(node: &NewNode) -> Mode {
     Mode::from_raw_mode(node.mode & 0o7777)
+}
+
+/// A user and a group in one number.
+fn pair(uid: u32, gid: u32) -> u64 {
+    u64::from(uid) << 32 | u64::from(gid)
 }
 
 impl HostInode {
@@ -77,7 +82,9 @@ impl HostInode {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat2(directory, name, flags, permissions(node), RESOLVE).map_err(errno)?;
         let fd = Arc::new(fd);
-        let known = Known::of(&*fd)?;
+        let known = self.owned(&fd, node).inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+        })?;
         let inode = self.fs().inode_of(Arc::clone(&fd), known, self.named(name));
         inode.remember_handle(READ_WRITE, &fd);
         self.name_changed(name);
@@ -104,7 +111,7 @@ impl HostInode {
         check(name)?;
         let directory = self.directory()?;
         rustix::fs::mkdirat(&*directory, name, permissions(node)).map_err(errno)?;
-        self.finish(&directory, name, node)
+        self.finish(&directory, name, &NewNode { mode: S_IFDIR | node.mode & 0o7777, ..*node })
     }
 
     pub(crate) fn make_symlink(&self, name: &[u8], target: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
@@ -119,7 +126,7 @@ impl HostInode {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let fd = rustix::fs::openat2(&*directory, ".", flags, permissions(node), RESOLVE).map_err(errno)?;
         let fd = Arc::new(fd);
-        let known = Known::of(&*fd)?;
+        let known = self.owned(&fd, node)?;
         let inode = self.fs().inode_of(Arc::clone(&fd), known, Link::None);
         inode.remember_handle(READ_WRITE, &fd);
         self.own(&inode, &known, node)?;
@@ -129,14 +136,31 @@ impl HostInode {
     /// The inode of an entry just made, with its owner.
     fn finish(&self, directory: &OwnedFd, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {
         let fd = open_beneath(directory, name, OFlags::PATH | OFlags::NOFOLLOW)?;
-        let known = Known::of(&fd)?;
+        let flags = if node.mode & S_IFMT == S_IFDIR { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let known = self.owned(&fd, node).inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(directory, name, flags);
+        })?;
         let inode = self.fs().inode_of(Arc::new(fd), known, self.named(name));
         self.name_changed(name);
         self.own(&inode, &known, node).inspect_err(|_| {
-            let flags = if known.metadata.kind() == S_IFDIR { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             let _ = rustix::fs::unlinkat(directory, name, flags);
         })?;
         Ok(inode)
+    }
+
+    /// Gives a new file its owner where the host is expected to have given another one, and its attributes.
+    /// In this order: hosts with fine time stamps give a file that was looked at before chown(2) a later
+    /// time of its last change than of its birth.
+    fn owned(&self, fd: &OwnedFd, node: &NewNode) -> Result<Known> {
+        let given = &self.fs().given_owner;
+        let expected = given.load(Ordering::Relaxed);
+        if expected != u64::MAX && expected != pair(node.uid, node.gid) {
+            chown(fd, Some(node.uid), Some(node.gid))?;
+            return Known::of(fd);
+        }
+        let known = Known::of(fd)?;
+        given.store(pair(known.metadata.uid, known.metadata.gid), Ordering::Relaxed);
+        Ok(known)
     }
 
     /// Gives a new file its owner and exact mode.

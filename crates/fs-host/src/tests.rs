@@ -81,6 +81,31 @@ fn makes_finds_and_removes() {
     }
 }
 
+/// Where files belong to another than the process that makes them, too, as in most containers.
+#[test]
+fn the_birth_of_a_file_is_its_last_change() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let root = folder.mount(with_proc()).root().unwrap();
+    let foreign = |mode| NewNode { uid: 1000, gid: 1000, ..own(mode) };
+    // The host's clock may tick in between.
+    let together = (0..20).filter(|n| {
+        let file = root.create(format!("file{n}").as_bytes(), &foreign(0o100640)).unwrap();
+        let dir = root.mkdir(format!("dir{n}").as_bytes(), &foreign(0o040750)).unwrap();
+        let link = root.symlink(format!("link{n}").as_bytes(), b"x", &foreign(0o120777)).unwrap();
+        [(file, 0o100640), (dir, 0o040750), (link, 0o120777)].into_iter().skip(usize::from(*n == 0)).all(
+            |(inode, mode)| {
+                let metadata = inode.metadata().unwrap();
+                assert_eq!((metadata.uid, metadata.gid, metadata.mode), (1000, 1000, mode));
+                metadata.btime.is_none_or(|btime| btime == metadata.ctime)
+            },
+        )
+    });
+    assert!(together.count() > 10);
+}
+
 #[test]
 fn hard_links_are_one_inode_and_renames_keep_it() {
     let folder = Folder::new();
