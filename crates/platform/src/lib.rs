@@ -17,6 +17,7 @@ mod spinner;
 mod start;
 mod thread;
 mod types;
+mod vdso;
 mod watch;
 mod worker;
 
@@ -46,3 +47,4 @@ pub use quota::{Quota, QuotaFiles};
 pub use start::{Config, Error};
 pub use thread::{GuestThread, ThreadHandle};
 pub use types::{CloneRequest, Exit, Fault, HostLayout, Identity, MemoryLimits, NativeOp, Regs, SignalFrame};
+pub use vdso::Vdso;

@@ -17,6 +17,7 @@ use crate::process::{ProcessCore, Space};
 use crate::slots::{Request, SlotRef, Slots};
 use crate::thread::GuestThread;
 use crate::types::{CloneRequest, Exit, Regs};
+use crate::vdso::Vdso;
 
 /// All guest processes of a sandbox.
 pub struct Platform {
@@ -37,7 +38,7 @@ pub struct Platform {
     /// The zygote has closed its end of the notifications.
     pub(crate) zygote_closed: AtomicBool,
     xstate_size: u32,
-    pub(crate) vdso: u64,
+    vdso: Vdso,
     mmap_top: u64,
     initial_stack: u64,
     pub(crate) spinner: crate::spinner::Spinner,
@@ -176,7 +177,7 @@ impl Platform {
     pub(crate) fn assemble(
         slots: Slots,
         listener: OwnedFd,
-        vdso: u64,
+        vdso: Vdso,
         mmap_top: u64,
         initial_stack: u64,
         xstate_size: u32,
@@ -209,9 +210,9 @@ impl Platform {
         }
     }
 
-    /// Where the vDSO is in every guest process (AT_SYSINFO_EHDR).
-    pub fn vdso(&self) -> u64 {
-        self.vdso
+    /// The vDSO of new guest processes.
+    pub fn vdso(&self) -> &Vdso {
+        &self.vdso
     }
     /// An address in the stack that the host gave the zygote, which is mapped in every guest process.
     pub fn initial_stack(&self) -> u64 {

@@ -18,6 +18,7 @@ use crate::quota::Quota;
 use crate::slots::Slots;
 use crate::spinner::Spinner;
 use crate::thread::GuestThread;
+use crate::vdso::Vdso;
 use crate::watch::Watch;
 
 /// How the machine is to run.
@@ -115,7 +116,8 @@ impl Platform {
             tracing::debug!("answers wake their callers by the scheduler's choice: {errno}");
         }
 
-        let [vdso, entry, mmap_top, initial_stack, ..] = slots.slot(0).map_or([0; 6], |s| s.fault());
+        let [vdso, entry, mmap_top, initial_stack, vdso_sealed, ..] =
+            slots.slot(0).map_or([0; 6], |s| s.fault());
         // A page or two; AMX, which is not in there, would be 8 KiB more.
         let xstate_size = slots.slot(0).map_or(0, |s| s.xstate_size()).min(16 << 10);
         let patching = config.patching && (text_start..text_end).contains(&entry);
@@ -124,7 +126,7 @@ impl Platform {
         let platform = Arc::new(Platform::assemble(
             slots,
             listener,
-            vdso,
+            Vdso::of(pid, vdso, vdso_sealed != 0),
             mmap_top,
             initial_stack,
             xstate_size,

@@ -15,6 +15,8 @@ use crate::{Todo, clone, data_of, entry, serve, signal, slot_at};
 /// Where the zygote reports how far it is, in `fault` of its slot before any guest code exists.
 const READY: u64 = 77;
 
+const EPERM: i64 = -1;
+
 /// Runs on the host's initial stack.
 #[unsafe(no_mangle)]
 extern "C" fn stub_start(stack: *const u64) -> ! {
@@ -29,6 +31,10 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
     reserve_gaps();
     clone::map_slots(0, 0, 0, 0);
     let mmap_top = mmap_top();
+    // SAFETY: the stack is as the host has laid it out.
+    let vdso = unsafe { vdso(stack) };
+    // What is as it was is no change, but for what is sealed (Linux 6.16 may do that).
+    let vdso_sealed = sys::syscall3(nr::MPROTECT, vdso & !0xfff, 0x1000, 5) == EPERM;
     let slot = slot_at(0);
     // a: 4 for a host without mseal(2), where the filter alone protects all this.
     // SAFETY: plain read of our own slot.
@@ -60,7 +66,8 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
         }
         sys::syscall3(u64::from(NR_MEASURE), 0, 0, 0);
         (*slot).native_ret = listener;
-        (*slot).fault[0] = vdso(stack);
+        (*slot).fault[0] = vdso;
+        (*slot).fault[4] = u64::from(vdso_sealed);
         (*slot).fault[1] = entry::shim_entry as *const () as u64;
         (*slot).fault[2] = mmap_top;
         (*slot).fault[3] = stack as u64;

@@ -18,6 +18,9 @@ struct Layout {
     libc: u64,
     loader: u64,
     stack: u64,
+    vdso: u64,
+    /// Memory of the loader's own: the first that it asks for.
+    memory: u64,
 }
 
 /// First address of the first mapping whose line ends so.
@@ -60,6 +63,8 @@ fn layout(persona: u64) -> Layout {
         libc: address(&maps, |line| line.contains("/libc.so")),
         loader: address(&maps, |line| line.contains("/ld-linux")),
         stack: address(&maps, |line| line.ends_with("[stack]")),
+        vdso: address(&maps, |line| line.ends_with("[vdso]")),
+        memory: address(&maps, |line| line.ends_with(" 0 ") && line.contains("rw-p")),
     }
 }
 
@@ -70,6 +75,8 @@ fn programs_lie_elsewhere() {
     assert_ne!(a.loader, b.loader);
     assert_ne!(a.stack, b.stack);
     assert_ne!(a.heap, b.heap);
+    assert_ne!(a.vdso, b.vdso);
+    assert_ne!(a.vdso.wrapping_sub(a.stack), b.vdso.wrapping_sub(b.stack));
 }
 
 fn addresses_have_entropy() {
@@ -85,6 +92,8 @@ fn addresses_have_entropy() {
     check("libc", 24, &|l| l.libc);
     check("loader", 24, &|l| l.loader);
     check("stack", 18, &|l| l.stack);
+    check("vdso", 18, &|l| l.vdso);
+    check("memory", 18, &|l| l.memory);
     check("heap behind the program", 10, &|l| l.heap.wrapping_sub(l.program));
 }
 
@@ -92,7 +101,7 @@ fn personality_keeps_addresses() {
     let (a, b) = (layout(ADDR_NO_RANDOMIZE), layout(ADDR_NO_RANDOMIZE));
     assert_eq!(a.program, 0x5555_5555_4000);
     assert_eq!((a.program, a.heap, a.libc), (b.program, b.heap, b.libc));
-    assert_eq!((a.loader, a.stack), (b.loader, b.stack));
+    assert_eq!((a.loader, a.stack, a.vdso), (b.loader, b.stack, b.vdso));
 }
 
 /// Sizes of the mappings that a process shows of itself.

@@ -42,6 +42,9 @@ const STACK_SLACK: u64 = 128 << 10;
 /// Nothing lies in so many bytes below the end of a stack, into which it may grow.
 const STACK_ROOM: u64 = 1 << 30;
 
+/// The vDSO lies in so many bytes above a stack.
+const VDSO_BITS: u32 = 21;
+
 /// A program's libraries lie up to `1 << GAP_BITS` bytes below where the host's mmap(2) would begin.
 const GAP_BITS: u32 = 39;
 /// `ADDR_NO_RANDOMIZE` of personality(2).
@@ -50,7 +53,7 @@ pub(super) const ADDR_NO_RANDOMIZE: u32 = 0x4_0000;
 /// Where things lie, by chance or not.
 struct Places {
     randomize: bool,
-    /// Taken from the top of the host's mmap area, so that mmap(2) begins below it.
+    /// Taken from the top of the host's mmap area, with what the vDSO leaves there, so that mmap(2) begins below it.
     gap: Range<u64>,
 }
 
@@ -63,6 +66,10 @@ impl Places {
         let most = (top.saturating_sub(floor) / 2).next_multiple_of(PAGE);
         let size = places.random(GAP_BITS).checked_rem(most).unwrap_or(0);
         places.gap.start -= size;
+        // What the vDSO has left would be taken first, by the same things in all programs.
+        if let Some(left) = platform.vdso().old_place().filter(|left| left.start == top) {
+            places.gap.end = left.end;
+        }
         places
     }
     /// Random page-aligned bytes below `1 << bits`, or none.
@@ -84,7 +91,7 @@ impl Places {
     fn stack_top(&self, initial: u64) -> u64 {
         loop {
             let top = STACK_BASE + self.random(33) + PAGE;
-            let taken = (top - STACK_ROOM..top + STACK_SLACK).contains(&initial);
+            let taken = (top - STACK_ROOM..top + STACK_SLACK + (2 << VDSO_BITS)).contains(&initial);
             if !taken || !self.randomize {
                 return top;
             }
@@ -140,7 +147,9 @@ pub async fn load(
     let (hidden, executing) = (prepared.hidden, prepared.executing);
     let mut mappings = Vec::new();
     let places = Places::new(&kernel.platform, randomize);
-    let mut ops = places.ops();
+    let top = places.stack_top(kernel.platform.initial_stack());
+    let (mut ops, vdso) = kernel.platform.vdso().moved(top + PAGE + places.random(VDSO_BITS));
+    ops.extend(places.ops());
 
     let bias = match (program.dynamic, &interpreter) {
         (false, _) => 0,
@@ -156,8 +165,7 @@ pub async fn load(
         entry = loader.entry.wrapping_add(loader_base);
     }
 
-    let top = places.stack_top(kernel.platform.initial_stack());
-    let auxv = auxiliary(kernel, &program, bias, loader_base, &credentials, secure);
+    let auxv = auxiliary(vdso, &program, bias, loader_base, &credentials, secure);
     let mut random16 = [0; 16];
     let _ = rustix::rand::getrandom(&mut random16, rustix::rand::GetRandomFlags::empty());
     let contents =
@@ -328,7 +336,7 @@ fn protection(segment: &ProgramHeader) -> u32 {
 }
 
 fn auxiliary(
-    kernel: &Kernel,
+    vdso: u64,
     program: &Program,
     bias: u64,
     loader_base: u64,
@@ -337,8 +345,8 @@ fn auxiliary(
 ) -> Vec<(u64, u64)> {
     let host = host::process::auxiliary;
     let mut auxv = Vec::new();
-    if kernel.platform.vdso() != 0 {
-        auxv.push((at::SYSINFO_EHDR, kernel.platform.vdso()));
+    if vdso != 0 {
+        auxv.push((at::SYSINFO_EHDR, vdso));
     }
     let min_stack = host(at::MINSIGSTKSZ);
     if min_stack != 0 {
