@@ -11,6 +11,7 @@ use vfs::OpenFile;
 use vfs::notify::Happening;
 
 use crate::args::Ptr;
+use crate::file_io::{gather, read_iovec};
 use crate::{Cx, SysError, SysResult};
 
 /// Bytes moved at a time.
@@ -238,6 +239,12 @@ pub async fn splice(
     let (from, to) = (readable(cx, in_fd)?, writable(cx, out_fd)?);
     let mut from_at = offset(cx, &from, in_at)?;
     let mut to_at = offset(cx, &to, out_at)?;
+    for file in [&from, &to] {
+        // Directories, and what has no type: epoll, eventfd, signalfd, inotify...
+        if matches!(file.inode().metadata()?.kind(), 0 | S_IFDIR) {
+            return Err(Errno::EINVAL.into());
+        }
+    }
     let nonblock = flags & SPLICE_F_NONBLOCK != 0;
     let len = usize::try_from(len).unwrap_or(CHUNK).min(CHUNK);
     let (done, err) = match (pipe_of(&from), pipe_of(&to)) {
@@ -345,21 +352,34 @@ pub async fn tee(cx: &mut Cx<'_>, in_fd: i32, out_fd: i32, len: u64, flags: u32)
     }
 }
 
-/// vmsplice(2): as writev(2) to a pipe, or readv(2) from one; pages are never gifts here.
+/// vmsplice(2): as much as a pipe has room for, once it has some; or as readv(2) from one. Pages are never gifts
+/// here.
 pub async fn vmsplice(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64, flags: u32) -> SysResult {
     const RWF_NOWAIT: u32 = 8;
     if flags & !SPLICE_F_ALL != 0 {
         return Err(Errno::EINVAL.into());
     }
     let file = cx.file(fd)?;
-    if pipe_of(&file).is_none() {
-        return Err(Errno::EBADF.into());
+    let pipe = pipe_of(&file).ok_or(Errno::EBADF)?.clone();
+    let nonblock = flags & SPLICE_F_NONBLOCK != 0;
+    if !file.flags().writable() {
+        // The offset -1 is "at the position".
+        let rwf = if nonblock { RWF_NOWAIT } else { 0 };
+        return crate::file_io::preadv2(cx, fd, iov, count, u64::MAX, 0, rwf).await;
     }
-    let rwf = if flags & SPLICE_F_NONBLOCK != 0 { RWF_NOWAIT } else { 0 };
-    // The offset -1 is "at the position".
-    if file.flags().writable() {
-        crate::file_io::pwritev2(cx, fd, iov, count, u64::MAX, 0, rwf).await
-    } else {
-        crate::file_io::preadv2(cx, fd, iov, count, u64::MAX, 0, rwf).await
+    let vectors = read_iovec(cx, iov, count)?;
+    let total: u64 = vectors.iter().map(|vector| vector.len).sum::<u64>().min(CHUNK as u64);
+    if total == 0 {
+        return Ok(0);
+    }
+    let nonblock = nonblock || file.flags().contains(OpenFlags::NONBLOCK);
+    let step = cx.file_op(&file, Events::WRITABLE, nonblock, |cx, _| {
+        let mut buf = vec![0; pipe.room()?.min(usize::try_from(total).unwrap_or(CHUNK))];
+        gather(cx, &vectors, 0, &mut buf)?;
+        Ok(pipe.write(&buf, false)?)
+    });
+    match step.await {
+        Ok(n) => Ok(n as i64),
+        Err(err) => outcome(cx, 0, Some(err)),
     }
 }

@@ -4,7 +4,7 @@ use crate::harness::{Temp, c, cases, close, fails, file, in_child, ok, pipe, rea
 
 cases!("fd": lowest_free, dup2_and_dup3, dupfd_minimum, cloexec_flag, status_flags, close_range_call, shared_offset,
     append_flag, nofile_limit, bad_descriptor, memfd_basic, memfd_seals, memfd_name, sendfile_to_pipe, sendfile_offset,
-    splice_file_to_pipe, tee_pipes, copy_file_range_call, flock_conflict, posix_lock_conflict,
+    splice_file_to_pipe, splice_refused, vmsplice_what_fits, tee_pipes, copy_file_range_call, flock_conflict, posix_lock_conflict,
     posix_lock_of_other_process, posix_lock_lost_on_close, ofd_lock, lock_range_split, access_mode_checked, o_path,
     closed_while_listed);
 
@@ -211,6 +211,44 @@ fn splice_file_to_pipe() {
         libc::EAGAIN,
         libc::splice(r, std::ptr::null_mut(), fd, std::ptr::null_mut(), 3, libc::SPLICE_F_NONBLOCK)
     );
+}
+
+fn splice_refused() {
+    let none = std::ptr::null_mut;
+    let (r, w) = pipe();
+    write(w, b"bytes");
+    let directory = ok!(libc::open(c"/tmp".as_ptr(), libc::O_RDONLY));
+    let epoll = ok!(libc::epoll_create1(0));
+    let event = ok!(libc::eventfd(0, 0));
+    let timer = ok!(libc::timerfd_create(libc::CLOCK_MONOTONIC, 0));
+    for fd in [directory, epoll, event, timer, ok!(libc::inotify_init1(0))] {
+        fails!(libc::EINVAL, libc::splice(fd, none(), w, none(), 3, 0));
+    }
+    for fd in [epoll, event, timer] {
+        fails!(libc::EINVAL, libc::splice(r, none(), fd, none(), 3, 0));
+    }
+    assert_eq!(read(r, 9), b"bytes");
+}
+
+fn vmsplice_what_fits() {
+    let (r, w) = pipe();
+    let page = 4096;
+    let bytes = ok!(libc::mmap(
+        std::ptr::null_mut(),
+        32 * page,
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        -1,
+        0
+    ));
+    let all = libc::iovec { iov_base: bytes, iov_len: 32 * page };
+    assert_eq!(ok!(libc::vmsplice(w, &all, 1, 0)), 16 * page as isize);
+    fails!(libc::EAGAIN, libc::vmsplice(w, &all, 1, libc::SPLICE_F_NONBLOCK));
+    assert_eq!(read(r, page).len(), page);
+    assert_eq!(ok!(libc::vmsplice(w, &all, 1, 0)), page as isize);
+    ok!(libc::close(r));
+    ok!(libc::signal(libc::SIGPIPE, libc::SIG_IGN));
+    fails!(libc::EPIPE, libc::vmsplice(w, &all, 1, 0));
 }
 
 fn tee_pipes() {
