@@ -16,8 +16,12 @@ pub fn set_root(root: OwnedFd) {
 
 /// Opens a file of it, such as `7/stat`, for reading. `path` is relative and never the guest's.
 pub fn open(path: &str) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let fd = match ROOT.get() {
+    open_in(None, path, OFlags::RDONLY)
+}
+
+fn open_in(dir: Option<&OwnedFd>, path: &str, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::CLOEXEC;
+    let fd = match dir.or_else(|| ROOT.get()) {
         Some(root) => openat(root, path, flags, Mode::empty())?,
         None => openat(rustix::fs::CWD, format!("/proc/{path}"), flags, Mode::empty())?,
     };
@@ -27,12 +31,12 @@ pub fn open(path: &str) -> io::Result<File> {
 /// Opens a process's memory for reading and writing; writes ignore the protection of private pages. `dir` is a
 /// procfs of our pid namespace if it is not the one that was set.
 pub fn open_memory(dir: Option<&OwnedFd>, pid: i32) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let fd = match dir.or_else(|| ROOT.get()) {
-        Some(root) => openat(root, format!("{pid}/mem"), flags, Mode::empty())?,
-        None => openat(rustix::fs::CWD, format!("/proc/{pid}/mem"), flags, Mode::empty())?,
-    };
-    Ok(File::from(fd))
+    open_in(dir, &format!("{pid}/mem"), OFlags::RDWR)
+}
+
+/// A process's mappings: proc_pid_maps(5). `dir` as above.
+pub fn mappings(dir: Option<&OwnedFd>, pid: i32) -> io::Result<String> {
+    io::read_to_string(open_in(dir, &format!("{pid}/maps"), OFlags::RDONLY)?)
 }
 
 /// The directory that was set.

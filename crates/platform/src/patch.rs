@@ -14,6 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use linux_abi::Errno;
 use linux_abi::sysno::nr;
 use parking_lot::Mutex;
 use slot::layout::{
@@ -24,7 +25,7 @@ use slot::layout::{
 use slot::may_run_natively;
 
 use crate::instructions::{find_far_padding, find_padding, find_padding_before};
-use crate::process::{ProcessCore, read_process};
+use crate::process::{ProcessCore, read_process, shared_place};
 use crate::slots::Slots;
 
 /// Traps of a site that make it worth a patch.
@@ -213,6 +214,10 @@ impl Patcher {
             near.extend(way.to_le_bytes());
             Plan { first: vec![(far, jump.to_vec()), (hop, near)], at: site, bytes: vec![0xeb, offset] }
         };
+        let writes = plan.first.iter().map(|(at, bytes)| (*at, bytes.len()));
+        if writes.chain([(plan.at, plan.bytes.len())]).any(|(at, len)| self.may_be_shared(process, at, len)) {
+            return None;
+        }
         let memory = self.open(process.pid())?;
         for (at, bytes) in &plan.first {
             memory.write_all_at(bytes, *at).ok()?;
@@ -295,6 +300,22 @@ impl Patcher {
         code
     }
 
+    /// Whether what is written there may reach a file or another process. Of memory that the guest must not write to,
+    /// the host lets us write to private pages alone. What it may write to itself is seldom code.
+    fn may_be_shared(&self, process: &ProcessCore, at: u64, len: usize) -> bool {
+        let pid = process.pid();
+        [at, at + len as u64 - 1].into_iter().any(|at| {
+            let mut byte = [0];
+            if pid == 0 || read_process(process, at, &mut byte) != Ok(1) {
+                return true;
+            }
+            // It stays as it is.
+            let writable = host::process::write_memory(pid, at, &byte) != Err(Errno::EFAULT);
+            let is_shared = |maps: String| maps.lines().find_map(|line| shared_place(line, at)).is_some();
+            writable && host::proc_fs::mappings(self.proc.as_deref(), pid).map_or(true, is_shared)
+        })
+    }
+
     /// The process's memory, which lets read-only pages be written.
     fn open(&self, pid: i32) -> Option<File> {
         if pid == 0 {
@@ -303,8 +324,8 @@ impl Patcher {
         match host::proc_fs::open_memory(self.proc.as_deref(), pid) {
             Ok(file) => Some(file),
             Err(error) => {
-                // A process that just ended has none; else the host forbids it for good.
-                if error.raw_os_error() != Some(linux_abi::Errno::ENOENT.raw()) {
+                // A process that just ended has none, and descriptors may be scarce for a while.
+                if error.kind() == std::io::ErrorKind::PermissionDenied {
                     tracing::info!("system call sites are not patched: {error}");
                     self.on.store(false, Ordering::Relaxed);
                 }

@@ -333,7 +333,7 @@ pub fn touches_reserved(addr: u64, len: u64) -> bool {
 }
 
 /// As [`AddressSpace::shared_place`], if this line of /proc/PID/maps covers the address.
-fn shared_place(line: &str, addr: u64) -> Option<(u64, u64, u64)> {
+pub(crate) fn shared_place(line: &str, addr: u64) -> Option<(u64, u64, u64)> {
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;

@@ -114,6 +114,35 @@ fn a_site_of_several_calls_is_patched() {
 }
 
 #[test]
+fn files_and_shared_memory_are_left_alone() {
+    run(async {
+        const SHARED: u64 = 0x50_0000;
+        let file = rustix::fs::memfd_create("code", rustix::fs::MemfdFlags::CLOEXEC).expect("a file");
+        rustix::fs::ftruncate(&file, 0x1000).expect("a page");
+        let file = std::sync::Arc::new(file);
+        let mut guest = guest(&call(39)).await;
+        guest.resume_regs();
+        expect_call(&mut guest, 39).await;
+        // MAP_SHARED of the file, MAP_SHARED | MAP_ANONYMOUS.
+        for (addr, flags, file) in [(SHARED, 0x11, Some(file.clone())), (SHARED + 0x1000, 0x31, None)] {
+            guest.native_batch(vec![
+                NativeOp::Mmap { addr, len: 0x1000, prot: 7, flags, file: file.map(|fd| (fd, 0)) },
+                NativeOp::Copy { addr, bytes: summing(true) },
+            ]);
+            assert!(matches!(guest.next_exit().await, Exit::NativeDone(0)));
+            guest.regs_mut().rip = addr;
+            guest.resume_regs();
+            assert_eq!(answer(&mut guest).await, (CALLS, 0));
+            assert_eq!(guest.regs().r12, SUM);
+            let mut code = vec![0; summing(true).len()];
+            guest.copy_in(addr, &mut code).expect("readable");
+            assert_eq!(code, summing(true), "{addr:x}");
+        }
+        guest.handle().kill_process();
+    });
+}
+
+#[test]
 fn sites_above_the_shim_are_patched() {
     run(async {
         const HIGH: u64 = 0x7f00_0000_0000;
