@@ -210,7 +210,7 @@ impl ProcessCore {
     }
     /// A process that it forks, which inherits the host's limits on it.
     pub(crate) fn child(&self, space: Arc<Space>, nonce: u32) -> Arc<ProcessCore> {
-        let limits = *self.limits.lock();
+        let limits = self.limits.lock().inherited(self.known_threads() <= 1);
         ProcessCore::new(space, nonce, 0, limits)
     }
     /// Works on the limits of the host process, which is not reaped meanwhile; 0 if it is unknown.

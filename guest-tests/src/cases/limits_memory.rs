@@ -1,6 +1,8 @@
 //! Limits on memory: RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_MEMLOCK of getrlimit(2).
 
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use libc::*;
 
@@ -8,7 +10,7 @@ use crate::harness::{End, c, cases, fails, fork, in_child, ok, pipe, read, skip,
 
 cases!("limits_memory": address_space, address_space_counts_files, lowered_below_use, break_and_data, data_of_mprotect,
     data_but_not_shared, data_zero, stack_depth, stack_raised, locked_memory, locked_nothing, locked_mapping, limit_of_other, inherited_by_fork, exec_within,
-    exec_beyond, exec_small_stack, threads_within, vfork_of_limited, allocation_fails, unchanged_by_failure);
+    exec_beyond, exec_small_stack, threads_within, threads_lift_nothing, fork_beside_setrlimit, vfork_of_limited, allocation_fails, unchanged_by_failure);
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -316,6 +318,55 @@ fn threads_within() {
     }
     let built = std::thread::Builder::new().stack_size(512 * MIB).spawn(|| ());
     assert!(built.is_err(), "a stack beyond the limit");
+}
+
+fn threads_lift_nothing() {
+    set(RLIMIT_AS, status("VmSize:") + 1024 * MIB);
+    let stop = AtomicBool::new(false);
+    let grabbed = std::thread::scope(|scope| {
+        let grab = || {
+            let mut grabbed = 0;
+            while !stop.load(Ordering::Relaxed) {
+                grabbed += usize::from(map(65536 * MIB, PROT_NONE, ANON | MAP_NORESERVE).is_ok());
+            }
+            grabbed
+        };
+        let grabbers = [scope.spawn(grab), scope.spawn(grab)];
+        for _ in 0..200 {
+            let built = std::thread::Builder::new().stack_size(64 * KIB).spawn_scoped(scope, || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(Duration::from_millis(100));
+                }
+            });
+            assert!(built.is_ok(), "a thread");
+        }
+        stop.store(true, Ordering::Relaxed);
+        grabbers.map(|grabber| grabber.join().expect("no panic"))
+    });
+    assert_eq!(grabbed, [0, 0]);
+}
+
+fn fork_beside_setrlimit() {
+    let limits = [RLIM_INFINITY as usize, 1024 * MIB];
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for limit in limits {
+                    set(RLIMIT_AS, limit);
+                }
+            }
+        });
+        let child = || {
+            let mut limit: rlimit = zeroed();
+            ok!(getrlimit(RLIMIT_AS, &mut limit));
+            let fits = map(2048 * MIB, PROT_NONE, ANON | MAP_NORESERVE).is_ok();
+            i32::from(fits != (limit.rlim_cur == RLIM_INFINITY))
+        };
+        let ends: Vec<_> = (0..300).map(|_| wait(fork(child))).filter(|end| *end != End::Exited(0)).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(ends, []);
+    });
 }
 
 fn vfork_of_limited() {
