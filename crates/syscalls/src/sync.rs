@@ -10,40 +10,50 @@ use vfs::OpenFile;
 use crate::path::real_file;
 use crate::{Cx, SysResult};
 
+/// Bytes that fallocate(2) makes at once, so that others wait for them.
+const AT_ONCE: u64 = 1 << 20;
+
 /// fsync(2).
-pub fn fsync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
-    flush(&real_file(cx, fd)?, false)
+pub async fn fsync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    flush(real_file(cx, fd)?, false).await
 }
 
 /// fdatasync(2).
-pub fn fdatasync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
-    flush(&real_file(cx, fd)?, true)
+pub async fn fdatasync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+    flush(real_file(cx, fd)?, true).await
 }
 
-fn flush(file: &Arc<OpenFile>, data_only: bool) -> SysResult {
-    file.ops().fsync(file, data_only)?;
+async fn flush(file: Arc<OpenFile>, data_only: bool) -> SysResult {
+    if file.ops().may_sleep() {
+        executor::blocking(move || file.ops().fsync(&file, data_only)).await?;
+    } else {
+        file.ops().fsync(&file, data_only)?;
+    }
     Ok(0)
 }
 
 /// sync(2): all mounts; errors are nobody's.
-pub fn sync(cx: &mut Cx<'_>) -> SysResult {
+pub async fn sync(cx: &mut Cx<'_>) -> SysResult {
     if let Some(namespace) = cx.fs().root().mount.namespace() {
-        for mount in namespace.mounts() {
-            let _ = mount.file_system.sync();
-        }
+        executor::blocking(move || {
+            for mount in namespace.mounts() {
+                let _ = mount.file_system.sync();
+            }
+        })
+        .await;
     }
     Ok(0)
 }
 
 /// syncfs(2).
-pub fn syncfs(cx: &mut Cx<'_>, fd: i32) -> SysResult {
+pub async fn syncfs(cx: &mut Cx<'_>, fd: i32) -> SysResult {
     let file = real_file(cx, fd)?;
-    file.inode().file_system().sync()?;
+    executor::blocking(move || file.inode().file_system().sync()).await?;
     Ok(0)
 }
 
 /// sync_file_range(2): the whole file's data is written, which is more than was asked.
-pub fn sync_file_range(cx: &mut Cx<'_>, fd: i32, offset: i64, length: i64, flags: u32) -> SysResult {
+pub async fn sync_file_range(cx: &mut Cx<'_>, fd: i32, offset: i64, length: i64, flags: u32) -> SysResult {
     let file = real_file(cx, fd)?;
     if flags & !7 != 0 || offset < 0 || length < 0 || offset.checked_add(length).is_none() {
         return Err(Errno::EINVAL.into());
@@ -51,11 +61,11 @@ pub fn sync_file_range(cx: &mut Cx<'_>, fd: i32, offset: i64, length: i64, flags
     if file.inode().metadata()?.kind() == S_IFIFO || !file.ops().seekable() {
         return Err(Errno::ESPIPE.into());
     }
-    flush(&file, true)
+    flush(file, true).await
 }
 
 /// fallocate(2).
-pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, offset: i64, length: i64) -> SysResult {
+pub async fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, offset: i64, length: i64) -> SysResult {
     const KEEP_SIZE: u32 = 1;
     const PUNCH_HOLE: u32 = 2;
     let file = real_file(cx, fd)?;
@@ -82,7 +92,11 @@ pub fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, offset: i64, length: i64) 
         crate::run_loop::raise(cx, Signo::SIGXFSZ);
         return Err(Errno::EFBIG.into());
     }
-    file.ops().fallocate(&file, mode, start, len)?;
+    if len > AT_ONCE || file.ops().may_sleep() {
+        executor::blocking(move || file.ops().fallocate(&file, mode, start, len)).await?;
+    } else {
+        file.ops().fallocate(&file, mode, start, len)?;
+    }
     Ok(0)
 }
 

@@ -188,8 +188,8 @@ syscalls! {
     71 msgctl sync crate::ipc::msg::msgctl, 3, Full, "";
     72 fcntl wait crate::fcntl::fcntl, 3, Partial, "";
     73 flock wait crate::fcntl::flock, 2, Full, "";
-    74 fsync sync crate::sync::fsync, 1, Full, "";
-    75 fdatasync sync crate::sync::fdatasync, 1, Full, "";
+    74 fsync wait crate::sync::fsync, 1, Full, "";
+    75 fdatasync wait crate::sync::fdatasync, 1, Full, "";
     76 truncate sync crate::attr::truncate, 2, Full, "";
     77 ftruncate sync crate::attr::ftruncate, 2, Full, "";
     78 getdents sync crate::dir::getdents, 3, Full, "";
@@ -271,7 +271,7 @@ syscalls! {
     159 adjtimex sync crate::machine::adjtimex, 1, Partial, "reads only";
     160 setrlimit sync crate::limits::setrlimit, 2, Full, "";
     161 chroot sync crate::dir::chroot, 1, Full, "";
-    162 sync sync crate::sync::sync, 0, Full, "";
+    162 sync wait crate::sync::sync, 0, Full, "";
     163 acct sync crate::machine::not_permitted, 0, Partial, "the machine is the host's: EPERM";
     164 settimeofday sync crate::time::settimeofday, 2, Full, "the date is the host's: EPERM";
     165 mount sync crate::mount::mount, 5, Partial, "mount events do not travel between namespaces";
@@ -365,7 +365,7 @@ syscalls! {
     274 get_robust_list sync crate::futex::get_robust_list, 3, Full, "";
     275 splice boxed crate::splice::splice, 6, Full, "";
     276 tee boxed crate::splice::tee, 4, Full, "";
-    277 sync_file_range sync crate::sync::sync_file_range, 4, Full, "the whole file is written";
+    277 sync_file_range wait crate::sync::sync_file_range, 4, Full, "the whole file is written";
     278 vmsplice boxed crate::splice::vmsplice, 4, Full, "";
     279 move_pages sync crate::numa::move_pages, 6, Full, "";
     280 utimensat sync crate::attr::utimensat, 4, Full, "";
@@ -373,7 +373,7 @@ syscalls! {
     282 signalfd sync crate::signal::receive::signalfd, 3, Full, "";
     283 timerfd_create sync crate::eventfd::timerfd_create, 2, Full, "";
     284 eventfd sync crate::eventfd::eventfd, 1, Full, "";
-    285 fallocate sync crate::sync::fallocate, 4, Full, "";
+    285 fallocate wait crate::sync::fallocate, 4, Full, "";
     286 timerfd_settime sync crate::eventfd::timerfd_settime, 4, Partial, "TFD_TIMER_CANCEL_ON_SET never cancels: the clock is the host's";
     287 timerfd_gettime sync crate::eventfd::timerfd_gettime, 2, Full, "";
     288 accept4 boxed crate::socket::accept4, 4, Full, "";
@@ -393,7 +393,7 @@ syscalls! {
     303 name_to_handle_at sync crate::machine::no_handles, 0, Partial, "not there: as a kernel that was told to refuse it";
     304 open_by_handle_at sync crate::machine::not_permitted, 0, Partial, "the machine is the host's: EPERM";
     305 clock_adjtime sync crate::machine::clock_adjtime, 2, Partial, "reads only";
-    306 syncfs sync crate::sync::syncfs, 1, Full, "";
+    306 syncfs wait crate::sync::syncfs, 1, Full, "";
     307 sendmmsg boxed crate::socket::sendmmsg, 4, Full, "";
     308 setns sync crate::namespaces::setns, 2, Partial, "refused";
     309 getcpu sync crate::namespaces::getcpu, 2, Full, "";

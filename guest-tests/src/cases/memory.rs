@@ -10,7 +10,7 @@ cases!("memory": anonymous_is_zero, unmap_faults, protect_faults, fault_address,
     dontneed_zeroes, break_moves, unaligned, zero_length, mincore_call, msync_call, mlock_call, reserve_terabyte,
     stack_grows, stack_overflow, huge_length, exec_pages, maps_show_mapping, shared_anonymous_zero_file, mapping_outlives_descriptor,
     madvise_unknown, maps_device_zero, process_vm_self, process_vm_between, process_vm_of_others, many_mappings,
-    low_hints, files_mapped_under_signals);
+    low_hints, files_mapped_under_signals, allocation_beside_others);
 
 const PAGE: usize = 4096;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -483,4 +483,35 @@ fn files_mapped_under_signals() {
     }
     ok!(libc::setitimer(libc::ITIMER_REAL, &zeroed(), std::ptr::null_mut()));
     close(fd);
+}
+
+fn allocation_beside_others() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    const BYTES: i64 = 384 << 20;
+    let step = AtomicU32::new(0);
+    let (r, w) = pipe();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..3 {
+                let fd = ok!(libc::memfd_create(c"big".as_ptr(), 0));
+                step.fetch_add(1, Ordering::SeqCst);
+                ok!(libc::fallocate(fd, 0, 0, BYTES));
+                step.fetch_add(1, Ordering::SeqCst);
+                close(fd);
+            }
+        });
+        // How often others get their turn meanwhile.
+        let mut turns = [0; 6];
+        loop {
+            let at = step.load(Ordering::SeqCst) as usize;
+            write(w, b"x");
+            assert_eq!(read(r, 1), b"x");
+            match turns.get_mut(at) {
+                Some(turns) => *turns += 1,
+                None => break,
+            }
+        }
+        let fewest = turns[1].min(turns[3]).min(turns[5]);
+        assert!(fewest >= 50, "{turns:?}");
+    });
 }
