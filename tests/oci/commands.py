@@ -380,6 +380,20 @@ def a_hook_that_fails(box):
 
 
 @test
+def a_hook_inside_has_a_timeout(box):
+    if YARDSTICK:
+        return  # runc 1.1 looks at no timeout of a startContainer hook
+    box.config["hooks"] = {"startContainer": [{"path": "/bin/sleep", "args": ["sleep", "20"], "timeout": 1}]}
+    box.args("true")
+    box.create()
+    start = time.time()
+    box.run("start", box.id)
+    box.stopped()
+    if not 0.9 < time.time() - start < 8:
+        raise Failed("the timeout of a startContainer hook does not count")
+
+
+@test
 def log_as_json(box):
     box.args("/no/such/program")
     box.write()
@@ -418,6 +432,7 @@ c = json.load(open("config.json"))
 c["process"]["terminal"] = False
 c["process"]["args"] = ["sh", "-c", "id -u; cat /proc/self/uid_map; touch /x 2>&1"]
 c["root"] = {{"path": "{ROOT}", "readonly": True}}
+c["linux"]["resources"] = {{"memory": {{"limit": 100000000}}}}
 json.dump(c, open("config.json", "w"))
 END
 {binary} --root {home}/state run x"""
@@ -427,6 +442,7 @@ END
     equal("0", lines[0] or result.stderr)
     equal(["0", str(uid), "1"], lines[1].split())
     contains(lines[2], "Read-only file system")
+    contains(result.stderr, "linux.resources sets no limits")
 
 
 @test

@@ -198,4 +198,76 @@ def missing_source_is_refused(box):
     contains(box.refused(), "/no/such/source")
 
 
+@test
+def tmpcopyup(box):
+    root = box.own_root()
+    folder = root + "/srv/data"
+    os.makedirs(folder + "/deep/er")
+    os.chmod(folder, 0o2750)
+    for name, text in (("small", "text"), ("deep/er/big", "x" * 300_000), ("deep/empty", "")):
+        with open(f"{folder}/{name}", "w") as file:
+            file.write(text)
+    os.chown(folder + "/small", 5, 6)
+    os.chmod(folder + "/small", 0o4755)
+    os.utime(folder + "/small", (1_000_000_000, 1_000_000_001))
+    os.symlink("../small", folder + "/deep/link")
+    if not YARDSTICK:
+        os.mkfifo(folder + "/deep/fifo")  # runc refuses those
+    box.config["mounts"].append({"destination": "/srv/data", "type": "tmpfs", "source": "tmpfs",
+                                 "options": ["nosuid", "tmpcopyup"]})
+    got = box.sh("""cd /srv/data; stat -c '%a %u %g %F' small; cat deep/link; echo; wc -c <deep/er/big; readlink deep/link
+        stat -c %F deep/empty; find . -not -type p | wc -l; rm -r deep small; awk '$5 == "/srv/data" { print $9 }' /proc/self/mountinfo""")
+    equal(["4755 5 6 regular file", "text", "300000", "../small", "regular empty file", "7", "tmpfs"],
+          got.split("\n"))
+    if not YARDSTICK:
+        # Nor does it keep times.
+        equal("prw-r--r-- 1000000001", box.sh("cd /srv/data; echo $(stat -c %A deep/fifo; stat -c %Y small)"))
+    # The image is as it was.
+    equal("text", open(folder + "/small").read())
+    equal(300_000, os.path.getsize(folder + "/deep/er/big"))
+    # What does not fit is no container.
+    box.config["mounts"][-1]["options"].append("size=64k")
+    box.refused()
+
+
+@test
+def a_tmpfs_has_the_mode_of_its_folder(box):
+    root = box.own_root()
+    for name, mode in (("plain", 0o750), ("sticky", 0o1777)):
+        os.mkdir(f"{root}/srv/{name}")
+        os.chmod(f"{root}/srv/{name}", mode)
+        box.config["mounts"].append({"destination": f"/srv/{name}", "type": "tmpfs", "source": "tmpfs"})
+    box.config["mounts"].append({"destination": "/srv/asked", "type": "tmpfs", "source": "x", "options": ["mode=700"]})
+    box.config["mounts"].append({"destination": "/srv/new", "type": "tmpfs", "source": "tmpfs"})
+    equal("750 1777 700 1777", box.sh("echo $(stat -c %a /srv/plain /srv/sticky /srv/asked /srv/new)"))
+
+
+@test
+def propagation_is_shown(box):
+    tree(box)
+    script = "awk '$5 ~ \"^/mnt\" { print $5, $7 ~ /shared/ ? \"shared\" : $7 }' /proc/self/mountinfo"
+    for words, top, below in ((["rbind", "rshared"], "shared", "shared"), (["rbind", "shared"], "shared", "-"),
+                              (["rbind", "rprivate"], "-", "-"), (["rbind", "runbindable"], "unbindable", "unbindable")):
+        bind(box, *words)
+        wanted = f"/mnt {top}\n/mnt/below {below}"
+        got = box.sh(script)
+        # Of the host's mounts that were not named, runc shows what they were.
+        if got != wanted and not (YARDSTICK and words == ["rbind", "shared"]):
+            raise Failed(f"{words}: {got!r}")
+        box.config["mounts"].pop()
+
+
+@test
+def options_without_effect_are_told(box):
+    if YARDSTICK:
+        return
+    tree(box)
+    bind(box, "rbind", "sync", "x-mine")
+    box.args("true")
+    box.write()
+    result = box.run("--debug", "run", "--bundle", box.bundle, box.id)
+    equal(0, result.returncode)
+    contains(result.stderr, "/mnt: options without effect here: sync, x-mine")
+
+
 main()

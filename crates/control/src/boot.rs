@@ -32,6 +32,9 @@ pub struct BootSpec {
     pub root: RootSpec,
     /// Mounts in the order of the configuration.
     pub mounts: Vec<MountSpec>,
+    /// How mount events travel from the root.
+    #[serde(default)]
+    pub root_propagation: Option<Propagation>,
     /// Device nodes to make in `/dev` beside the default ones.
     pub devices: Vec<DeviceSpec>,
     /// Guest paths made unreadable.
@@ -63,7 +66,7 @@ pub struct BootSpec {
     /// OCI annotations.
     pub annotations: BTreeMap<String, String>,
     /// OCI startContainer hooks, run inside before the first program.
-    pub start_container_hooks: Vec<ProcessSpec>,
+    pub start_container_hooks: Vec<StartHook>,
     /// OCI state for those hooks' standard input, as JSON text.
     pub hook_state: String,
     /// Value for `/proc/PID/oom_score_adj` of stub processes.
@@ -82,6 +85,15 @@ pub struct BootSpec {
     /// somebody started by hand is to end by Ctrl-C.
     #[serde(default)]
     pub ordinary_init: bool,
+}
+
+/// A hook that runs inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartHook {
+    /// Its program.
+    pub process: ProcessSpec,
+    /// Seconds that it may take; absent is no limit.
+    pub timeout_seconds: Option<u64>,
 }
 
 /// Standard streams of a process.
@@ -181,10 +193,20 @@ pub struct MountFlags {
     pub relatime: bool,
     /// `strictatime`
     pub strictatime: bool,
-    /// `sync`
-    pub synchronous: bool,
     /// `nosymfollow`
     pub nosymfollow: bool,
+    /// How mount events travel, as mountinfo shows it.
+    pub propagation: Option<Propagation>,
+}
+
+/// How mount events travel to and from a mount: mount_namespaces(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named in mount_namespaces(7)")]
+pub enum Propagation {
+    Private,
+    Slave,
+    Shared,
+    Unbindable,
 }
 
 /// A device node of the bundle.
@@ -247,6 +269,13 @@ pub struct CgroupInfo {
     pub cpuset_cpus: Option<String>,
     /// Greatest number of tasks.
     pub pids_limit: Option<u64>,
+}
+
+impl CgroupInfo {
+    /// Whether it limits anything.
+    pub fn has_limits(&self) -> bool {
+        *self != CgroupInfo::default()
+    }
 }
 
 /// Control files of one group, open for reading: cgroups(7).

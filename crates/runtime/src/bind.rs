@@ -35,6 +35,7 @@ impl Binder {
         }
         let host = self.host.as_ref().context("the host's mounts")?;
         let mut flags = if parsed.has_flags { parsed.flags } else { host.flags_at(&source) };
+        flags.propagation = parsed.flags.propagation;
         let spec = |destination: String, source: &Path, kind: MountKind, flags: MountFlags| MountSpec {
             destination,
             source: source.display().to_string(),
@@ -56,6 +57,7 @@ impl Binder {
         }
         for mount in host.below(&source) {
             let mut flags = mount.flags;
+            flags.propagation = parsed.flags.propagation.filter(|_| parsed.propagates_below);
             for word in &parsed.below {
                 apply_word(&mut flags, word);
             }

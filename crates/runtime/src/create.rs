@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use control::{BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, RootSpec, StdioSpec, Tracing};
+use control::{
+    BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, RootSpec, StartHook, StdioSpec, Tracing,
+};
 
 use crate::bind::Binder;
 use crate::cgroup::{Cgroup, Hierarchy, Scope};
@@ -14,7 +16,7 @@ use crate::container::Container;
 use crate::launch::{self, FdList, Ids, Network, Tie};
 use crate::oci::config::Linux;
 use crate::oci::mounts::{ParsedKind, parse};
-use crate::oci::{Config, Hook, seccomp, support, translate};
+use crate::oci::{self, Config, Hook, seccomp, support, translate};
 use crate::rootless;
 use crate::state::{Recorded, State, Status};
 use crate::supervise::Relay;
@@ -115,6 +117,21 @@ pub(crate) fn create_with(
     let process = translate::process(&process)?;
     let owner_uid = rustix::process::geteuid().as_raw();
     let rootless = rootless::is_needed();
+    let unlimited = rootless && !globals.systemd_cgroup;
+    if unlimited
+        && linux
+            .resources
+            .as_ref()
+            .is_some_and(|resources| translate::cgroup_info(Some(resources)).has_limits())
+    {
+        log::warning(
+            "linux.resources sets no limits: without root and --systemd-cgroup there is no control group",
+        );
+    }
+    let properties = plan.config.annotations.keys().filter(|name| name.starts_with("org.systemd.property."));
+    for name in properties.filter(|_| globals.systemd_cgroup) {
+        log::warning(&format!("annotation {name} is ignored"));
+    }
     let cgroup = if globals.systemd_cgroup {
         Scope::plan(&Hierarchy::find(), &linux.cgroups_path, &plan.id)?
     } else if rootless {
@@ -221,6 +238,7 @@ fn fill(
         preserved,
         root: view.root,
         mounts: view.mounts,
+        root_propagation: oci::mounts::propagation(&linux.rootfs_propagation),
         devices: translate::devices(linux)?,
         masked_paths: linux.masked_paths.clone(),
         readonly_paths: linux.readonly_paths.clone(),
@@ -269,15 +287,16 @@ fn fill(
 
 /// A startContainer hook as a guest program: in the first process's
 /// environment unless it has one of its own.
-fn guest_hook(hook: &Hook, process: &control::ProcessSpec) -> control::ProcessSpec {
+fn guest_hook(hook: &Hook, process: &control::ProcessSpec) -> StartHook {
     let arguments = hook.args.iter().skip(1).cloned();
-    control::ProcessSpec {
+    let process = control::ProcessSpec {
         args: std::iter::once(hook.path.display().to_string()).chain(arguments).collect(),
         env: if hook.env.is_empty() { process.env.clone() } else { hook.env.clone() },
         cwd: "/".into(),
         capabilities: process.capabilities,
         ..control::ProcessSpec::default()
-    }
+    };
+    StartHook { process, timeout_seconds: hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()) }
 }
 
 /// Opens what the bundle mounts.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+mod copy_up;
 mod debug_log;
 mod descriptors;
 mod guest_mounts;

@@ -4,12 +4,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use control::{BootSpec, DeviceKind, DeviceSpec, MountKind, MountSpec, RootSpec};
+use control::{BootSpec, DeviceKind, DeviceSpec, MountKind, MountSpec, Propagation, RootSpec};
 use kernel::Kernel;
 use linux_abi::Errno;
 use linux_abi::fs::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFREG, makedev};
 use vfs::ops::create;
-use vfs::{FileSystem, MountFlags, MountNamespace, Place, WalkFlags, Walker};
+use vfs::{FileSystem, Mount, MountFlags, MountNamespace, Place, WalkFlags, Walker};
 
 use crate::descriptors::Descriptors;
 use crate::launch::Booter;
@@ -67,6 +67,7 @@ pub(crate) fn build(spec: &BootSpec, maker: &mut Maker<'_>) -> Result<(Arc<Mount
     make_directory(&root, spec.process.cwd.as_bytes())
         .map_err(|errno| SandboxError::no_directory(&spec.process.cwd, errno))
         .context("unable to start container process")?;
+    propagate(&namespace, &root.mount, spec.root_propagation);
     if readonly {
         let mount = root.mount.clone();
         let flags = mount.flags() | MountFlags::RDONLY;
@@ -97,6 +98,19 @@ fn flags_of(spec: &MountSpec) -> MountFlags {
     flags
 }
 
+/// What a mount's entry in mountinfo says of mount events.
+fn propagate(namespace: &MountNamespace, mount: &Arc<Mount>, wanted: Option<Propagation>) {
+    let kind = match wanted {
+        None => return,
+        Some(Propagation::Private) => vfs::Propagation::Private,
+        Some(Propagation::Slave) => vfs::Propagation::Slave(0),
+        Some(Propagation::Shared) => vfs::Propagation::Shared(0),
+        Some(Propagation::Unbindable) => vfs::Propagation::Unbindable,
+    };
+    // Those below a bind are mounts of their own, told of by themselves.
+    namespace.set_propagation(mount, kind, false);
+}
+
 fn make_mount(
     namespace: &Arc<MountNamespace>,
     root: &Place,
@@ -116,10 +130,22 @@ fn make_mount(
             } else {
                 maker.host_file(*fd, spec.flags.readonly)?
             };
-            namespace.mount(fs, &place, flags, spec.source.as_bytes()).map_err(errno("attach"))?;
+            let mount =
+                namespace.mount(fs, &place, flags, spec.source.as_bytes()).map_err(errno("attach"))?;
+            propagate(namespace, &mount, spec.flags.propagation);
             return Ok(());
         }
-        MountKind::Tmpfs { copy_up: _ } => maker.tmpfs(&spec.data)?,
+        MountKind::Tmpfs { copy_up } => {
+            // The mode of a folder that is there, unless an option says another.
+            let mode = resolve(root, destination, true).and_then(|place| place.inode()?.metadata());
+            let mode = mode.map_or_else(|_| String::new(), |meta| format!("mode={:o},", meta.mode & 0o7777));
+            let fs = maker.tmpfs(&format!("{mode}{}", spec.data))?;
+            let place = make_point(root, destination, true).map_err(errno("make the mount point"))?;
+            if *copy_up {
+                crate::copy_up::fill(fs.clone(), &place).map_err(errno("copy what is below"))?;
+            }
+            fs
+        }
         kind => match maker.kernel_fs(kind, &spec.data)? {
             Some(fs) => fs,
             None => {
@@ -130,6 +156,7 @@ fn make_mount(
     };
     let place = make_point(root, destination, true).map_err(errno("make the mount point"))?;
     let mount = namespace.mount(fs, &place, flags, spec.source.as_bytes()).map_err(errno("attach"))?;
+    propagate(namespace, &mount, spec.flags.propagation);
     if matches!(spec.kind, MountKind::Dev) {
         maker.fill_dev(&mount.root_place())?;
     }

@@ -4,17 +4,16 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use control::{ErrorKind, ExitStatus, ProcessSpec};
+use control::{ErrorKind, ExitStatus, StartHook};
 use rustix::pipe::PipeFlags;
 
-use crate::sandbox::{Sandbox, SandboxError, Stdio};
+use crate::sandbox::{Sandbox, SandboxError, Stdio, Target};
 
-/// A hook that runs longer than this fails.
-const LONGEST: Duration = Duration::from_secs(60);
+const SIGKILL: i32 = 9;
 
 /// What the hooks need, kept from boot to start.
 pub(crate) struct StartHooks {
-    pub(crate) hooks: Vec<ProcessSpec>,
+    pub(crate) hooks: Vec<StartHook>,
     /// The OCI state for their standard input.
     pub(crate) state: String,
     /// Becomes their standard output and error.
@@ -35,11 +34,11 @@ impl StartHooks {
         Ok(())
     }
 
-    fn run_one(&self, sandbox: &dyn Sandbox, hook: &ProcessSpec) -> Result<(), SandboxError> {
+    fn run_one(&self, sandbox: &dyn Sandbox, hook: &StartHook) -> Result<(), SandboxError> {
         let stdio = self
             .stdio()
             .map_err(|errno| SandboxError::new(ErrorKind::Other, format!("standard streams: {errno}")))?;
-        let pid = sandbox.exec(hook.clone(), stdio, Vec::new())?;
+        let pid = sandbox.exec(hook.process.clone(), stdio, Vec::new())?;
         let (send, receive) = mpsc::channel();
         sandbox.on_exit(
             pid,
@@ -47,10 +46,17 @@ impl StartHooks {
                 let _ = send.send(status);
             }),
         )?;
-        match receive.recv_timeout(LONGEST) {
-            Ok(ExitStatus::Exited(0)) => Ok(()),
-            Ok(status) => Err(SandboxError::new(ErrorKind::Program, status.to_string())),
-            Err(_) => Err(SandboxError::new(ErrorKind::Program, "it does not end")),
+        let status = match hook.timeout_seconds {
+            None => receive.recv().ok(),
+            Some(seconds) => receive.recv_timeout(Duration::from_secs(seconds)).ok(),
+        };
+        match status {
+            Some(ExitStatus::Exited(0)) => Ok(()),
+            Some(status) => Err(SandboxError::new(ErrorKind::Program, status.to_string())),
+            None => {
+                let _ = sandbox.signal(Target::Process(pid), SIGKILL);
+                Err(SandboxError::new(ErrorKind::Program, "it ran past its timeout"))
+            }
         }
     }
 

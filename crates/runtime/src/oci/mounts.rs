@@ -1,7 +1,7 @@
 //! Mount options of config.json: mount(8) words, sorted by who reads them.
 
 use anyhow::{Result, bail};
-use control::{MountFlags, MountKind};
+use control::{MountFlags, MountKind, Propagation};
 
 use super::config::Mount;
 
@@ -16,7 +16,11 @@ pub(crate) struct ParsedMount {
     pub(crate) has_flags: bool,
     /// Words that also hold for the mounts below a bind (`rro` as `ro`).
     pub(crate) below: Vec<String>,
+    /// Whether the mounts below a bind propagate as it does (`rshared`).
+    pub(crate) propagates_below: bool,
     pub(crate) data: String,
+    /// Words without an effect here.
+    pub(crate) left_out: Vec<String>,
 }
 
 /// What is mounted.
@@ -26,6 +30,17 @@ pub(crate) enum ParsedKind {
     Bind { recursive: bool },
     /// A file system of the guest kernel.
     Internal(MountKind),
+}
+
+/// How mount events travel, by a word of mount(8).
+pub(crate) fn propagation(word: &str) -> Option<Propagation> {
+    Some(match word {
+        "private" | "rprivate" => Propagation::Private,
+        "slave" | "rslave" => Propagation::Slave,
+        "shared" | "rshared" => Propagation::Shared,
+        "unbindable" | "runbindable" => Propagation::Unbindable,
+        _ => return None,
+    })
 }
 
 /// Changes flags by a word of mount(8); whether it is one.
@@ -47,8 +62,6 @@ pub(crate) fn apply_word(flags: &mut MountFlags, word: &str) -> bool {
         "norelatime" => flags.relatime = false,
         "strictatime" => (flags.noatime, flags.relatime, flags.strictatime) = (false, false, true),
         "nostrictatime" => flags.strictatime = false,
-        "sync" => flags.synchronous = true,
-        "async" => flags.synchronous = false,
         "nosymfollow" => flags.nosymfollow = true,
         "symfollow" => flags.nosymfollow = false,
         _ => return false,
@@ -69,17 +82,21 @@ pub(crate) fn parse(mount: &Mount) -> Result<ParsedMount> {
     let mut bind = mount.kind == "bind";
     let mut recursive = bind && !mount.options.iter().any(|option| option == "bind");
     let mut copy_up = false;
+    let mut propagates_below = false;
+    let mut left_out = Vec::new();
     for option in &mount.options {
         match option.as_str() {
             "bind" => bind = true,
             "rbind" => (bind, recursive) = (true, true),
             "tmpcopyup" => copy_up = true,
-            // Nothing outside sees the guest's mounts, and nothing new of the
+            // It shows inside. Nothing outside sees the guest's mounts, and nothing new of the
             // host's appears in a detached tree.
-            "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" | "unbindable"
-            | "runbindable" => {}
-            "defaults" | "silent" | "loud" | "mand" | "nomand" | "dirsync" | "iversion" | "noiversion"
-            | "remount" => {}
+            word if propagation(word).is_some() => {
+                flags.propagation = propagation(word);
+                propagates_below = word.starts_with('r');
+            }
+            "defaults" | "silent" | "loud" | "nomand" | "noiversion" | "async" => {}
+            "sync" | "mand" | "dirsync" | "iversion" | "remount" => left_out.push(option.clone()),
             "idmap" | "ridmap" => bail!("mount of {}: id-mapped mounts are not supported", mount.destination),
             word if apply_word(&mut flags, word) => has_flags = true,
             word => match word.strip_prefix('r').filter(|plain| apply_word(&mut flags, plain)) {
@@ -90,6 +107,12 @@ pub(crate) fn parse(mount: &Mount) -> Result<ParsedMount> {
                 None => data.push(word),
             },
         }
+    }
+    if bind || matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2") {
+        left_out.extend(data.drain(..).map(str::to_owned));
+    }
+    if copy_up && (bind || mount.kind != "tmpfs" || mount.destination == "/dev") {
+        left_out.push("tmpcopyup".into());
     }
     let kind = if bind {
         if mount.source.is_empty() {
@@ -112,7 +135,8 @@ pub(crate) fn parse(mount: &Mount) -> Result<ParsedMount> {
     // A relative destination is taken from the root, as runc does.
     let destination = format!("/{}", mount.destination.trim_start_matches('/'));
     let source = mount.source.clone();
-    Ok(ParsedMount { destination, source, kind, flags, has_flags, below, data: data.join(",") })
+    let data = data.join(",");
+    Ok(ParsedMount { destination, source, kind, flags, has_flags, below, propagates_below, data, left_out })
 }
 
 #[cfg(test)]
@@ -156,6 +180,17 @@ mod tests {
         assert_eq!(parsed.below, ["ro", "nosuid"]);
         assert!(parse(&mount("tmpfs", &["relatime"])).unwrap().below.is_empty());
         assert!(!parse(&mount("", &["rbind", "rprivate"])).unwrap().has_flags);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_known() {
+        let left = |kind: &str, options: &[&str]| parse(&mount(kind, options)).unwrap().left_out;
+        assert_eq!(left("bind", &["ro", "sync", "x-mine=1", "tmpcopyup"]), ["sync", "x-mine=1", "tmpcopyup"]);
+        assert_eq!(left("proc", &["nosuid", "hidepid=2"]), ["hidepid=2"]);
+        assert!(left("tmpfs", &["size=1m", "tmpcopyup", "rshared"]).is_empty());
+        let parsed = parse(&mount("bind", &["rslave"])).unwrap();
+        assert!(parsed.flags.propagation == Some(Propagation::Slave) && parsed.propagates_below);
+        assert!(!parsed.has_flags);
     }
 
     #[test]

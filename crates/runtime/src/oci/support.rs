@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 
 use super::config::{Config, Linux, Process};
-use super::{seccomp, translate};
+use super::{mounts, seccomp, translate};
 
 /// Fails on what cannot be left out without changing what the container is.
 pub(crate) fn refuse(config: &Config) -> Result<()> {
@@ -122,6 +122,11 @@ pub(crate) fn left_out(config: &Config) -> Vec<(bool, String)> {
         note(process.apparmor_profile.is_some(), "process.apparmorProfile is accepted and not applied");
         note(process.selinux_label.is_some(), "process.selinuxLabel is accepted and not applied");
     }
+    for mount in &config.mounts {
+        let words = mounts::parse(mount).map(|parsed| parsed.left_out.join(", ")).unwrap_or_default();
+        let text = format!("mount of {}: options without effect here: {words}", mount.destination);
+        note(!words.is_empty(), &text);
+    }
     if let Some(linux) = &config.linux {
         if let Some(seccomp) = &linux.seccomp {
             let unseen = seccomp::unseen(seccomp).join(", ");
@@ -168,7 +173,6 @@ pub(crate) fn unknown_capabilities(process: &Process) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::mounts;
 
     /// Each field of the specification that a runtime on Linux meets, with a
     /// value that asks for something, and what becomes of it.
@@ -202,6 +206,14 @@ mod tests {
         ("/hostname", r#""x""#, Honoured),
         ("/domainname", r#""x""#, Honoured),
         ("/mounts", r#"[{"destination":"/x","type":"tmpfs","source":"x","options":["size=1m"]}]"#, Honoured),
+        ("/mounts", r#"[{"destination":"/x","type":"tmpfs","options":["tmpcopyup","rshared"]}]"#, Honoured),
+        (
+            "/mounts",
+            r#"[{"destination":"/x","type":"bind","source":"/","options":["rro","rslave"]}]"#,
+            Honoured,
+        ),
+        ("/mounts", r#"[{"destination":"/x","type":"bind","source":"/","options":["sync"]}]"#, Told),
+        ("/mounts", r#"[{"destination":"/x","type":"proc","options":["hidepid=2"]}]"#, Told),
         ("/mounts", r#"[{"destination":"/x","type":"nfs"}]"#, Refused),
         ("/mounts", r#"[{"destination":"/x","type":"bind","source":"/","options":["idmap"]}]"#, Refused),
         (
