@@ -130,7 +130,9 @@ extern "C" fn start(stack: *const u64) -> ! {
     if signals < 0 {
         exit(125);
     }
-    let mut waiter = Waiter { pid, size: size(), replies: Replies::default() };
+    let mut waiter = Waiter { pid, size: size().map(|_| [u16::MAX; 2]), replies: Replies::default() };
+    // It may have changed since the guest process was started, and before the terminal was ours.
+    waiter.resize();
     loop {
         let mut fds = [CHANNEL | POLLIN << 32, signals as u64 | POLLIN << 32];
         call(nr::POLL, [fds.as_mut_ptr() as u64, 2, !0, 0, 0, 0]);

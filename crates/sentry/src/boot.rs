@@ -64,11 +64,11 @@ fn boot(mut spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
         _ => None,
     };
     rustix::process::setsid().context("start a session")?;
+    // Blocked here, before any thread is made, so that all inherit the mask, and before a signal can come.
+    let signals = SignalFd::new(&[SIGWINCH])?;
     if let Some(terminal) = &terminal {
         rustix::process::ioctl_tiocsctty(terminal).context("take the terminal")?;
     }
-    // Blocked here, before any thread is made, so that all inherit the mask.
-    let signals = SignalFd::new(&[SIGWINCH])?;
     let null = detach_streams(&spec, &mut descriptors).context("let go of the runtime's streams")?;
     if spec.tracing.debug_log.is_some() {
         let level = if spec.tracing.debug { tracing::Level::DEBUG } else { tracing::Level::INFO };

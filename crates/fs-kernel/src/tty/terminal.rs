@@ -50,6 +50,7 @@ struct State {
     discipline: Discipline,
     /// Output on its way to the host, or to the master's reader.
     output: VecDeque<u8>,
+    /// The last one that the foreground was told of.
     size: [u16; 4],
     /// When a read that waits as VTIME says gives up, CLOCK_MONOTONIC nanoseconds.
     read_deadline: Option<u64>,
@@ -75,7 +76,7 @@ pub(super) struct JobControl {
 impl Terminal {
     pub(super) fn new(index: u32, terminals: Arc<Terminals>, host: Option<Arc<OwnedFd>>) -> Arc<Terminal> {
         let locked = AtomicBool::new(host.is_none());
-        Arc::new(Terminal {
+        let terminal = Terminal {
             index,
             terminals,
             state: Mutex::default(),
@@ -89,7 +90,10 @@ impl Terminal {
             attributes: Mutex::default(),
             slaves: AtomicUsize::new(0),
             had_slaves: AtomicBool::new(false),
-        })
+        };
+        let size = terminal.size();
+        terminal.state.lock().size = size;
+        Arc::new(terminal)
     }
 
     /// The user whom its node in /dev/pts belongs to at first.
@@ -398,9 +402,13 @@ impl Terminal {
         }
     }
 
-    /// The host's side has another size.
+    /// The host's side may have another size.
     pub fn size_changed(&self) {
-        self.raise(&[Signo::SIGWINCH]);
+        let now = self.size();
+        let before = std::mem::replace(&mut self.state.lock().size, now);
+        if before != now {
+            self.raise(&[Signo::SIGWINCH]);
+        }
     }
 
     pub(super) fn job(&self) -> JobControl {
