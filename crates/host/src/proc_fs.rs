@@ -63,6 +63,12 @@ pub fn processes() -> io::Result<Vec<i32>> {
     Ok(pids)
 }
 
+/// The process that a thread belongs to.
+pub fn process_of(tid: i32) -> Option<i32> {
+    let status = read(&format!("{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
 /// How many threads a process has.
 pub fn threads(pid: i32) -> Option<usize> {
     let path = format!("{pid}/task");

@@ -2,56 +2,53 @@
 //!
 //! Every memory call has a row here. *Native* calls reach only the guest's own memory and are checked
 //! by their registers; *announced* ones go to the kernel process; all others trap into the shim.
+//!
+//! Somebody may want to see native calls, too: a tracer, a filter of the guest's own or of the container. They trap
+//! then, and the shim makes them by its first instruction, the gadget. Calls made there go to the kernel process,
+//! which lets them run as it has announced them. For a whole sandbox the filter is built that way; for one process
+//! a second filter does it, on top of the first. Of two filters the stricter counts: it takes nothing back.
 
 use linux_abi::sysno::nr;
-use slot::layout::{
-    FILE_FD, MAX_THREADS, NR_DOORBELL, NR_PARK, PROTECTED_HI, PROTECTED_HI_END, PROTECTED_LOW,
+use slot::layout::{FILE_FD, MAX_THREADS, NR_DOORBELL, NR_PARK, PROTECTED_LOW};
+
+use crate::bpf::{
+    ALLOW, AND, AUDIT_ARCH_X86_64, Block, Instruction, JEQ, JGE, JGT, JSET, LOAD, NOTIFY, OFFSET_ARCH,
+    OFFSET_IP, OFFSET_NR, RETURN, TRAP, X32_BIT, high, low,
 };
 
-/// One instruction of classic BPF: `struct sock_filter`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Instruction {
-    /// Operation.
-    pub code: u16,
-    /// Instructions to skip if true.
-    pub jt: u8,
-    /// Instructions to skip if false.
-    pub jf: u8,
-    /// Constant.
-    pub k: u32,
-}
-
-const ALLOW: u32 = 0x7fff_0000;
-const NOTIFY: u32 = 0x7fc0_0000;
-const TRAP: u32 = 0x0003_0000;
-
-const LOAD: u16 = 0x20;
-const RETURN: u16 = 0x06;
-const JEQ: u16 = 0x15;
-const JGT: u16 = 0x25;
-const JGE: u16 = 0x35;
-const JSET: u16 = 0x45;
-const AND: u16 = 0x54;
-const ADD_K: u16 = 0x04;
-const ADD_X: u16 = 0x0c;
-const TO_X: u16 = 0x07;
-
-const OFFSET_NR: u32 = 0;
-const OFFSET_ARCH: u32 = 4;
-const OFFSET_IP: u32 = 8;
-const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-const X32_BIT: u32 = 0x4000_0000;
-
-const fn low(arg: u32) -> u32 {
-    16 + arg * 8
-}
-const fn high(arg: u32) -> u32 {
-    20 + arg * 8
-}
+/// Calls that the filter may let guest code make by itself, by their arguments.
+pub const NATIVE_CALLS: [u32; 25] = [
+    nr::futex,
+    nr::mmap,
+    nr::munmap,
+    nr::mprotect,
+    nr::pkey_mprotect,
+    nr::mseal,
+    nr::mincore,
+    nr::msync,
+    nr::madvise,
+    nr::mremap,
+    nr::mlock,
+    nr::munlock,
+    nr::mlock2,
+    nr::arch_prctl,
+    nr::sched_yield,
+    nr::restart_syscall,
+    nr::rseq,
+    nr::membarrier,
+    nr::pkey_alloc,
+    nr::pkey_free,
+    nr::munlockall,
+    nr::futex_waitv,
+    nr::futex_wake,
+    nr::futex_wait,
+    nr::futex_requeue,
+];
+/// Those of them that the shim makes anywhere: they give a guest nothing, and none waits for anybody's word.
+const OF_SHIM_TOO: [u32; 2] = [nr::sched_yield, nr::restart_syscall];
 
 /// What the filter needs to know of the image.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// First address of the shim's text; high half and start below 4 GiB of it.
     pub text_start: u64,
@@ -59,45 +56,19 @@ pub(crate) struct Settings {
     pub text_end: u64,
     /// Memory calls go through notification instead of running natively (`--memory=checked`).
     pub checked_memory: bool,
+    /// Which of the native calls are announced in all processes.
+    pub seen: Vec<u32>,
 }
 
-struct Block(Vec<Instruction>);
-
-impl Block {
-    fn op(&mut self, code: u16, k: u32) -> &mut Block {
-        self.0.push(Instruction { code, jt: 0, jf: 0, k });
-        self
+impl Settings {
+    /// What a call at the gadget shows as its address.
+    pub(crate) fn gadget(&self) -> u64 {
+        self.text_start + 2
     }
-    /// Returns `verdict` if the test holds, else goes on.
-    fn ret_if(&mut self, test: u16, k: u32, verdict: u32) -> &mut Block {
-        self.0.push(Instruction { code: test, jt: 0, jf: 1, k });
-        self.op(RETURN, verdict)
-    }
-    /// Returns `verdict` unless the test holds.
-    fn ret_unless(&mut self, test: u16, k: u32, verdict: u32) -> &mut Block {
-        self.0.push(Instruction { code: test, jt: 1, jf: 0, k });
-        self.op(RETURN, verdict)
-    }
-    /// Traps unless the bytes from argument `addr`, as many as argument `len`, avoid the protected ranges.
-    fn check_range(&mut self, addr: u32, len: u32) -> &mut Block {
-        // A length of 2^47 or more is no range of user space.
-        self.op(LOAD, high(len)).ret_if(JGE, 0x8000, TRAP);
-        self.op(TO_X, 0).op(LOAD, high(addr)).ret_if(JGE, 0x8000, TRAP);
-        let low_check = [
-            // High half 0: not below the end of the jump table.
-            Instruction { code: JEQ, jt: 0, jf: 3, k: 0 },
-            Instruction { code: LOAD, jt: 0, jf: 0, k: low(addr) },
-            Instruction { code: JGE, jt: 1, jf: 0, k: PROTECTED_LOW as u32 },
-            Instruction { code: RETURN, jt: 0, jf: 0, k: TRAP },
-        ];
-        self.0.extend(low_check);
-        // At or above the end of the protected range all is well; else the end must be below its start:
-        // high(addr) + high(len) + 1 is above the high half of the end.
-        let above = Instruction { code: JGE, jt: 4, jf: 0, k: PROTECTED_HI_END };
-        self.op(LOAD, high(addr));
-        self.0.push(above);
-        self.op(ADD_X, 0).op(ADD_K, 1).ret_if(JGT, PROTECTED_HI, TRAP);
-        self
+    /// The end of a block of a native call whose arguments are right.
+    fn native(&self, b: &mut Block, number: u32, verdict: u32) {
+        let elsewhere = if self.seen.contains(&number) { TRAP } else { verdict };
+        at_gadget(b, self, NOTIFY).op(RETURN, elsewhere);
     }
 }
 
@@ -107,6 +78,7 @@ const MAP_NATIVE: u32 =
 const MAP_ANONYMOUS: u32 = 0x20;
 const MAP_FIXED_ANY: u32 = 0x10 | 0x10_0000;
 const MREMAP_FIXED: u32 = 2;
+const MADV_DONTFORK: u32 = 10;
 
 /// Builds the filter.
 pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
@@ -121,14 +93,15 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
         out.ret_if(JEQ, bell, NOTIFY);
     }
     call(&mut out, nr::futex, |b| {
+        if settings.seen.contains(&nr::futex) {
+            wakes_of_shim(b, settings);
+        }
         // Operation without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME: WAIT WAKE REQUEUE CMP_REQUEUE WAKE_OP
         // WAIT_BITSET WAKE_BITSET run natively; PI operations name thread ids, which are not the host's: the
         // kernel process answers them.
         b.op(LOAD, low(1)).op(AND, !(128 | 256));
-        for operation in [0, 1, 3, 4, 5, 9, 10] {
-            b.ret_if(JEQ, operation, ALLOW);
-        }
-        b.op(RETURN, TRAP);
+        trap_others(b, &[0, 1, 3, 4, 5, 9, 10]);
+        settings.native(b, nr::futex, ALLOW);
     });
     call(&mut out, nr::mmap, |b| {
         from_shim(b, settings, |b| {
@@ -139,50 +112,63 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
         b.ret_if(JSET, !MAP_NATIVE, TRAP);
         // A hint never replaces what is there. One below the lowest address of the guest is raised by the
         // kernel process, as Linux raises those below mmap_min_addr: what is got must be good for MAP_FIXED.
-        b.0.extend([
-            Instruction { code: JSET, jt: 7, jf: 0, k: MAP_FIXED_ANY },
+        let mut hint = Block(vec![
             Instruction { code: LOAD, jt: 0, jf: 0, k: high(0) },
-            Instruction { code: JEQ, jt: 0, jf: 3, k: 0 },
+            Instruction { code: JEQ, jt: 0, jf: 4, k: 0 },
             Instruction { code: LOAD, jt: 0, jf: 0, k: low(0) },
-            Instruction { code: JEQ, jt: 1, jf: 0, k: 0 },
-            Instruction { code: JGE, jt: 0, jf: 1, k: PROTECTED_LOW as u32 },
-            Instruction { code: RETURN, jt: 0, jf: 0, k: native },
+            Instruction { code: JEQ, jt: 2, jf: 0, k: 0 },
+            Instruction { code: JGE, jt: 1, jf: 0, k: PROTECTED_LOW as u32 },
             Instruction { code: RETURN, jt: 0, jf: 0, k: TRAP },
         ]);
-        b.check_range(0, 1).op(RETURN, native);
+        settings.native(&mut hint, nr::mmap, native);
+        b.skip_if(JSET, MAP_FIXED_ANY, &hint);
+        b.check_range(0, 1);
+        settings.native(b, nr::mmap, native);
     });
     for number in [nr::munmap, nr::mprotect, nr::pkey_mprotect, nr::mseal, nr::mincore, nr::msync] {
         call(&mut out, number, |b| {
-            b.check_range(0, 1).op(RETURN, native);
+            b.check_range(0, 1);
+            settings.native(b, number, native);
         });
     }
     call(&mut out, nr::madvise, |b| {
         from_shim(b, settings, |b| {
             // MADV_DONTFORK on freshly mapped slots; until then there is no fork.
-            b.op(LOAD, low(2)).ret_if(JEQ, 10, NOTIFY);
+            b.op(LOAD, low(2)).ret_if(JEQ, MADV_DONTFORK, NOTIFY);
         });
         // MADV_HWPOISON, MADV_SOFT_OFFLINE and what comes later are not the guest's.
         b.op(LOAD, low(2)).ret_if(JGE, 26, TRAP);
-        b.check_range(0, 1).op(RETURN, native);
+        b.check_range(0, 1);
+        settings.native(b, nr::madvise, native);
     });
     call(&mut out, nr::mremap, |b| {
         b.check_range(0, 1);
         b.check_range(0, 2);
-        b.op(LOAD, low(3)).ret_unless(JSET, MREMAP_FIXED, native);
-        b.check_range(4, 2).op(RETURN, native);
+        let mut target = Block(Vec::new());
+        target.check_range(4, 2);
+        b.op(LOAD, low(3)).skip_unless(JSET, MREMAP_FIXED, &target);
+        settings.native(b, nr::mremap, native);
     });
     for number in [nr::mlock, nr::munlock, nr::mlock2] {
         call(&mut out, number, |b| {
-            b.check_range(0, 1).op(RETURN, native);
+            b.check_range(0, 1);
+            settings.native(b, number, native);
         });
     }
     call(&mut out, nr::arch_prctl, |b| {
         // ARCH_SET_FS, ARCH_GET_FS.
-        b.op(LOAD, low(0)).ret_if(JEQ, 0x1002, ALLOW).ret_if(JEQ, 0x1003, ALLOW).op(RETURN, TRAP);
+        b.op(LOAD, low(0));
+        trap_others(b, &[0x1002, 0x1003]);
+        settings.native(b, nr::arch_prctl, ALLOW);
     });
+    for number in OF_SHIM_TOO {
+        if settings.seen.contains(&number) {
+            of_shim(&mut out, settings, number);
+        } else {
+            out.ret_if(JEQ, number, ALLOW);
+        }
+    }
     let native_calls = [
-        nr::sched_yield,
-        nr::restart_syscall,
         nr::rseq,
         nr::membarrier,
         nr::pkey_alloc,
@@ -194,7 +180,7 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
         nr::futex_requeue,
     ];
     for number in native_calls {
-        out.ret_if(JEQ, number, ALLOW);
+        call(&mut out, number, |b| settings.native(b, number, ALLOW));
     }
     // The rest is for the shim's own instructions only.
     call(&mut out, nr::clone, |b| {
@@ -220,7 +206,13 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
         });
         b.op(RETURN, TRAP);
     });
-    let of_shim = [
+    call(&mut out, nr::seccomp, |b| {
+        from_shim(b, settings, |b| {
+            b.op(RETURN, NOTIFY);
+        });
+        b.op(RETURN, TRAP);
+    });
+    let of_shim_alone = [
         nr::rt_sigreturn,
         nr::exit,
         nr::exit_group,
@@ -229,23 +221,87 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
         nr::set_tid_address,
         nr::set_robust_list,
     ];
-    for number in of_shim {
-        call(&mut out, number, |b| {
-            from_shim(b, settings, |b| {
-                b.op(RETURN, ALLOW);
-            });
-            b.op(RETURN, TRAP);
-        });
+    for number in of_shim_alone {
+        of_shim(&mut out, settings, number);
     }
     out.op(RETURN, TRAP);
     out.0
+}
+
+/// Builds the second filter, of a process that shows its native calls: they trap, but at the gadget. What the first
+/// filter says of everything else, and of calls at the gadget, counts.
+pub(crate) fn showing(settings: &Settings) -> Vec<Instruction> {
+    let mut out = Block(Vec::new());
+    out.op(LOAD, OFFSET_ARCH).ret_unless(JEQ, AUDIT_ARCH_X86_64, ALLOW);
+    out.op(LOAD, OFFSET_NR).ret_if(JGE, X32_BIT, ALLOW);
+    for number in NATIVE_CALLS {
+        if OF_SHIM_TOO.contains(&number) {
+            of_shim(&mut out, settings, number);
+            continue;
+        }
+        call(&mut out, number, |b| {
+            match number {
+                nr::futex => wakes_of_shim(b, settings),
+                nr::mmap => {
+                    b.op(LOAD, low(3)).ret_unless(JSET, MAP_ANONYMOUS, ALLOW);
+                }
+                nr::madvise => from_shim(b, settings, |b| {
+                    b.op(LOAD, low(2)).ret_if(JEQ, MADV_DONTFORK, ALLOW);
+                }),
+                _ => {}
+            }
+            at_gadget(b, settings, ALLOW).op(RETURN, TRAP);
+        });
+    }
+    out.op(RETURN, ALLOW);
+    out.0
+}
+
+/// Goes on if the accumulator is one of these, else traps.
+fn trap_others(b: &mut Block, wanted: &[u32]) {
+    for (i, k) in wanted.iter().enumerate() {
+        // Over the rest and the trap.
+        let jt = u8::try_from(wanted.len() - i).unwrap_or(u8::MAX);
+        b.0.push(Instruction { code: JEQ, jt, jf: 0, k: *k });
+    }
+    b.op(RETURN, TRAP);
+}
+
+/// Lets the shim's FUTEX_WAKE of a thread that ends pass: it wakes who must look again anyway.
+fn wakes_of_shim(b: &mut Block, settings: &Settings) {
+    const FUTEX_WAKE: u32 = 1;
+    from_shim(b, settings, |b| {
+        b.op(LOAD, low(1)).ret_if(JEQ, FUTEX_WAKE, ALLOW);
+    });
+}
+
+/// Returns a verdict on calls made at the gadget; the accumulator is lost.
+fn at_gadget<'a>(b: &'a mut Block, settings: &Settings, verdict: u32) -> &'a mut Block {
+    let at = settings.gadget();
+    b.0.extend([
+        Instruction { code: LOAD, jt: 0, jf: 0, k: OFFSET_IP },
+        Instruction { code: JEQ, jt: 0, jf: 3, k: at as u32 },
+        Instruction { code: LOAD, jt: 0, jf: 0, k: OFFSET_IP + 4 },
+        Instruction { code: JEQ, jt: 0, jf: 1, k: (at >> 32) as u32 },
+    ]);
+    b.op(RETURN, verdict)
+}
+
+/// A call for the shim's instructions alone.
+fn of_shim(out: &mut Block, settings: &Settings, number: u32) {
+    call(out, number, |b| {
+        from_shim(b, settings, |b| {
+            b.op(RETURN, ALLOW);
+        });
+        b.op(RETURN, TRAP);
+    });
 }
 
 /// A block for one number; the accumulator holds the number before and after.
 fn call(out: &mut Block, number: u32, body: impl FnOnce(&mut Block)) {
     let mut block = Block(Vec::new());
     body(&mut block);
-    let skip = u8::try_from(block.0.len()).unwrap_or(u8::MAX);
+    let skip = crate::bpf::length(&block);
     out.0.push(Instruction { code: JEQ, jt: 0, jf: skip, k: number });
     out.0.extend(block.0);
 }
@@ -254,7 +310,7 @@ fn call(out: &mut Block, number: u32, body: impl FnOnce(&mut Block)) {
 fn from_shim(out: &mut Block, settings: &Settings, body: impl FnOnce(&mut Block)) {
     let mut block = Block(Vec::new());
     body(&mut block);
-    let len = u8::try_from(block.0.len()).unwrap_or(u8::MAX);
+    let len = crate::bpf::length(&block);
     out.op(LOAD, OFFSET_IP + 4);
     out.0.push(Instruction { code: JEQ, jt: 0, jf: len + 3, k: (settings.text_start >> 32) as u32 });
     out.op(LOAD, OFFSET_IP);
@@ -268,43 +324,24 @@ fn from_shim(out: &mut Block, settings: &Settings, body: impl FnOnce(&mut Block)
 mod tests {
     use super::*;
 
-    /// Runs the filter over one call, as the host would.
+    /// What the host would say of a call.
     fn run(filter: &[Instruction], number: u32, ip: u64, args: [u64; 6]) -> u32 {
         run_as(filter, AUDIT_ARCH_X86_64, number, ip, args)
     }
 
     fn run_as(filter: &[Instruction], arch: u32, number: u32, ip: u64, args: [u64; 6]) -> u32 {
-        let mut data = Vec::new();
-        data.extend(number.to_ne_bytes());
-        data.extend(arch.to_ne_bytes());
-        data.extend(ip.to_ne_bytes());
-        args.iter().for_each(|a| data.extend(a.to_ne_bytes()));
-        let (mut pc, mut a, mut x) = (0usize, 0u32, 0u32);
-        loop {
-            let i = filter[pc];
-            pc += 1;
-            let jump = |taken: bool| if taken { i.jt } else { i.jf } as usize;
-            match i.code {
-                LOAD => a = u32::from_ne_bytes(data[i.k as usize..][..4].try_into().unwrap()),
-                RETURN => return i.k,
-                JEQ => pc += jump(a == i.k),
-                JGT => pc += jump(a > i.k),
-                JGE => pc += jump(a >= i.k),
-                JSET => pc += jump(a & i.k != 0),
-                AND => a &= i.k,
-                ADD_K => a = a.wrapping_add(i.k),
-                ADD_X => a = a.wrapping_add(x),
-                TO_X => x = a,
-                other => panic!("unknown code {other:#x}"),
-            }
-        }
+        crate::bpf::run(filter, &crate::bpf::Call { arch, number, ip, args })
     }
 
     const TEXT: u64 = 0x7e00_0000_1000;
     const GUEST: u64 = 0x40_1000;
 
+    fn settings(seen: &[u32]) -> Settings {
+        Settings { text_start: TEXT, text_end: TEXT + 0x2000, checked_memory: false, seen: seen.to_vec() }
+    }
+
     fn filter() -> Vec<Instruction> {
-        build(&Settings { text_start: TEXT, text_end: TEXT + 0x2000, checked_memory: false })
+        build(&settings(&[]))
     }
 
     #[test]
@@ -405,18 +442,87 @@ mod tests {
         }
     }
 
+    /// Calls of every number with arguments of many kinds.
+    fn calls() -> impl Iterator<Item = (u32, [u64; 6])> {
+        let at = [0, 0x5000_0000, 0x7e00_0000_1000, 0x6_0000, u64::MAX];
+        let small = [0, 1, 2, 4096, 1 << 47];
+        let flags = [0, 1, 2, 6, 10, 11, 0x22, 0x32, 0x100, 0x10_0022, 0x1002, 0x1003];
+        let args =
+            move |a| small.into_iter().flat_map(move |b| flags.into_iter().map(move |f| [a, b, f, f, a, 0]));
+        (0..500).flat_map(move |number| at.into_iter().flat_map(args).map(move |args| (number, args)))
+    }
+
     #[test]
-    fn every_jump_stays_inside() {
-        let f = filter();
-        assert!(f.len() < 4096);
-        for (at, i) in f.iter().enumerate() {
-            if matches!(i.code, JEQ | JGT | JGE | JSET) {
-                assert!(at + 1 + usize::from(i.jt.max(i.jf)) < f.len());
+    fn announced_calls_are_checked_as_others_are() {
+        let (f, gadget) = (filter(), TEXT + 2);
+        for (number, args) in calls().filter(|(number, _)| NATIVE_CALLS.contains(number)) {
+            let (elsewhere, there) = (run(&f, number, GUEST, args), run(&f, number, gadget, args));
+            let of_shim = run(&f, number, gadget + 9, args);
+            match (elsewhere, there) {
+                (ALLOW, NOTIFY) | (TRAP, TRAP) => {}
+                (ALLOW, ALLOW) => assert!(OF_SHIM_TOO.contains(&number)),
+                // What the shim alone may do is announced one by one.
+                (TRAP, NOTIFY) => assert_eq!(of_shim, NOTIFY),
+                other => panic!("{number} {args:x?}: {other:x?}"),
             }
         }
-        for number in 0..500 {
-            for ip in [GUEST, TEXT] {
-                run(&f, number, ip, [0; 6]);
+    }
+
+    #[test]
+    fn a_process_that_shows_its_calls_makes_none_by_itself() {
+        let (f, showing) = (filter(), showing(&settings(&[])));
+        let all = build(&settings(&NATIVE_CALLS));
+        for (number, args) in calls() {
+            let second = run(&showing, number, GUEST, args);
+            let both = if second == TRAP { TRAP } else { run(&f, number, GUEST, args) };
+            assert_eq!([both, run(&all, number, GUEST, args)], [TRAP; 2], "{number} {args:x?}");
+            // At the gadget nothing changes, and the shim itself can do no more than before.
+            let gadget = run(&f, number, TEXT + 2, args);
+            assert_eq!(run(&showing, number, TEXT + 2, args), ALLOW, "{number} {args:x?}");
+            let wakes = number == nr::futex && args[1] == 1;
+            assert!(wakes || run(&all, number, TEXT + 2, args) == gadget, "{number} {args:x?}");
+            let shim = run(&f, number, TEXT + 20, args);
+            assert!([shim, TRAP].contains(&run(&all, number, TEXT + 20, args)), "{number} {args:x?}");
+        }
+    }
+
+    #[test]
+    fn the_shim_knows_the_same_native_calls() {
+        for number in 0..1000u32 {
+            assert_eq!(slot::may_run_natively(number.into()), NATIVE_CALLS.contains(&number), "{number}");
+        }
+    }
+
+    #[test]
+    fn one_call_alone_can_be_shown() {
+        let f = build(&settings(&[nr::mprotect]));
+        let at = |number| run(&f, number, GUEST, [0x5000_0000, 4096, 1, 0, 0, 0]);
+        assert_eq!([at(nr::mprotect), at(nr::munmap), at(nr::futex)], [TRAP, ALLOW, TRAP]);
+        assert_eq!(run(&f, nr::futex, GUEST, [0, 1, 0, 0, 0, 0]), ALLOW);
+    }
+
+    #[test]
+    fn filters_are_installed_by_the_shim_alone() {
+        let f = filter();
+        let seccomp = |ip| run(&f, nr::seccomp, ip, [1, 1, 0x7e00_1000_0100, 0, 0, 0]);
+        assert_eq!([seccomp(GUEST), seccomp(TEXT + 20)], [TRAP, NOTIFY]);
+    }
+
+    #[test]
+    fn every_jump_stays_inside() {
+        for f in [filter(), build(&settings(&NATIVE_CALLS)), showing(&settings(&[]))] {
+            assert!(f.len() < 4096);
+            for (at, i) in f.iter().enumerate() {
+                if matches!(i.code, JEQ | JGT | JGE | JSET) {
+                    // A block too long to be jumped over would show here.
+                    assert!(i.jt.max(i.jf) < u8::MAX);
+                    assert!(at + 1 + usize::from(i.jt.max(i.jf)) < f.len());
+                }
+            }
+            for number in 0..500 {
+                for ip in [GUEST, TEXT] {
+                    run(&f, number, ip, [0; 6]);
+                }
             }
         }
     }

@@ -3,12 +3,14 @@
 //! A guest runs in host processes ("stubs") under a seccomp filter; the shim inside them puts each exit
 //! into a slot of shared memory and rings. See `docs/decisions` and the files here: `filter` (what may
 //! run natively), `slots` (the shared memory), `machine` (threads and processes), `worker` (doorbells and
-//! announced calls), `spinner` (answers without a doorbell), `patch` (sites that no longer trap), `thread` (the kernel's handle).
+//! announced calls), `native` (native calls that somebody wants to see), `spinner` (answers without a doorbell), `patch` (sites that no longer trap), `thread` (the kernel's handle).
 
+mod bpf;
 mod filter;
 mod instructions;
 mod limits;
 mod machine;
+mod native;
 mod patch;
 mod process;
 mod quota;
@@ -41,10 +43,13 @@ pub mod shim {
     }
 }
 
+pub use filter::NATIVE_CALLS;
 pub use machine::{Platform, Usage};
 pub use process::{AddressSpace, LOWEST_ADDRESS, is_reserved, touches_reserved};
 pub use quota::{Quota, QuotaFiles};
 pub use start::{Config, Error};
 pub use thread::{GuestThread, ThreadHandle};
-pub use types::{CloneRequest, Exit, Fault, HostLayout, Identity, MemoryLimits, NativeOp, Regs, SignalFrame};
+pub use types::{
+    CloneRequest, Exit, Fault, HostLayout, Identity, MemoryLimits, NOT_MADE, NativeOp, Regs, SignalFrame,
+};
 pub use vdso::Vdso;

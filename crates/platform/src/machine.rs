@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use slot::layout::{BATCH, MAX_SLOTS};
 use zerocopy::FromZeros;
 
+use crate::native::AnnouncedCall;
 use crate::process::{ProcessCore, Space};
 use crate::slots::{Request, SlotRef, Slots};
 use crate::thread::GuestThread;
@@ -43,6 +44,7 @@ pub struct Platform {
     initial_stack: u64,
     pub(crate) spinner: crate::spinner::Spinner,
     pub(crate) patcher: crate::patch::Patcher,
+    pub(crate) native: crate::native::Native,
     /// Words of `active` that were ever in use.
     high_water: AtomicU32,
     /// System calls that came to their threads' tasks.
@@ -87,6 +89,20 @@ pub(crate) struct Announced {
     pub batch: Option<(u64, u32)>,
     /// The clone to come.
     pub clone: Option<AnnouncedClone>,
+    /// Calls at the gadget.
+    pub calls: Vec<AnnouncedCall>,
+    /// The filter that shows native calls.
+    pub showing: Showing,
+}
+
+/// How far the installation of the second filter is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Showing {
+    #[default]
+    No,
+    Announced,
+    /// The host was told to do it.
+    Installed,
 }
 
 /// A clone that the shim may make: its arguments, and who comes of it.
@@ -184,6 +200,7 @@ impl Platform {
         spinner: crate::spinner::Spinner,
         patcher: crate::patch::Patcher,
         watch: crate::watch::Watch,
+        native: crate::native::Native,
     ) -> Platform {
         // Zeroed by the host: pages of it take memory once slots there are in use.
         let active = AtomicU64::new_vec_zeroed(MAX_SLOTS / 64).unwrap_or_default();
@@ -205,6 +222,7 @@ impl Platform {
             initial_stack,
             spinner,
             patcher,
+            native,
             high_water: AtomicU32::new(0),
             calls: AtomicU64::new(0),
         }
@@ -326,6 +344,7 @@ impl Platform {
             *slot = None;
             self.set_listening(core.index, false);
         }
+        self.native.forget(core);
         core.process.threads.lock().retain(|w| w.upgrade().is_some_and(|c| !Arc::ptr_eq(&c, core)));
         core.process.space.release(core.local);
         core.process.end_if_deserted();

@@ -181,6 +181,8 @@ pub(crate) struct ProcessCore {
     /// Taken while `pid` is held.
     limits: Mutex<HostLimits>,
     gone: AtomicBool,
+    /// The second filter is installed.
+    pub showing: AtomicBool,
     pub threads: Mutex<Vec<std::sync::Weak<Core>>>,
 }
 
@@ -192,6 +194,7 @@ impl ProcessCore {
             pid: Mutex::new(pid),
             limits: Mutex::new(limits),
             gone: AtomicBool::new(false),
+            showing: AtomicBool::new(false),
             threads: Mutex::default(),
         })
     }
@@ -208,10 +211,12 @@ impl ProcessCore {
         *known = pid;
         true
     }
-    /// A process that it forks, which inherits the host's limits on it.
+    /// A process that it forks, which inherits the host's limits on it, and its filters.
     pub(crate) fn child(&self, space: Arc<Space>, nonce: u32) -> Arc<ProcessCore> {
         let limits = self.limits.lock().inherited(self.known_threads() <= 1);
-        ProcessCore::new(space, nonce, 0, limits)
+        let child = ProcessCore::new(space, nonce, 0, limits);
+        child.inherit_showing(self);
+        child
     }
     /// Works on the limits of the host process, which is not reaped meanwhile; 0 if it is unknown.
     pub(crate) fn with_limits(&self, work: impl FnOnce(&mut HostLimits, i32)) {

@@ -9,9 +9,9 @@ use linux_abi::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 use slot::layout::{SLOT_VA, STACK_SIZE, STACK_VA};
 
-use crate::filter;
 use crate::limits::HostLimits;
 use crate::machine::{Core, Platform};
+use crate::native::Native;
 use crate::patch::Patcher;
 use crate::process::{ProcessCore, Space};
 use crate::quota::Quota;
@@ -20,12 +20,15 @@ use crate::spinner::Spinner;
 use crate::thread::GuestThread;
 use crate::vdso::Vdso;
 use crate::watch::Watch;
+use crate::{bpf, filter};
 
 /// How the machine is to run.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Every memory call goes through the kernel process (`--memory=checked`).
     pub checked_memory: bool,
+    /// Which calls of [`crate::NATIVE_CALLS`] are not to run unseen in any process.
+    pub seen: Vec<u32>,
     /// Whether a worker may spin where a CPU is idle.
     pub allow_spin: bool,
     /// The control groups whose CPU time spinning would use up.
@@ -48,6 +51,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             checked_memory: false,
+            seen: Vec::new(),
             allow_spin: true,
             quota: Arc::default(),
             undumpable: true,
@@ -86,17 +90,15 @@ impl Platform {
 
         // The filter needs addresses of the image: they are read from its ELF header's text segment.
         let (text_start, text_end) = text_range()?;
-        let filter =
-            filter::build(&filter::Settings { text_start, text_end, checked_memory: config.checked_memory });
-        let bytes: Vec<u8> = filter
-            .iter()
-            .flat_map(|i| {
-                let k = i.k.to_ne_bytes();
-                let code = i.code.to_ne_bytes();
-                [code[0], code[1], i.jt, i.jf, k[0], k[1], k[2], k[3]]
-            })
-            .collect();
-        zygote.write_data(0, &bytes).map_err(host_error("writing the filter"))?;
+        let settings = filter::Settings {
+            text_start,
+            text_end,
+            checked_memory: config.checked_memory,
+            seen: config.seen.clone(),
+        };
+        let filter = filter::build(&settings);
+        zygote.write_data(0, &bpf::to_bytes(&filter)).map_err(host_error("writing the filter"))?;
+        let native = Native::new(&settings, &slots).map_err(host_error("writing the second filter"))?;
         // SECCOMP_FILTER_FLAG_NEW_LISTENER, and WAIT_KILLABLE_RECV since Linux 5.19: interrupts do not make
         // a thread ring again.
         let plain = 1 << 3;
@@ -133,6 +135,7 @@ impl Platform {
             spinner,
             patcher,
             Watch::new(config.patience),
+            native,
         ));
         platform.adopt_zygote(pid)?;
         let thread_error =
@@ -154,6 +157,7 @@ impl Platform {
     fn adopt_zygote(self: &Arc<Self>, pid: i32) -> Result<(), Error> {
         let (space, index) = Space::new(self, 0).map_err(host_error("slots of the zygote"))?;
         let process = ProcessCore::new(space, 0, pid, HostLimits::of(pid));
+        process.showing.store(self.shows_all(), Ordering::SeqCst);
         let core: Arc<Core> =
             self.make_core(index, 0, &process, false).map_err(host_error("slot of the zygote"))?;
         core.tid.store(pid, Ordering::Relaxed);

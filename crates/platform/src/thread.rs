@@ -8,15 +8,17 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use linux_abi::Errno;
-use slot::layout::{DATA_SIZE, FILE_FD, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA};
-use slot::{Op, Record, action, kind, op};
+use slot::layout::{DATA_SIZE, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA};
+use slot::{Record, action, kind};
 
-use crate::machine::{AnnouncedClone, Core, FileMap, Phase, Platform};
+use crate::machine::{AnnouncedClone, Core, Phase, Platform};
+use crate::native;
 use crate::process::AddressSpace;
 use crate::slots::Request;
-use crate::types::{CloneRequest, Exit, Fault, Identity, NativeOp, Regs, SignalFrame};
+use crate::types::{CloneRequest, Exit, Fault, Identity, Regs, SignalFrame};
 
 mod copy;
+mod ops;
 
 thread_local! {
     /// Set on the spinner's thread when it answered a thread that waits in a doorbell.
@@ -40,6 +42,8 @@ pub struct GuestThread {
     cloning: Option<Arc<Core>>,
     /// Its end was arranged.
     ended: bool,
+    /// The shim was told to make calls of its own accord until the next exit.
+    announced: bool,
 }
 
 /// The way to reach a guest thread from elsewhere.
@@ -61,6 +65,10 @@ impl ThreadHandle {
         if in_guest {
             send_interrupt(&self.core);
         }
+    }
+    /// Has the shim ask again what `GuestThread::set_identity` told it, also while guest code runs.
+    pub fn forget_identity(&self) {
+        self.core.slot.set_identity(Identity::default().to_array());
     }
     /// Kills the host process of the thread.
     pub fn kill_process(&self) {
@@ -118,6 +126,7 @@ impl GuestThread {
             used: 0,
             cloning: None,
             ended: false,
+            announced: false,
         }
     }
 
@@ -150,6 +159,9 @@ impl GuestThread {
             self.core.in_vfork.store(false, Ordering::SeqCst);
             self.core.announced.lock().clone = None;
             self.cloned(&child, &request);
+        }
+        if std::mem::take(&mut self.announced) {
+            native::heard_of(&self.core, &request);
         }
         self.regs = None;
         self.out.clear();
@@ -199,6 +211,10 @@ impl GuestThread {
         }
     }
 
+    /// Whether all native calls of its process are shown.
+    pub fn shows_calls(&self) -> bool {
+        self.core.process.is_showing()
+    }
     /// Whether an exit was delivered that has not been answered.
     pub fn has_exited(&self) -> bool {
         self.request.is_some()
@@ -275,105 +291,6 @@ impl GuestThread {
     /// frame. The guest's word: only good for looking into its own memory.
     pub fn xstate_address(&self) -> u64 {
         self.core.slot.fpstate()
-    }
-
-    /// One operation by the shim; then `Exit::NativeDone`.
-    pub fn native(&mut self, op: NativeOp) {
-        self.native_batch(vec![op]);
-    }
-    /// Several operations by the shim, stopping at the first failure; then `Exit::NativeDone`.
-    pub fn native_batch(&mut self, ops: Vec<NativeOp>) {
-        self.flush();
-        let count = self.write_ops(ops);
-        self.answer(action::NATIVE, [0; 8], count);
-    }
-    /// One operation whose result is the guest's result of the present call; no further exit.
-    pub fn resume_native(&mut self, op: NativeOp) {
-        self.flush();
-        let count = self.write_ops(vec![op]);
-        self.answer(action::NATIVE_RETURN, [0; 8], count);
-    }
-
-    fn write_ops(&mut self, ops: Vec<NativeOp>) -> u32 {
-        let mut announced = self.core.announced.lock();
-        announced.files.clear();
-        // Bytes to copy lie behind the operations.
-        let mut data = ops.len() * std::mem::size_of::<Op>();
-        let mut count = 0;
-        for (i, op) in ops.into_iter().enumerate() {
-            let (kind, args) = match op {
-                NativeOp::Mmap { addr, len, prot, flags, file } => {
-                    let (fd, offset) = match file {
-                        None => (u64::MAX, 0),
-                        Some((file, offset)) => {
-                            let fd = (u64::from(self.core.index) << 32)
-                                | (FILE_FD as u64 + u64::from(self.core.local));
-                            announced.files.push_back(FileMap {
-                                addr,
-                                len,
-                                prot: u64::from(prot),
-                                flags: u64::from(flags),
-                                offset,
-                                file,
-                            });
-                            (fd, offset)
-                        }
-                    };
-                    (op::MMAP, [addr, len, u64::from(prot), u64::from(flags), fd, offset])
-                }
-                NativeOp::Munmap { addr, len } => (op::MUNMAP, [addr, len, 0, 0, 0, 0]),
-                NativeOp::Mprotect { addr, len, prot } => {
-                    (op::MPROTECT, [addr, len, u64::from(prot), 0, 0, 0])
-                }
-                NativeOp::Mremap { addr, old_len, new_len, flags, new_addr } => {
-                    (op::MREMAP, [addr, old_len, new_len, u64::from(flags), new_addr, 0])
-                }
-                NativeOp::Madvise { addr, len, advice } => {
-                    (op::MADVISE, [addr, len, u64::from(advice), 0, 0, 0])
-                }
-                NativeOp::Copy { addr, bytes } => {
-                    if self.core.slot.write_data(data, &bytes).is_err() {
-                        break;
-                    }
-                    let from = data as u64;
-                    data += bytes.len();
-                    (op::COPY, [addr, bytes.len() as u64, from, 0, 0, 0])
-                }
-                NativeOp::SetName { name } => {
-                    let from = data as u64;
-                    if self.core.slot.write_data(data, &name).is_err() {
-                        break;
-                    }
-                    data += name.len();
-                    (op::SET_NAME, [from, 0, 0, 0, 0, 0])
-                }
-                NativeOp::SetLayout(layout) => {
-                    let (from, bytes) = (data as u64, layout.to_bytes());
-                    if self.core.slot.write_data(data, &bytes).is_err() {
-                        break;
-                    }
-                    data += bytes.len();
-                    (op::SET_MM, [from, 0, 0, 0, 0, 0])
-                }
-                NativeOp::Zero { addr, len } => (op::ZERO, [addr, len, 0, 0, 0, 0]),
-                NativeOp::SetFsBase { base } => (op::SET_FS, [base, 0, 0, 0, 0, 0]),
-                NativeOp::SetGsBase { base } => (op::SET_GS, [base, 0, 0, 0, 0, 0]),
-                NativeOp::GetGsBase { addr } => (op::GET_GS, [addr, 0, 0, 0, 0, 0]),
-                NativeOp::GetFsBase => (op::GET_FS, [0; 6]),
-                NativeOp::FutexWake { addr, count } => (op::FUTEX_WAKE, [addr, u64::from(count), 0, 0, 0, 0]),
-                NativeOp::CompareExchange { addr, expected, new } => {
-                    (op::COMPARE_EXCHANGE, [addr, u64::from(expected), u64::from(new), 0, 0, 0])
-                }
-                NativeOp::RobustList { head, tid } => {
-                    (op::ROBUST_LIST, [head, u64::from(tid as u32), 0, 0, 0, 0])
-                }
-            };
-            if self.core.slot.write_op(i, &Op { kind, pad: 0, args }).is_err() {
-                break;
-            }
-            count += 1;
-        }
-        count
     }
 
     /// Pushes a signal frame and goes to the handler; a fault comes back as `Exit::Fault` with SIGSEGV and

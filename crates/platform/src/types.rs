@@ -127,7 +127,20 @@ pub enum NativeOp {
     },
     /// prctl(PR_SET_MM_MAP): likewise. A host without it shows less.
     SetLayout(HostLayout),
+    /// A system call of the guest's that the host may run, see [`crate::Platform::runs_natively`]. The result is
+    /// [`NOT_MADE`] if the thread was interrupted and the call may be made again. The argument of an index may point
+    /// to two words that are not the guest's (a `struct timespec`).
+    Call {
+        nr: u32,
+        args: [u64; 6],
+        timeout: Option<(usize, [u64; 2])>,
+    },
+    /// From now on all native calls of the process, and of those forked from it, come here.
+    ShowCalls,
 }
+
+/// See [`NativeOp::Call`].
+pub const NOT_MADE: i64 = slot::NOT_MADE;
 
 /// Bytes of memory that a guest process may have: soft limits of getrlimit(2), `u64::MAX` being none. Where the host
 /// has a lower hard limit, that one counts.

@@ -86,9 +86,13 @@ fn handle(platform: &Arc<Platform>, n: &Notification) {
     let listener = platform.listener();
     let verdict = match n.nr as u32 {
         NR_DOORBELL | NR_PARK => return doorbell(platform, n),
+        _ if platform.native.is_gadget(n) => crate::native::answer(platform, n),
         nr::clone => return answer_clone(platform, n),
         nr::mmap if n.args[3] & 0x20 == 0 => check_file_map(platform, n),
         nr::close => check_close(platform, n),
+        nr::seccomp => member(platform, n.args[3], n.pid as i32)
+            .ok_or(Errno::EPERM)
+            .and_then(|core| crate::native::check_filter(&core, n)),
         nr::madvise if n.args[2] == MADV_DONTFORK && n.args[0] >= SLOT_VA && n.args[0] < SLOTS_END => {
             keep_from_forks(platform, n)
         }

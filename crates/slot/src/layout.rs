@@ -46,6 +46,12 @@ pub const CONTROL_FD: i32 = 4;
 /// Descriptors for mapped files: this plus the thread's index in its process.
 pub const FILE_FD: i32 = 200;
 
+/// Offset in the control page of a `struct sock_fprog` and, behind it, the program it names: the filter of processes
+/// that show the calls which run natively elsewhere.
+pub const SHOWING_OFFSET: u64 = 0x100;
+/// Bytes of the `struct sock_fprog`.
+pub const SHOWING_HEAD: u64 = 16;
+
 /// Offset of the jump table in the control file.
 pub const TABLE_OFFSET: u64 = 0x1_0000;
 /// Offset of the trampolines in the control file.

@@ -101,6 +101,11 @@ pub mod op {
     /// Tell the host where the program lies: `args[0]` is the offset in `data` of a `struct prctl_mm_map`. The
     /// result is 0, since not every host can.
     pub const SET_MM: u32 = 15;
+    /// Make system call `number` with these arguments, as announced; [`crate::NOT_MADE`] if an
+    /// interrupt came first, or ended it so that it may be made again.
+    pub const CALL: u32 = 16;
+    /// Install the filter at `layout::SHOWING_OFFSET` of the control page in all threads of the process.
+    pub const SHOW_CALLS: u32 = 17;
 }
 
 /// One native operation, an entry of an array at the start of `data`.
@@ -109,8 +114,8 @@ pub mod op {
 pub struct Op {
     /// One of [`op`].
     pub kind: u32,
-    /// A result of this operation is a failure only if negative.
-    pub pad: u32,
+    /// Of [`op::CALL`]: the number.
+    pub number: u32,
     /// Its arguments.
     pub args: [u64; 6],
 }
@@ -140,6 +145,9 @@ pub mod reg {
     /// A call's number and arguments.
     pub const CALL: usize = 7;
 }
+
+/// Result of [`op::CALL`]: as the host's `-ERESTARTSYS`.
+pub const NOT_MADE: i64 = -512;
 
 /// `FUTEX_OWNER_DIED`.
 pub const OWNER_DIED: u32 = 0x4000_0000;

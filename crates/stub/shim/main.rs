@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod announced;
 mod clone;
 mod entry;
 mod marshal;

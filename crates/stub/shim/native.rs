@@ -1,8 +1,9 @@
 //! Native operations: what only the stub itself can do to its memory.
 
 use core::arch::asm;
+use core::sync::atomic::Ordering;
 
-use slot::layout::{DATA_SIZE, FILE_FD};
+use slot::layout::{CONTROL_VA, DATA_SIZE, FILE_FD, SHOWING_OFFSET};
 use slot::{Op, Slot, op};
 
 use crate::data_of;
@@ -107,6 +108,21 @@ fn run(slot: *mut Slot, op: &Op) -> i64 {
         op::ROBUST_LIST => {
             crate::clone::robust_list(a[0], a[1] as u32);
             0
+        }
+        op::CALL => {
+            let ret = sys::interruptible(|| crate::announced::call(slot, u64::from(op.number), a));
+            // The kernel process hears of this thread now, and looks for what it was interrupted for.
+            // SAFETY: plain write to our own slot.
+            unsafe { (*slot).intr.store(0, Ordering::Relaxed) };
+            ret
+        }
+        op::SHOW_CALLS => {
+            const SET_MODE_FILTER: u64 = 1;
+            const TSYNC: u64 = 1;
+            // SAFETY: plain read of our own slot.
+            let own = u64::from(unsafe { (*slot).index });
+            let program = CONTROL_VA + SHOWING_OFFSET;
+            sys::uninterrupted(|| sys::syscall6(nr::SECCOMP, SET_MODE_FILTER, TSYNC, program, own, 0, 0))
         }
         _ => -38,
     }

@@ -7,7 +7,7 @@ use slot::layout::NR_RETRAP;
 use slot::{Slot, action, kind, reg, via};
 
 use crate::sys;
-use crate::{Todo, clone, current_by_stack, data_of, entry, serve};
+use crate::{Todo, announced, clone, current_by_stack, data_of, entry, serve};
 
 /// `struct ucontext` of x86-64 as the host lays it out.
 #[repr(C)]
@@ -36,6 +36,7 @@ pub struct SigInfo {
 
 const G_RAX: usize = 13;
 const G_RCX: usize = 14;
+const G_RSP: usize = 15;
 const G_RIP: usize = 16;
 const G_FLAGS: usize = 17;
 const G_ERR: usize = 19;
@@ -230,6 +231,12 @@ pub extern "C" fn on_sigsys(_signo: i32, info: *mut SigInfo, frame: *mut UContex
             return;
         }
         if entry::in_shim(rip) {
+            if announced::is_to_be_announced(number, rip) {
+                let (next, rsp) = announced::announce(rip, (*frame).gregs[G_RSP]);
+                (*frame).gregs[G_RIP] = next;
+                (*frame).gregs[G_RSP] = rsp;
+                return;
+            }
             // An operation of the shim that the filter does not let pass, or NR_MEASURE.
             (*slot).xstate_size = xstate_size((*frame).fpstate);
             (*frame).gregs[G_RAX] = -1i64 as u64;
@@ -325,6 +332,13 @@ pub extern "C" fn on_interrupt(_signo: i32, _info: *mut SigInfo, frame: *mut UCo
             (*slot).intr.store(1, Ordering::Relaxed);
             if let Some(start) = entry::exit_stretch(rip) {
                 (*frame).gregs[G_RIP] = start;
+            }
+            if let Some((next, rax)) = announced::after_interrupt(rip, (*frame).gregs[G_RSP]) {
+                (*frame).gregs[G_RIP] = next;
+                if let Some(rax) = rax {
+                    (*frame).gregs[G_RAX] = rax;
+                    (*frame).gregs[G_RSP] += 8;
+                }
             }
             return;
         }

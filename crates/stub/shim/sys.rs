@@ -47,11 +47,23 @@ pub fn syscall3(nr: u64, a: u64, b: u64, c: u64) -> i64 {
 #[inline(always)]
 pub fn uninterrupted(call: impl FnOnce() -> i64) -> i64 {
     const SIG_BLOCK: u64 = 0;
+    with_interrupts(SIG_BLOCK, call)
+}
+
+/// Makes a call that interrupts may end, also where a handler runs, which holds them back.
+#[inline(always)]
+pub fn interruptible(call: impl FnOnce() -> i64) -> i64 {
+    const SIG_UNBLOCK: u64 = 1;
+    with_interrupts(SIG_UNBLOCK, call)
+}
+
+#[inline(always)]
+fn with_interrupts(how: u64, call: impl FnOnce() -> i64) -> i64 {
     const SIG_SETMASK: u64 = 2;
     let interrupt = 1u64 << (slot::layout::SIG_INTERRUPT - 1);
     let mut old = 0u64;
     let (set, was) = (core::ptr::from_ref(&interrupt) as u64, (&raw mut old) as u64);
-    syscall6(nr::RT_SIGPROCMASK, SIG_BLOCK, set, was, 8, 0, 0);
+    syscall6(nr::RT_SIGPROCMASK, how, set, was, 8, 0, 0);
     let ret = call();
     syscall6(nr::RT_SIGPROCMASK, SIG_SETMASK, was, 0, 8, 0, 0);
     ret

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use platform::{Exit, GuestThread};
-use slot::layout::{BATCH, NR_DOORBELL, SHIM_VA, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA};
+use slot::layout::{
+    BATCH, CONTROL_VA, NR_DOORBELL, SHIM_VA, SHOWING_OFFSET, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA,
+};
 
 use crate::common::{CODE, Kind, call, clone_request, expect_call, guest, machine, run};
 
@@ -27,24 +29,24 @@ fn direct(nr: u64, args: [u64; 6]) -> Vec<u8> {
     code
 }
 
-/// Address of a system call instruction of the shim.
-fn shim_syscall() -> u64 {
+/// Addresses of system call instructions of the shim: the first, whose calls are announced, and one that faults then.
+pub(crate) fn shim_syscalls() -> [u64; 2] {
     let image = stub::IMAGE;
     let word = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().expect("eight"));
     let header = word(32) as usize;
     let (offset, address, size) = (word(header + 8), word(header + 16), word(header + 32));
     let text = &image[offset as usize..(offset + size) as usize];
-    let at = text.windows(2).position(|w| w == [0x0f, 0x05]).expect("one at least");
-    address + at as u64
+    let mut found = text.windows(2).enumerate().filter(|(_, w)| *w == [0x0f, 0x05]).map(|(at, _)| at);
+    [found.next(), found.next()].map(|at| address + at.expect("two at least") as u64)
 }
 
-/// A call by the shim's instruction: mov rcx, address; jmp rcx. What follows there is the shim's.
-fn by_shim(nr: u64, args: [u64; 6]) -> Vec<u8> {
+/// A call by an instruction of the shim: mov rcx, address; call rcx. What follows there is the shim's.
+pub(crate) fn by_shim(at: u64, nr: u64, args: [u64; 6]) -> Vec<u8> {
     let [a, b, c, d, e, f] = args;
     let mut code = load([nr, a, b, c, d, e, f]);
     code.extend([0x48, 0xb9]);
-    code.extend(shim_syscall().to_le_bytes());
-    code.extend([0xff, 0xe1]);
+    code.extend(at.to_le_bytes());
+    code.extend([0xff, 0xd1]);
     code
 }
 
@@ -161,9 +163,11 @@ fn the_shims_instructions_are_of_no_use() {
             (62, [1, 9, 0, 0, 0, 0]),
             (101, [16, 1, 0, 0, 0, 0]),
             (317, [1, 0, 0, 0, 0, 0]),
+            (317, [1, 1, CONTROL_VA + SHOWING_OFFSET, 0, 0, 0]),
         ];
-        for (nr, args) in attacks {
-            let mut evil = guest(&by_shim(nr, args)).await;
+        let both = shim_syscalls();
+        for (at, (nr, args)) in both.into_iter().flat_map(|at| attacks.map(|attack| (at, attack))) {
+            let mut evil = guest(&by_shim(at, nr, args)).await;
             let clean = maps(&evil);
             assert!(clean.contains("sallet-slots"), "{clean}");
             evil.resume_regs();
@@ -177,7 +181,7 @@ fn the_shims_instructions_are_of_no_use() {
                     .collect::<Vec<_>>()
             };
             if !after.is_empty() {
-                assert_eq!(ours(&clean), ours(&after), "call {nr} {args:x?}");
+                assert_eq!(ours(&clean), ours(&after), "{at:x}: call {nr} {args:x?}");
             }
             evil.handle().kill_process();
             drop(evil);
@@ -273,7 +277,7 @@ fn other_ways_into_the_host_end_the_process() {
         evil.handle().kill_process();
         // SIGSYS blocked by the shim's instruction, and no signal stack: at the next trap the host ends it.
         for (nr, args) in [(14, [0, CODE + 0x200, 0, 8, 0, 0]), (131, [CODE + 0x300, 0, 0, 0, 0, 0])] {
-            let mut code = by_shim(nr, args);
+            let mut code = by_shim(shim_syscalls()[1], nr, args);
             code.resize(0x200, 0x90);
             code.extend([0xff; 8]);
             code.resize(0x300, 0);
@@ -390,7 +394,7 @@ fn only_files_of_mappings_can_be_closed() {
             code.extend(call(39));
             code.extend(call(57));
             code.extend([0xeb, 0xfe]);
-            code.extend(by_shim(3, [fd, 0, 0, 0, 0, 0]));
+            code.extend(by_shim(shim_syscalls()[1], 3, [fd, 0, 0, 0, 0, 0]));
             let mut evil = guest(&code).await;
             evil.resume_regs();
             expect_call(&mut evil, 56).await;

@@ -19,7 +19,8 @@ macro_rules! code {
 }
 pub(crate) use code;
 
-/// A `syscall` of the shim with only pops between it and a return.
+/// A `syscall` of the shim with only pops between it and a return. The very first is of no use: its calls are refused
+/// unless announced.
 pub(crate) fn gadget() -> u64 {
     let image = stub::IMAGE;
     let word = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().expect("eight"));
@@ -38,6 +39,6 @@ pub(crate) fn gadget() -> u64 {
         }
     };
     let at =
-        (0..text.len() - 2).find(|at| text[*at..].starts_with(&[0x0f, 0x05]) && returns(&text[at + 2..]));
+        (1..text.len() - 2).find(|at| text[*at..].starts_with(&[0x0f, 0x05]) && returns(&text[at + 2..]));
     address + at.expect("one at least") as u64
 }

@@ -6,5 +6,6 @@ mod attacks;
 mod basic;
 mod common;
 mod gadget;
+mod native;
 mod patched;
 mod state;
