@@ -53,6 +53,28 @@ many_small_files() {
         echo content >300/1000 && [ "$(cat 300/1000)" = content ] && find . -type f | wc -l' "$folder")"
 }
 timing() { equal 0 "$(sandbox python3 -c 'import time; a = time.monotonic(); time.sleep(0.2); print(int((time.monotonic() - a) * 5 // 2))')"; }
+strace_sees_all() {
+    command -v strace >/dev/null || return 0
+    local seen
+    seen=$(sandbox strace -f -o /dev/stdout -e trace=futex,mmap,munmap,getpid python3 -c "
+import os, threading, time
+lock = threading.Lock()
+def work():
+    for _ in range(200):
+        with lock: time.sleep(0)
+threads = [threading.Thread(target=work) for _ in range(4)]
+[t.start() for t in threads]; [t.join() for t in threads]
+os.getpid()")
+    contains "$seen" "exited with 0"
+    for call in futex mmap munmap getpid; do contains "$seen" " $call("; done
+    [ "$(grep -o '^[0-9]*  *futex' <<<"$seen" | sort -u | wc -l)" -ge 2 ] || { echo "threads are missing: $seen"; exit 1; }
+}
+own_strace_sees_all() {
+    [ -n "$SALLET" ] || return 0
+    local seen
+    seen=$(timeout 15 "$SALLET" --strace --debug-log /dev/stdout do -- python3 -c 'import os; os.getpid()')
+    for call in brk mmap munmap mprotect getpid; do contains "$seen" " $call("; done
+}
 timeout_kills() { exits 124 sandbox timeout 0.5 sleep 10; }
 ps_lists() { contains "$(sandbox ps ax)" "ps ax"; }
 awk_sed() { equal "3:c" "$(sandbox sh -c "printf 'a\nb\nc\n' | awk '{ print NR \":\" \$0 }' | sed -n 3p")"; }
@@ -123,6 +145,7 @@ END
 
 for t in true_and_false missing_program pipeline pipeline_long stdin signal_exit here_document background_jobs find_files \
     tar_and_xz gzip_round compile_and_run make_builds git_commit_clone perl_program sqlite_shell many_processes big_file \
-    many_small_files timing timeout_kills ps_lists awk_sed xargs_parallel go_program busy_programs; do
+    many_small_files timing strace_sees_all own_strace_sees_all timeout_kills ps_lists awk_sed xargs_parallel go_program \
+    busy_programs; do
     run_test $t
 done

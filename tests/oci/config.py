@@ -234,6 +234,40 @@ def seccomp(box):
 
 
 @test
+def seccomp_of_native_calls(box):
+    """Calls that a sandbox may leave to its host, or answer without its kernel."""
+    def rule(name, errno, index=None, value=None):
+        args = [{"index": index, "value": value, "op": "SCMP_CMP_EQ"}] if index is not None else []
+        return {"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args}
+    box.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [
+            rule("futex", 61, 2, 77), rule("mmap", 62, 1, 0x12345000), rule("munmap", 63, 1, 0x12345000),
+            rule("geteuid", 64), rule("getppid", 65), rule("sched_yield", 66), rule("membarrier", 67),
+            {"names": ["mlock"], "action": "SCMP_ACT_KILL_PROCESS"},
+            {"names": ["madvise"], "action": "SCMP_ACT_LOG"},
+        ],
+    }
+    script = """
+        sub try { my $got = syscall($_[0], @_[1 .. $#_]); return $got == -1 ? "e" . ($! + 0) : $got }
+        my $word = pack("L", 0);
+        my $at = syscall(9, 0, 8192, 3, 0x22, -1, 0);
+        for (1 .. 100) { try(107) }
+        print join(" ", try(202, $word, 1, 77), try(202, $word, 1, 1), try(202, $word, 0, 5, 0),
+            try(9, 0, 0x12345000, 3, 0x22, -1, 0), try(11, $at, 0x12345000), try(10, $at, 4096, 1),
+            try(28, $at, 8192, 4), try(11, $at, 8192), try(107), try(110), try(24), try(324, 0, 0)), "\n";
+        my $pid = fork;
+        if (!$pid) { print try(202, $word, 1, 77), " ", try(24), "\n"; exit 0 }
+        waitpid $pid, 0;
+        syscall(149, $at, 4096);
+        print "not killed\n";"""
+    wanted = "e61 0 e11 e62 e63 0 0 0 e64 e65 e66 e67\ne61 e66\n159"
+    equal(wanted, box.sh(f"perl -e '$|=1; {script}'; echo $?"))
+    contains(box.sh("grep ^Seccomp: /proc/self/status"), "2")
+
+
+@test
 def scheduler_and_priority(box):
     if YARDSTICK:
         return

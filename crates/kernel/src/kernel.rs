@@ -57,6 +57,13 @@ impl Default for KernelConfig {
     }
 }
 
+impl KernelConfig {
+    /// Whether calls of this number are to be seen in every process, or judged.
+    pub fn sees(&self, number: u32) -> bool {
+        self.strace || self.seccomp.as_ref().is_some_and(|filter| !filter.always_allows(number))
+    }
+}
+
 /// Starts the task that runs a new guest thread; set once by `syscalls`.
 pub type SpawnThread = fn(Arc<Thread>, GuestThread);
 /// Opens a device node.

@@ -1,7 +1,7 @@
 //! The container's filter of system calls, as an engine's profile asks for it: seccomp(2).
 //!
-//! It holds for every process of the sandbox. It sees the calls that are answered here; those that the
-//! host or the shim answers by themselves (futex(2), memory calls, getpid(2)) never come by.
+//! It holds for every process of the sandbox. What the host or the shim would answer by themselves (futex(2), memory
+//! calls, getpid(2)) comes here where the profile does not always allow it.
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,13 @@ impl Filter {
             }
         }
         Filter { verdicts, default }
+    }
+
+    /// Whether every call of this number is made, whatever its arguments, and not told to the log.
+    pub fn always_allows(&self, number: u32) -> bool {
+        let verdict = usize::try_from(number).ok().and_then(|n| self.verdicts.get(n));
+        matches!(verdict, Some(Verdict::Always(Action::Allow)))
+            || (verdict.is_none() && self.default == Action::Allow)
     }
 
     /// What becomes of a call.

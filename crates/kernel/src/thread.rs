@@ -226,6 +226,12 @@ impl Thread {
             handle.interrupt();
         }
     }
+    /// Has its calls seen that the shim would answer; without an interrupt, which could end a wait on the host.
+    pub fn be_seen(&self) {
+        if let Some(handle) = self.handle() {
+            handle.forget_identity();
+        }
+    }
     /// As `request_attention`, for the thread itself: it is in the kernel already.
     pub fn note_attention(&self) {
         self.attention.store(true, Ordering::Release);

@@ -53,9 +53,12 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
             .context("linux.memoryPolicy: set_mempolicy")?;
     }
     let quota = quota(&spec, &mut descriptors)?;
-    let how = Config { quota, ..platform_config(&spec.platform) };
+    let config = config(&spec);
+    let seen: Vec<u32> = platform::NATIVE_CALLS.into_iter().filter(|number| config.sees(*number)).collect();
+    tracing::debug!(?seen, "calls that do not run natively");
+    let how = Config { quota, seen, ..platform_config(&spec.platform) };
     let platform = Platform::start(how).context("start guest processes")?;
-    let kernel = Kernel::new(platform, config(&spec), syscalls::spawn);
+    let kernel = Kernel::new(platform, config, syscalls::spawn);
     for (name, value) in &spec.sysctl {
         if !name.starts_with("net.") && name != "kernel.domainname" {
             let set = kernel.ipc.set_sysctl(name, value);

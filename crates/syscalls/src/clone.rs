@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use identity::Capability;
+use kernel::guest_filter::Mode;
 use kernel::ipc::ThreadIpc;
 use kernel::pidfd::PidFd;
 use kernel::process::{ExitStatus, Process};
@@ -152,6 +153,8 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
         tid,
         set_child_tid: flags.contains(CloneFlags::CHILD_SETTID).then_some(args.child_tid),
     };
+    // As it is before the host's clone: with a filter set meanwhile the child's native calls might not be shown.
+    let seccomp = cx.thread.seccomp.mode();
     let pidfd = if flags.contains(CloneFlags::PIDFD) { Some(new_pidfd(cx, args.pidfd)?) } else { None };
     let guest = match cx.guest.begin_clone(request) {
         Ok(guest) => guest,
@@ -163,7 +166,7 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
 
     let mm =
         if flags.contains(CloneFlags::VM) { cx.mm() } else { Arc::new(cx.mm().fork(guest.address_space())) };
-    let thread = new_thread(cx, tid, flags, args.exit_signal, mm);
+    let thread = new_thread(cx, tid, flags, args.exit_signal, mm, seccomp);
     let local = ThreadLocal {
         alt_stack: if flags.contains(CloneFlags::VM) && !flags.contains(CloneFlags::VFORK) {
             Default::default()
@@ -296,7 +299,14 @@ fn abandon(thread: &Arc<Thread>) {
     }
 }
 
-fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Arc<Mm>) -> Arc<Thread> {
+fn new_thread(
+    cx: &Cx<'_>,
+    tid: i32,
+    flags: CloneFlags,
+    exit_signal: u64,
+    mm: Arc<Mm>,
+    seccomp: Mode,
+) -> Arc<Thread> {
     let parent = cx.process();
     let process = if flags.contains(CloneFlags::THREAD) {
         parent.clone()
@@ -339,7 +349,7 @@ fn new_thread(cx: &Cx<'_>, tid: i32, flags: CloneFlags, exit_signal: u64, mm: Ar
             mm,
             ipc,
             comm: cx.thread.comm(),
-            seccomp: cx.thread.seccomp.mode(),
+            seccomp,
             mask: cx.thread.signals.lock().mask,
         },
     );

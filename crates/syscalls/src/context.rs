@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::task::Poll;
 
 use executor::{Alarm, Events, WaitQueue, Waiter};
@@ -10,6 +11,7 @@ use identity::{Capability, Credentials};
 use kernel::{FdFlags, FdTable, FsContext, Kernel, Mm, Process, Thread};
 use linux_abi::Errno;
 use linux_abi::signal::{SigInfo, SigSet, Signo};
+use linux_abi::sysno::nr;
 use platform::{Exit, GuestThread, Identity, NativeOp, Regs};
 use vfs::{Caller, OpenFile};
 
@@ -103,6 +105,9 @@ impl Default for AltStack {
     }
 }
 
+/// Calls that the shim answers once it knows the thread's ids.
+const IDENTITY_CALLS: [u32; 6] = [nr::getpid, nr::gettid, nr::getuid, nr::geteuid, nr::getgid, nr::getegid];
+
 /// The context of a system call.
 pub struct Cx<'a> {
     /// The calling thread.
@@ -153,7 +158,9 @@ impl Cx<'_> {
     /// Tells the shim the ids of the thread, so that the next such call need not come here. The parent's id is
     /// not among them: it changes from outside.
     pub fn tell_identity(&mut self) {
-        if self.kernel().config.strace || self.thread.ptrace.is_active() || self.thread.seccomp.is_active() {
+        let config = &self.kernel().config;
+        let seen = IDENTITY_CALLS.iter().any(|number| config.sees(*number));
+        if seen || self.thread.ptrace.is_active() || self.thread.seccomp.is_active() {
             return;
         }
         let creds = &self.credentials;
@@ -167,6 +174,12 @@ impl Cx<'_> {
             egid: Some(creds.egid),
         };
         self.guest.set_identity(&identity);
+        // Who attaches, or sets a filter for all threads, makes that known before it has the shim forget.
+        fence(Ordering::SeqCst);
+        if self.thread.ptrace.is_active() || self.thread.seccomp.is_active() {
+            self.guest.set_identity(&Identity::default());
+            return;
+        }
         self.local.identity_told = true;
     }
 

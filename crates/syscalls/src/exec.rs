@@ -142,6 +142,11 @@ async fn take_over(cx: &mut Cx<'_>, loaded: Loaded) -> SysResult {
     cx.local.clear_child_tid = 0;
     cx.thread.robust_list.store(0, Ordering::Relaxed);
     cx.local.resume = Resume::Regs;
+    if let Err(error) = crate::native::show_after_exec(cx).await {
+        // Nothing is there to go back to.
+        cx.process().begin_exit(failed_status());
+        return Err(error);
+    }
     Ok(0)
 }
 

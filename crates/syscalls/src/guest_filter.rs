@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::args::Ptr;
 use crate::signal::deliver;
-use crate::{Cx, SysResult};
+use crate::{Cx, SysResult, native};
 
 /// `struct sock_fprog`.
 #[repr(C)]
@@ -35,16 +35,12 @@ const FLAG_WAIT_KILLABLE_RECV: u64 = 32;
 const FLAGS: u64 =
     FLAG_TSYNC | FLAG_LOG | FLAG_SPEC_ALLOW | FLAG_NEW_LISTENER | FLAG_TSYNC_ESRCH | FLAG_WAIT_KILLABLE_RECV;
 
-/// Calls that run without the kernel: a filter that does more than let them pass is not enforced on them.
-const NATIVE: [u32; 19] =
-    [9, 10, 11, 24, 25, 26, 27, 28, 149, 150, 152, 202, 324, 325, 329, 334, 449, 454, 455];
-
 /// seccomp(2).
-pub fn seccomp(cx: &mut Cx<'_>, operation: u32, flags: u64, args: Ptr) -> SysResult {
+pub async fn seccomp(cx: &mut Cx<'_>, operation: u32, flags: u64, args: Ptr) -> SysResult {
     let flags = flags & u64::from(u32::MAX);
     match operation {
-        SET_MODE_STRICT if flags == 0 && args.is_null() => set_strict(cx),
-        SET_MODE_FILTER => set_filter(cx, flags, args),
+        SET_MODE_STRICT if flags == 0 && args.is_null() => set_strict(cx).await,
+        SET_MODE_FILTER => set_filter(cx, flags, args).await,
         GET_ACTION_AVAIL if flags == 0 => {
             let wanted: u32 = cx.read(args)?;
             const KNOWN: [u32; 7] = [
@@ -63,17 +59,17 @@ pub fn seccomp(cx: &mut Cx<'_>, operation: u32, flags: u64, args: Ptr) -> SysRes
 }
 
 /// prctl(PR_SET_SECCOMP).
-pub fn prctl_set(cx: &mut Cx<'_>, mode: u64, program: u64) -> SysResult {
+pub async fn prctl_set(cx: &mut Cx<'_>, mode: u64, program: u64) -> SysResult {
     match mode {
-        1 => set_strict(cx),
-        2 => set_filter(cx, 0, Ptr(program)),
+        1 => set_strict(cx).await,
+        2 => set_filter(cx, 0, Ptr(program)).await,
         _ => Err(Errno::EINVAL.into()),
     }
 }
 
-fn set_strict(cx: &mut Cx<'_>) -> SysResult {
+async fn set_strict(cx: &mut Cx<'_>) -> SysResult {
+    native::show_to(cx, &Mode::Strict).await?;
     cx.thread.seccomp.set(Mode::Strict)?;
-    cx.kernel().note_missing("strict seccomp of calls that run natively (futex, memory)");
     forget_identity(cx);
     Ok(0)
 }
@@ -84,7 +80,7 @@ fn forget_identity(cx: &mut Cx<'_>) {
     cx.local.identity_told = false;
 }
 
-fn set_filter(cx: &mut Cx<'_>, flags: u64, args: Ptr) -> SysResult {
+async fn set_filter(cx: &mut Cx<'_>, flags: u64, args: Ptr) -> SysResult {
     let contradicts =
         flags & FLAG_TSYNC != 0 && flags & FLAG_NEW_LISTENER != 0 && flags & FLAG_TSYNC_ESRCH == 0;
     let waits = flags & FLAG_WAIT_KILLABLE_RECV != 0 && flags & FLAG_NEW_LISTENER == 0;
@@ -113,14 +109,12 @@ fn set_filter(cx: &mut Cx<'_>, flags: u64, args: Ptr) -> SysResult {
         Mode::Strict => return Err(Errno::EINVAL.into()),
     };
     let filter = Filter::new(program, before)?;
+    // Before the filter counts, so that nothing gets by it.
+    native::show_to(cx, &Mode::Filter(filter.clone())).await?;
     if flags & FLAG_TSYNC != 0
         && let Err(tid) = synchronize(cx.process(), cx.thread, &old, &filter)
     {
         return if flags & FLAG_TSYNC_ESRCH != 0 { Err(Errno::ESRCH.into()) } else { Ok(i64::from(tid)) };
-    }
-    if let Some(nr) = NATIVE.into_iter().find(|nr| !filter.always_allows(*nr)) {
-        let name = linux_abi::sysno::name(nr).unwrap_or("?");
-        cx.kernel().note_missing(&format!("seccomp filter on {name}, which runs natively"));
     }
     cx.thread.seccomp.set(Mode::Filter(filter))?;
     forget_identity(cx);

@@ -32,6 +32,7 @@ pub mod mm;
 pub mod mm_refused;
 pub mod mount;
 pub mod namespaces;
+mod native;
 pub mod numa;
 pub mod open;
 pub mod path;

@@ -59,7 +59,7 @@ pub async fn mmap(
     };
     let Some(file) = file else {
         let op = NativeOp::Mmap { addr, len: length, prot, flags, file: None };
-        if cx.thread.ptrace.is_active() {
+        if cx.thread.ptrace.is_active() || cx.kernel().config.strace {
             return cx.native(op).await;
         }
         cx.guest.resume_native(op);

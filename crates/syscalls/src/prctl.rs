@@ -67,7 +67,15 @@ fn change(cx: &mut Cx<'_>, new: Credentials) -> SysResult {
 }
 
 /// prctl(2). What is missing answers `EINVAL`, as a kernel without the feature does.
-pub fn prctl(cx: &mut Cx<'_>, op: i32, a: u64, b: u64, c: u64, d: u64) -> SysResult {
+pub async fn prctl(cx: &mut Cx<'_>, op: i32, a: u64, b: u64, c: u64, d: u64) -> SysResult {
+    match op {
+        pr::SET_SECCOMP => Box::pin(crate::guest_filter::prctl_set(cx, a, b)).await,
+        _ => other(cx, op, a, b, c, d),
+    }
+}
+
+/// All that needs nothing of the shim.
+fn other(cx: &mut Cx<'_>, op: i32, a: u64, b: u64, c: u64, d: u64) -> SysResult {
     let process = cx.process().clone();
     match op {
         pr::SET_PDEATHSIG => {
@@ -133,7 +141,6 @@ pub fn prctl(cx: &mut Cx<'_>, op: i32, a: u64, b: u64, c: u64, d: u64) -> SysRes
             Ok(0)
         }
         pr::GET_SECCOMP => Ok(i64::from(cx.thread.seccomp.status().0)),
-        pr::SET_SECCOMP => crate::guest_filter::prctl_set(cx, a, b),
         pr::SET_NO_NEW_PRIVS => {
             if a != 1 || (b | c | d) != 0 {
                 return einval();

@@ -15,7 +15,7 @@ use crate::guest_filter::Verdict;
 use crate::ptrace::stop::Entry;
 use crate::signal::deliver::{self, Delivery};
 use crate::undo::Undo;
-use crate::{Cx, Restart, SysError, SysResult, ThreadLocal, table};
+use crate::{Cx, Restart, SysError, SysResult, ThreadLocal, native, table};
 
 /// Starts the task of a guest thread; `kernel::Kernel` is given this function.
 pub fn spawn(thread: Arc<Thread>, guest: GuestThread) {
@@ -207,6 +207,7 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
         let result = match (refused, crate::seccomp::judge(cx, nr, &args)) {
             (_, Some(result)) => result,
             (Some(value), None) => Ok(value),
+            (None, None) if native::takes(cx, nr, &args) => Box::pin(native::call(cx, nr, args)).await,
             (None, None) => table::dispatch(cx, nr, &args).await,
         };
         if let Some(trace) = &mut trace {
@@ -321,7 +322,7 @@ async fn back_to_guest(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Next
     cx.guest.clear_interrupt();
     cx.thread.clear_attention();
     if cx.local.identity_told && (cx.thread.seccomp.is_active() || cx.thread.ptrace.is_active()) {
-        // Another thread has set a filter, or somebody traces: every call must be seen.
+        // Somebody traces: every call must be seen.
         cx.guest.set_identity(&platform::Identity::default());
         cx.local.identity_told = false;
     }

@@ -215,7 +215,7 @@ syscalls! {
     98 getrusage sync crate::limits::getrusage, 2, Full, "";
     99 sysinfo sync crate::system::sysinfo, 1, Full, "";
     100 times sync crate::limits::times, 1, Full, "";
-    101 ptrace sync crate::ptrace::ptrace, 4, Partial, "calls that run natively (futex, memory) are not seen; no debug registers, FS and GS base cannot be set";
+    101 ptrace sync crate::ptrace::ptrace, 4, Partial, "no debug registers, FS and GS base cannot be set";
     102 getuid sync crate::credentials::getuid, 0, Full, "";
     103 syslog sync crate::machine::syslog, 3, Full, "";
     104 getgid sync crate::credentials::getgid, 0, Full, "";
@@ -266,7 +266,7 @@ syscalls! {
     151 mlockall sync crate::machine::mlockall, 1, Partial, "ENOMEM: the host may swap";
     153 vhangup sync crate::machine::not_permitted, 0, Partial, "the machine is the host's: EPERM";
     155 pivot_root sync crate::mount::pivot_root, 2, Full, "";
-    157 prctl sync crate::prctl::prctl, 5, Partial, "PR_SET_MM, PR_SET_VMA are missing";
+    157 prctl wait crate::prctl::prctl, 5, Partial, "PR_SET_MM, PR_SET_VMA are missing";
     158 arch_prctl wait crate::prctl::arch_prctl, 2, Partial, "GS base is missing";
     159 adjtimex sync crate::machine::adjtimex, 1, Partial, "reads only";
     160 setrlimit sync crate::limits::setrlimit, 2, Full, "";
@@ -312,6 +312,7 @@ syscalls! {
     213 epoll_create sync crate::epoll::epoll_create, 1, Full, "";
     217 getdents64 sync crate::dir::getdents64, 3, Full, "";
     218 set_tid_address sync crate::process::set_tid_address, 1, Full, "";
+    219 restart_syscall sync crate::native::restart_syscall, 0, Full, "native";
     220 semtimedop boxed crate::ipc::sem::semtimedop, 4, Full, "";
     221 fadvise64 sync crate::sync::fadvise64, 4, Full, "";
     222 timer_create sync crate::timers::timer_create, 3, Full, "";
@@ -404,7 +405,7 @@ syscalls! {
     314 sched_setattr sync crate::scheduling::sched_setattr, 3, Partial, "real-time policies are refused";
     315 sched_getattr sync crate::scheduling::sched_getattr, 4, Full, "";
     316 renameat2 sync crate::link::renameat2, 5, Full, "";
-    317 seccomp sync crate::guest_filter::seccomp, 3, Partial, "not enforced on calls that run natively (futex, memory); no SECCOMP_RET_USER_NOTIF";
+    317 seccomp boxed crate::guest_filter::seccomp, 3, Partial, "no SECCOMP_RET_USER_NOTIF";
     318 getrandom sync crate::system::getrandom, 3, Full, "";
     319 memfd_create sync crate::fcntl::memfd_create, 2, Partial, "MFD_HUGETLB is missing";
     320 kexec_file_load sync crate::machine::not_permitted, 0, Partial, "the machine is the host's: EPERM";

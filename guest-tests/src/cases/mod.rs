@@ -32,8 +32,11 @@ mod poll;
 mod prctl;
 mod process;
 mod ptrace;
+mod ptrace_native;
 mod pty;
 mod seccomp;
+mod seccomp_native;
+mod seccomp_wait;
 mod sigio;
 mod signal;
 mod signal_frame;
@@ -87,8 +90,11 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         prctl::CASES,
         process::CASES,
         ptrace::CASES,
+        ptrace_native::CASES,
         pty::CASES,
         seccomp::CASES,
+        seccomp_native::CASES,
+        seccomp_wait::CASES,
         sigio::CASES,
         signal::CASES,
         signal_frame::CASES,

@@ -518,6 +518,7 @@ fn waitid_tells() {
 fn thread_event() {
     let pid = traced(|| {
         std::thread::spawn(|| landmark()).join().expect("joined");
+        sleep_ms(50);
         4
     });
     request(PTRACE_SETOPTIONS, pid, 0, (PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL) as usize).expect("options");
@@ -525,8 +526,7 @@ fn thread_event() {
     assert_eq!(stopped(pid), SIGTRAP | PTRACE_EVENT_CLONE << 8);
     let thread = message(pid) as pid_t;
     assert_eq!(stopped(thread), SIGSTOP);
-    go(PTRACE_CONT, pid, 0);
-    go(PTRACE_CONT, thread, 0);
+    [pid, thread].into_iter().for_each(|tid| go(PTRACE_CONT, tid, 0));
     // The end of a traced thread is told.
     let mut status = 0;
     assert_eq!(ok!(waitpid(thread, &mut status, __WALL)), thread);
@@ -592,8 +592,8 @@ fn set_id_program() {
     }
     ok!(kill(pid, SIGKILL));
     assert_eq!(wait(pid), End::Killed(SIGKILL));
-    ok!(unlink(path.as_ptr()));
     assert_eq!(wait(seen_by_user), End::Exited(0));
+    ok!(unlink(path.as_ptr()));
     if attached.is_ok() && fs.f_flag & ST_NOSUID == 0 {
         assert_eq!(user, 0);
     }

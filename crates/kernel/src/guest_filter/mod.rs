@@ -193,8 +193,7 @@ pub fn synchronize(
             let new = identity::Credentials { no_new_privs: true, ..thread.credentials().as_ref().clone() };
             thread.set_credentials(Arc::new(new));
         }
-        // What the shim answers for it must be seen from now on.
-        thread.request_attention();
+        thread.be_seen();
     }
     Ok(())
 }

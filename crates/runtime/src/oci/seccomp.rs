@@ -49,34 +49,6 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Calls that the host or the shim answers without asking: a profile does
-/// not reach them.
-const UNSEEN: &[&str] = &[
-    "brk",
-    "futex",
-    "futex_requeue",
-    "futex_wait",
-    "futex_waitv",
-    "futex_wake",
-    "getegid",
-    "geteuid",
-    "getgid",
-    "getpid",
-    "getppid",
-    "gettid",
-    "getuid",
-    "madvise",
-    "membarrier",
-    "mmap",
-    "mprotect",
-    "mremap",
-    "munmap",
-    "restart_syscall",
-    "rseq",
-    "rt_sigreturn",
-    "sched_yield",
-];
-
 /// Resolves a profile. Names of calls that this kernel's numbers do not have
 /// are ignored, as by runc.
 pub(crate) fn resolve(seccomp: &Seccomp) -> Result<SeccompSpec> {
@@ -103,18 +75,6 @@ pub(crate) fn resolve(seccomp: &Seccomp) -> Result<SeccompSpec> {
         }
     }
     Ok(SeccompSpec { default, newest, rules })
-}
-
-/// Which calls a profile restricts in vain.
-pub(crate) fn unseen(seccomp: &Seccomp) -> Vec<&'static str> {
-    let Ok(spec) = resolve(seccomp) else { return Vec::new() };
-    let free = |action: SeccompAction| matches!(action, SeccompAction::Allow | SeccompAction::Log);
-    let of = |name: &str| {
-        let Some(number) = number(name) else { return true };
-        let mut about = spec.rules.iter().filter(|rule| rule.numbers.contains(&number)).peekable();
-        if about.peek().is_none() { free(spec.default) } else { about.all(|rule| free(rule.action)) }
-    };
-    UNSEEN.iter().copied().filter(|name| !of(name)).collect()
 }
 
 fn number(name: &str) -> Option<u32> {
@@ -190,13 +150,5 @@ mod tests {
         ] {
             assert!(resolve(&profile(text)).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn calls_out_of_reach_are_named() {
-        let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
-            {"names":["futex","mkdir"],"action":"SCMP_ACT_ERRNO"}]}"#;
-        assert_eq!(unseen(&profile(text)), ["futex"]);
-        assert!(unseen(&profile(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#)).is_empty());
     }
 }

@@ -233,8 +233,11 @@ fn attach(cx: &mut Cx<'_>, seize: bool, pid: i32, addr: u64, data: u64) -> SysRe
         let info = SigInfo::from_user(Signo::SIGSTOP, 0, cx.process().pid(), cx.credentials.uid);
         thread.send_signal(info)?;
     }
-    // A process that is stopped already tells of its group stop.
-    thread.request_attention();
+    thread.be_seen();
+    if !seize || thread.process().wants_stop() {
+        // A process that is stopped already tells of its group stop.
+        thread.request_attention();
+    }
     Ok(0)
 }
 

@@ -43,6 +43,11 @@ async fn stop(cx: &mut Cx<'_>, status: i32, kind: Kind, info: SigInfo, orig_rax:
         }
         cx.sleep_on(&waiter).await;
     };
+    // In the midst of a clone the shim is busy; there is another stop at its end.
+    if resume.mode == Mode::Syscall && cx.guest.has_exited() {
+        // Without it the tracer misses some calls; the tracee dies if it is to blame.
+        let _ = Box::pin(crate::native::show(cx)).await;
+    }
     *cx.guest.regs_mut() = resume.stop.regs;
     Some(resume)
 }
