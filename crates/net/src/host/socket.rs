@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use executor::{Events, HostSource, WaitQueue};
 use identity::Capability;
@@ -29,6 +30,17 @@ pub struct HostSocket {
     kind: (u16, u32, i32),
     _place: Place,
     room: Arc<Room>,
+    /// Its close(2) would wait: SO_LINGER with a time.
+    lingers: AtomicBool,
+}
+
+impl Drop for HostSocket {
+    /// What was sent goes out after the close as well, but no worker waits for that.
+    fn drop(&mut self) {
+        if self.lingers.load(Ordering::Relaxed) {
+            let _ = host::socket::set_option(self.fd(), SOL_SOCKET, so::LINGER, &[0; 8]);
+        }
+    }
 }
 
 impl HostSocket {
@@ -42,7 +54,7 @@ impl HostSocket {
         let interest = Events::IN | Events::OUT | Events::PRI | Events::RDHUP;
         let source = HostSource::with_queue(Arc::new(fd), interest, queue)
             .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
-        Ok(HostSocket { source, kind, _place: place, room })
+        Ok(HostSocket { source, kind, _place: place, room, lingers: AtomicBool::new(false) })
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -58,12 +70,19 @@ impl HostSocket {
     pub(crate) fn accept_host(&self) -> Result<HostSocket> {
         let place = self.room.take()?;
         let fd = host::socket::accept(self.fd())?;
-        HostSocket::new(fd, self.kind, place, self.room.clone(), Arc::default())
+        let socket = HostSocket::new(fd, self.kind, place, self.room.clone(), Arc::default())?;
+        socket.lingers.store(self.lingers.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(socket)
     }
 
     /// setsockopt(2) of what a provider kept for later, and has checked.
     pub(crate) fn force_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
-        host::socket::set_option(self.fd(), level, name, value)
+        host::socket::set_option(self.fd(), level, name, value)?;
+        if (level, name) == (SOL_SOCKET, so::LINGER) {
+            // No time at all resets the connection, at once.
+            self.lingers.store(value.get(4..8).is_some_and(|time| time != [0; 4]), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// `IPV6_V6ONLY`.
@@ -225,7 +244,7 @@ impl Socket for HostSocket {
         if !options::may_set(level, name) {
             return Err(Errno::ENOPROTOOPT);
         }
-        host::socket::set_option(self.fd(), level, name, value)
+        self.force_option(level, name, value)
     }
     fn take_error(&self) -> Option<Errno> {
         let value = host::socket::option(self.fd(), SOL_SOCKET, so::ERROR, 4).ok()?;
@@ -289,4 +308,44 @@ fn interfaces(fd: BorrowedFd<'_>, caller: &mut dyn Caller, arg: u64) -> Result<i
     }
     caller.write_memory(arg, &i32::try_from(list.len()).unwrap_or(0).to_ne_bytes())?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_lingering_socket_waits_for_nobody() {
+        for inherited in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let room = Arc::new(Room { used: Default::default(), max: 9 });
+            let new = |fd: OwnedFd| {
+                let kind = (AF_INET, SOCK_STREAM, 0);
+                HostSocket::new(fd, kind, room.take().unwrap(), room.clone(), Arc::default()).unwrap()
+            };
+            let linger = [1i32, 20].map(i32::to_ne_bytes).concat();
+            let lingering = new(listener.into());
+            if inherited {
+                lingering.force_option(SOL_SOCKET, so::LINGER, &linger).unwrap();
+            }
+            let _reader = TcpStream::connect(address).unwrap();
+            let socket = lingering.accept_host().unwrap();
+            if !inherited {
+                socket.force_option(SOL_SOCKET, so::LINGER, &linger).unwrap();
+            }
+            // More than the reader takes.
+            let mut writer = TcpStream::from(socket.fd().try_clone_to_owned().unwrap());
+            while writer.write(&[0; 65536]).is_ok() {}
+            drop(writer);
+            let begin = Instant::now();
+            drop(socket);
+            assert!(begin.elapsed() < Duration::from_secs(10));
+        }
+    }
 }
