@@ -58,6 +58,10 @@ impl Inbox {
     pub(super) fn len(&self) -> usize {
         self.messages.len()
     }
+    /// The files that all messages carry.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Arc<OpenFile>> {
+        self.messages.iter().flat_map(|message| message.rights.iter())
+    }
     /// Length of the first message.
     pub(super) fn first_len(&self) -> usize {
         self.messages.front().map_or(0, |m| m.left().len())

@@ -1,5 +1,6 @@
 //! Local sockets: unix(7).
 
+mod garbage;
 mod inbox;
 mod names;
 mod options;
@@ -159,6 +160,7 @@ fn wake_blocked(blocked: Vec<Weak<Endpoint>>) {
 impl Drop for UnixSocket {
     fn drop(&mut self) {
         self.0.close();
+        garbage::collect();
     }
 }
 

@@ -10,7 +10,7 @@ use vfs::OpenFile;
 
 use crate::Result;
 
-/// The most files in flight: sockets sent over themselves stay here until the sandbox ends.
+/// The most files in flight.
 const MAX_IN_FLIGHT: usize = 65_536;
 
 static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
@@ -26,6 +26,10 @@ impl Rights {
             return Err(Errno::EINVAL);
         }
         let before = IN_FLIGHT.fetch_add(files.len(), Ordering::Relaxed);
+        // Those in circles are never closed: who only makes such closes none.
+        if super::garbage::fly(&files) {
+            super::garbage::collect();
+        }
         let rights = Rights(files);
         // Dropping them takes the count back.
         if before.saturating_add(rights.0.len()) > MAX_IN_FLIGHT {
@@ -40,9 +44,14 @@ impl Rights {
     pub(super) fn files(&self) -> Vec<Arc<OpenFile>> {
         self.0.clone()
     }
+    /// The same, to be looked at where they are.
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Arc<OpenFile>> {
+        self.0.iter()
+    }
     /// Takes them out of flight.
     pub(super) fn take(&mut self) -> Vec<Arc<OpenFile>> {
         IN_FLIGHT.fetch_sub(self.0.len(), Ordering::Relaxed);
+        super::garbage::land(&self.0);
         std::mem::take(&mut self.0)
     }
 }

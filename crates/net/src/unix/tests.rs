@@ -100,6 +100,38 @@ fn files_travel_even_in_circles() {
 }
 
 #[test]
+fn sockets_in_circles_end() {
+    let names = Arc::new(Names::default());
+    let credentials = credentials();
+    let caller = SocketCaller { pid: 7, credentials: &credentials };
+    // Two ends in each other's inbox; which of them somebody still has.
+    for kept in [None, Some(0), Some(1)] {
+        let (a, b) = UnixSocket::pair(&names, &caller, SOCK_STREAM, 0).unwrap();
+        let mut files = vec![file::open(&caller, a.clone(), false), file::open(&caller, b.clone(), false)];
+        for (from, sent) in [(&a, 0), (&b, 1)] {
+            let mut control = vec![Control::Rights(vec![files[sent].clone()])];
+            from.send(&caller, b"x", None, &mut control, MsgFlags::empty()).unwrap();
+        }
+        let ends = [Arc::downgrade(&a), Arc::downgrade(&b)];
+        drop((a, b));
+        let mut kept = kept.map(|index| files.swap_remove(index));
+        drop(files);
+        // It is noticed when others are closed, later beside a test with many in flight.
+        let alive = |closed: usize| {
+            for _ in 0..closed {
+                drop(UnixSocket::pair(&names, &caller, SOCK_STREAM, 0).unwrap());
+            }
+            ends.each_ref().map(|end| end.strong_count())
+        };
+        if kept.is_some() {
+            assert_eq!(alive(10_000), [1, 1]);
+        }
+        kept.take();
+        assert!((0..1000).any(|_| alive(100) == [0, 0]));
+    }
+}
+
+#[test]
 fn datagrams_name_their_sender() {
     let names = Arc::new(Names::default());
     let credentials = credentials();
