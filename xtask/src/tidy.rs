@@ -25,7 +25,7 @@ const UNSAFE_ALLOWED: [&str; 4] = ["slot", "stub", "host", "platform"];
 const BESIDE: [&str; 2] = ["guest-tests", "xtask"];
 
 /// A file longer than this wants to be two.
-const LONGEST_FILE: usize = 600;
+const LONGEST_FILE: usize = 599;
 
 /// Checks everything and prints each offence; whether there was none.
 pub(crate) fn run() -> Result<bool> {

@@ -9,8 +9,7 @@ use libc::*;
 use crate::harness::{End, Temp, cases, fork, in_child, ok, pipe, read, sys, wait, write, zeroed};
 
 cases!("double_fetch": vectors, messages, received_messages, control_messages, paths, program_arguments, clone_arguments,
-    signal_frames, polls, times, addresses, options, filters, asynchronous_io, semaphores_and_queues, other_memory,
-    slots);
+    signal_frames, polls, times, addresses, options, filters, asynchronous_io, semaphores_and_queues, other_memory, slots);
 
 const ROUND: Duration = Duration::from_millis(80);
 /// Words of the block that is written over.

@@ -53,6 +53,7 @@ mod thread;
 mod time;
 mod timer;
 mod udp;
+mod udp_control;
 mod unix_options;
 mod unix_socket;
 mod wait;
@@ -111,6 +112,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         time::CASES,
         timer::CASES,
         udp::CASES,
+        udp_control::CASES,
         unix_options::CASES,
         unix_socket::CASES,
         wait::CASES,

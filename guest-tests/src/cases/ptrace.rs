@@ -12,8 +12,7 @@ use crate::harness::{
 cases!("ptrace": traceme_and_continue, signal_is_seen_and_dropped, signal_is_injected, system_calls, call_is_changed,
     call_is_skipped, result_is_changed, memory, registers, single_steps, breakpoint, fork_event, exec_event, exit_event,
     attach_and_detach, seize_and_interrupt, syscall_info, options, kill_request, errors, tracer_in_proc,
-    tracer_dies, exit_kill, group_stop, read_only_text, extended_state, waitid_tells, thread_event,
-    set_id_program);
+    tracer_dies, exit_kill, group_stop, read_only_text, extended_state, waitid_tells, thread_event, set_id_program);
 
 const SYSCALL_STOP: i32 = SIGTRAP | 0x80;
 
