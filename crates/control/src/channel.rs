@@ -61,11 +61,6 @@ impl Channel {
         Channel { socket }
     }
 
-    /// The socket, when the conversation is over.
-    pub fn into_fd(self) -> OwnedFd {
-        self.socket
-    }
-
     /// Sends one message with its descriptors. Blocks while the socket is full.
     pub fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let body = serde_json::to_vec(message).map_err(|e| ChannelError::Malformed(e.to_string()))?;

@@ -75,14 +75,6 @@ pub fn set_attributes(tree: impl AsFd, attributes: Attributes) -> io::Result<()>
     )
 }
 
-/// Makes a mount tree private: nothing mounted elsewhere shows up in it.
-pub fn set_private(tree: impl AsFd) -> io::Result<()> {
-    mount_setattr(
-        tree.as_fd(),
-        libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 },
-    )
-}
-
 fn mount_setattr(tree: BorrowedFd<'_>, mut attributes: libc::mount_attr) -> io::Result<()> {
     // SAFETY: the path is a C string, and the structure is valid for its size.
     let result = unsafe {

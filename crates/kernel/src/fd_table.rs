@@ -136,11 +136,6 @@ impl FdTable {
         self.take_if(|_, entry| entry.flags.cloexec)
     }
 
-    /// Takes out everything.
-    pub fn remove_all(&self) -> Vec<Arc<OpenFile>> {
-        self.take_if(|_, _| true)
-    }
-
     /// Descriptors in use, with their files and flags, in ascending order.
     pub fn list(&self) -> Vec<(i32, Arc<OpenFile>, FdFlags)> {
         let slots = self.slots.read();

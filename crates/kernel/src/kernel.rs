@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use platform::{GuestThread, Platform};
 use vfs::{Caller, FileOps, Inode};
 
-use crate::process::{ExitStatus, Job, Process};
+use crate::process::{ExitStatus, Process};
 use crate::{Result, Thread};
 
 /// Highest process id plus one, as /proc/sys/kernel/pid_max.
@@ -390,9 +390,5 @@ impl Kernel {
     /// How init ended, once it has.
     pub fn init_status(&self) -> Option<ExitStatus> {
         *self.init_status.lock()
-    }
-    /// The job of a first process of a session.
-    pub fn new_session(pid: i32) -> Job {
-        Job { pgid: pid, sid: pid }
     }
 }

@@ -39,13 +39,6 @@ impl ExitStatus {
             ExitStatus::Signaled { signal, core } => signal.raw() | if core { 0x80 } else { 0 },
         }
     }
-    /// What a shell and `docker run` report: the code, or 128 + signal.
-    pub fn shell_code(self) -> i32 {
-        match self {
-            ExitStatus::Exited(code) => code & 0xff,
-            ExitStatus::Signaled { signal, .. } => 128 + signal.raw(),
-        }
-    }
 }
 
 /// Process group and session.
