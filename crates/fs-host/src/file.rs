@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use linux_abi::Errno;
-use linux_abi::fs::OpenFlags;
+use linux_abi::fs::{CacheStat, OpenFlags};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
 use vfs::{FileOps, MapRequest, MapSource, OpenFile, Result, Whence};
@@ -108,6 +108,11 @@ impl FileOps for OpenRegular {
         let done = rustix::fs::fallocate(&self.fd, mode, offset, len);
         self.inode.changed();
         done.map_err(errno)
+    }
+    fn cache_stat(&self, offset: u64, len: u64) -> Result<CacheStat> {
+        // What programs of the host read of a tree that is theirs alone is not the guest's to see.
+        self.inode.writable().map_err(|_| Errno::EPERM)?;
+        host::files::cache_stat(&self.fd, offset, len)
     }
     fn mmap(&self, file: &OpenFile, request: &MapRequest) -> Result<MapSource> {
         let flags = file.flags();

@@ -158,6 +158,23 @@ fn read_only_refuses_changes() {
 }
 
 #[test]
+fn page_cache_of_a_read_only_tree_is_not_told() {
+    use linux_abi::{Errno, fs::OpenFlags};
+    let folder = Folder::new();
+    fs::write(folder.path().join("a"), [1; 5000]).unwrap();
+    let look = |options| {
+        let fs = HostFs::new(open(&folder.path().join("a")), options).unwrap();
+        let file = crate::file::OpenRegular::new(fs.root_inode().unwrap(), OpenFlags::empty()).unwrap();
+        vfs::FileOps::cache_stat(&file, 0, 0)
+    };
+    match look(with_proc()) {
+        Err(Errno::ENOSYS) => {}
+        seen => assert_eq!(seen.unwrap().cache, 2),
+    }
+    assert_eq!(look(Options { read_only: true, ..with_proc() }), Err(Errno::EPERM));
+}
+
+#[test]
 fn extended_attributes_pass_through() {
     let folder = Folder::new();
     let root = folder.mount(with_proc()).root().unwrap();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bitflags::bitflags;
 use linux_abi::Errno;
+use linux_abi::fs::CacheStat;
 use rustix::fs::SealFlags;
 use vfs::{MapSource, Result};
 
@@ -181,6 +182,11 @@ impl Contents {
             return Err(Errno::ENXIO);
         }
         self.store.seek(pos, self.size, data).ok_or(Errno::ENXIO)
+    }
+
+    /// cachestat(2): all there is of such a file is its cache.
+    pub(crate) fn cache_stat(&self, offset: u64, len: u64) -> Result<CacheStat> {
+        self.store.cache_stat(offset, len)
     }
 
     /// What to map, and whether a memfd was made for it. `writable`: a shared mapping of a file open for writing.

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use linux_abi::Errno;
-use linux_abi::fs::OpenFlags;
+use linux_abi::fs::{CacheStat, OpenFlags};
 use vfs::{FileOps, Inode, MapRequest, MapSource, OpenFile, Result, Whence};
 
 use crate::inode::TmpInode;
@@ -97,6 +97,9 @@ impl FileOps for TmpFile {
         self.0.modified();
         self.after(made);
         Ok(())
+    }
+    fn cache_stat(&self, offset: u64, len: u64) -> Result<CacheStat> {
+        self.0.contents()?.read().cache_stat(offset, len)
     }
     fn mmap(&self, file: &OpenFile, request: &MapRequest) -> Result<MapSource> {
         let flags = file.flags();

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use linux_abi::fs::CacheStat;
 use rustix::fs::{FallocateFlags, SeekFrom};
 use vfs::Result;
 
@@ -71,6 +72,20 @@ impl Store {
                 missing
             }
         }
+    }
+
+    /// cachestat(2): the pages in memory among those that the range touches, to the end with length 0.
+    pub(crate) fn cache_stat(&self, offset: u64, len: u64) -> Result<CacheStat> {
+        let first = offset / PAGE;
+        // Linux, too, lets the end go round.
+        let last = if len == 0 { u64::MAX / PAGE } else { offset.wrapping_add(len).wrapping_sub(1) / PAGE };
+        let numbers = first..last.saturating_add(1).max(first);
+        let cache = match self {
+            Store::Bytes(bytes) => numbers.end.min((bytes.len() as u64).div_ceil(PAGE)).saturating_sub(first),
+            Store::Pages(pages) => pages.present(numbers),
+            Store::Memfd(file) => return host::files::cache_stat(&file.fd, offset, len),
+        };
+        Ok(CacheStat { cache, ..CacheStat::default() })
     }
 
     /// Fills `buf`, which ends before the file does.

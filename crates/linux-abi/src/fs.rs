@@ -173,3 +173,19 @@ impl DirentType {
         }
     }
 }
+
+/// `struct cachestat` of cachestat(2): pages of a range.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CacheStat {
+    /// In the page cache.
+    pub cache: u64,
+    /// Of these, to be written.
+    pub dirty: u64,
+    /// Of these, being written.
+    pub writeback: u64,
+    /// No longer there.
+    pub evicted: u64,
+    /// Of these, until lately.
+    pub recently_evicted: u64,
+}

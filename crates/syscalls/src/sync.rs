@@ -1,12 +1,14 @@
-//! Writing through and advice: fsync(2), sync(2), sync_file_range(2), fallocate(2), posix_fadvise(2).
+//! Writing through, advice and the page cache: fsync(2), sync(2), sync_file_range(2), fallocate(2), posix_fadvise(2),
+//! cachestat(2).
 
 use std::sync::Arc;
 
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFBLK, S_IFDIR, S_IFIFO, S_IFREG};
 use linux_abi::signal::Signo;
-use vfs::OpenFile;
+use vfs::{OpenFile, permission};
 
+use crate::args::Ptr;
 use crate::path::real_file;
 use crate::{Cx, SysResult};
 
@@ -122,4 +124,25 @@ pub fn readahead(cx: &mut Cx<'_>, fd: i32, _offset: i64, _count: usize) -> SysRe
         S_IFREG | S_IFBLK => Ok(0),
         _ => Err(Errno::EINVAL.into()),
     }
+}
+
+/// cachestat(2).
+pub fn cachestat(cx: &mut Cx<'_>, fd: i32, range: Ptr, stat: Ptr, flags: u32) -> SysResult {
+    let file = real_file(cx, fd)?;
+    let [offset, len]: [u64; 2] = cx.read(range)?;
+    // What others read of a file is told only to those who could change it.
+    if !file.flags().writable() {
+        let meta = file.inode().metadata()?;
+        let cred = &cx.credentials;
+        if !permission::is_owner(cred, &meta) {
+            permission::check_file(cred, &**file.inode(), &meta, permission::WRITE)
+                .map_err(|_| Errno::EPERM)?;
+        }
+    }
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let found = file.ops().cache_stat(offset, len)?;
+    cx.write(stat, &found)?;
+    Ok(0)
 }

@@ -186,7 +186,7 @@ syscalls! {
     69 msgsnd boxed crate::ipc::msg::msgsnd, 4, Full, "";
     70 msgrcv boxed crate::ipc::msg::msgrcv, 5, Full, "";
     71 msgctl sync crate::ipc::msg::msgctl, 3, Full, "";
-    72 fcntl wait crate::fcntl::fcntl, 3, Partial, "";
+    72 fcntl wait crate::fcntl::fcntl, 3, Partial, "F_NOTIFY and leases are missing";
     73 flock wait crate::fcntl::flock, 2, Full, "";
     74 fsync wait crate::sync::fsync, 1, Full, "";
     75 fdatasync wait crate::sync::fdatasync, 1, Full, "";
@@ -247,7 +247,7 @@ syscalls! {
     130 rt_sigsuspend wait crate::signal::mask::rt_sigsuspend, 2, Full, "";
     131 sigaltstack sync crate::signal::action::sigaltstack, 2, Full, "";
     132 utime sync crate::attr::utime, 2, Full, "";
-    133 mknod sync crate::link::mknod, 3, Partial, "device nodes in host directories: EPERM";
+    133 mknod sync crate::link::mknod, 3, Partial, "device nodes in host directories are empty files on the host";
     135 personality sync crate::prctl::personality, 1, Partial, "of the bits only STICKY_TIMEOUTS and ADDR_NO_RANDOMIZE have an effect";
     136 ustat sync crate::statfs::ustat, 2, Partial, "file systems mounted in the caller's namespace only";
     137 statfs sync crate::statfs::statfs, 2, Full, "";
@@ -287,9 +287,9 @@ syscalls! {
     176 delete_module sync crate::machine::not_permitted, 0, Partial, "the machine is the host's: EPERM";
     186 gettid sync crate::process::gettid, 0, Full, "";
     187 readahead sync crate::sync::readahead, 3, Full, "";
-    188 setxattr sync crate::xattr::setxattr, 5, Partial, "in host directories only what the host lets us: user.*";
-    189 lsetxattr sync crate::xattr::lsetxattr, 5, Partial, "in host directories only what the host lets us: user.*";
-    190 fsetxattr sync crate::xattr::fsetxattr, 5, Partial, "in host directories only what the host lets us: user.*";
+    188 setxattr sync crate::xattr::setxattr, 5, Partial, "in host directories user.* and trusted.* only, and what else the host lets us";
+    189 lsetxattr sync crate::xattr::lsetxattr, 5, Partial, "in host directories user.* and trusted.* only, and what else the host lets us";
+    190 fsetxattr sync crate::xattr::fsetxattr, 5, Partial, "in host directories user.* and trusted.* only, and what else the host lets us";
     191 getxattr sync crate::xattr::getxattr, 4, Full, "";
     192 lgetxattr sync crate::xattr::lgetxattr, 4, Full, "";
     193 fgetxattr sync crate::xattr::fgetxattr, 4, Full, "";
@@ -348,7 +348,7 @@ syscalls! {
     256 migrate_pages sync crate::numa::migrate_pages, 4, Full, "";
     257 openat wait crate::open::openat, 4, Full, "";
     258 mkdirat sync crate::dir::mkdirat, 3, Full, "";
-    259 mknodat sync crate::link::mknodat, 4, Partial, "device nodes in host directories: EPERM";
+    259 mknodat sync crate::link::mknodat, 4, Partial, "device nodes in host directories are empty files on the host";
     260 fchownat sync crate::attr::fchownat, 5, Full, "";
     261 futimesat sync crate::attr::futimesat, 3, Full, "";
     262 newfstatat sync crate::stat::newfstatat, 4, Full, "";
@@ -361,7 +361,7 @@ syscalls! {
     269 faccessat sync crate::attr::faccessat, 3, Full, "";
     270 pselect6 wait crate::select::pselect6, 6, Full, "";
     271 ppoll wait crate::poll::ppoll, 5, Full, "";
-    272 unshare sync crate::namespaces::unshare, 1, Partial, "new namespaces are refused";
+    272 unshare sync crate::namespaces::unshare, 1, Partial, "mount namespaces only, others: EPERM";
     273 set_robust_list sync crate::futex::set_robust_list, 2, Full, "";
     274 get_robust_list sync crate::futex::get_robust_list, 3, Full, "";
     275 splice boxed crate::splice::splice, 6, Full, "";
@@ -396,7 +396,7 @@ syscalls! {
     305 clock_adjtime sync crate::machine::clock_adjtime, 2, Partial, "reads only";
     306 syncfs wait crate::sync::syncfs, 1, Full, "";
     307 sendmmsg boxed crate::socket::sendmmsg, 4, Full, "";
-    308 setns sync crate::namespaces::setns, 2, Partial, "refused";
+    308 setns sync crate::namespaces::setns, 2, Partial, "always EPERM";
     309 getcpu sync crate::namespaces::getcpu, 2, Full, "";
     310 process_vm_readv sync crate::process_vm::process_vm_readv, 6, Full, "";
     311 process_vm_writev sync crate::process_vm::process_vm_writev, 6, Full, "";
@@ -429,6 +429,7 @@ syscalls! {
     438 pidfd_getfd sync crate::pidfd::pidfd_getfd, 3, Full, "";
     439 faccessat2 sync crate::attr::faccessat2, 4, Full, "";
     441 epoll_pwait2 wait crate::epoll::epoll_pwait2, 6, Full, "";
+    451 cachestat sync crate::sync::cachestat, 4, Partial, "needs a host that has it, but for small files in memory; EPERM for trees that are read-only or only copied on write";
     452 fchmodat2 sync crate::attr::fchmodat2, 4, Full, "";
     462 mseal sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";
 }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use executor::WaitQueue;
-use linux_abi::fs::DirentType;
+use linux_abi::fs::{CacheStat, DirentType};
 use linux_abi::{Errno, Events};
 
 use crate::{Caller, OpenFile, Result};
@@ -132,6 +132,10 @@ pub trait FileOps: Any + Send + Sync {
     /// fallocate(2) with its mode bits.
     fn fallocate(&self, file: &OpenFile, mode: u32, offset: u64, len: u64) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
+    }
+    /// cachestat(2) of `len` bytes from `offset` on, to the end with length 0. What has no page cache holds nothing.
+    fn cache_stat(&self, offset: u64, len: u64) -> Result<CacheStat> {
+        Ok(CacheStat::default())
     }
     /// What to map for mmap(2).
     fn mmap(&self, file: &OpenFile, request: &MapRequest) -> Result<MapSource> {

@@ -27,6 +27,7 @@ mod machine;
 mod memory;
 mod mqueue;
 mod netlink;
+mod page_cache;
 mod pipe;
 mod poll;
 mod prctl;
@@ -86,6 +87,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         memory::CASES,
         mqueue::CASES,
         netlink::CASES,
+        page_cache::CASES,
         pipe::CASES,
         poll::CASES,
         prctl::CASES,

@@ -195,6 +195,8 @@ pub const RULES: &[Rule] = &[
     any(libc::SYS_fallocate),
     any(libc::SYS_fadvise64),
     any(libc::SYS_readahead),
+    // cachestat
+    any(451),
     any(libc::SYS_fsync),
     any(libc::SYS_fdatasync),
     any(libc::SYS_syncfs),
