@@ -11,7 +11,9 @@ use crate::run;
 const HEAD: &str = "# Compatibility
 
 Every system call of x86-64 that Sallet answers, from its own table (`sallet syscalls`); written by
-`cargo xtask compatibility`. Every other number answers `ENOSYS` and is named once in the debug log.
+`cargo xtask compatibility`. Every other number answers `ENOSYS` and is named once in the debug log, but for
+those that the host always answers and the table has not: `munlockall`, `membarrier`,
+`pkey_alloc`, `pkey_free`, `rseq`, `futex_waitv`, `futex_wake`, `futex_wait`, `futex_requeue`.
 What differs from Linux today, with the test that shows it, is in `guest-tests/known-failures.txt`
 and `tests/known-failures.txt`.
 
