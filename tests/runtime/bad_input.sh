@@ -55,6 +55,9 @@ life() {
     contains "$output" "exist"
     rt delete "$ID" 2>/dev/null && { echo "a running container was deleted"; exit 1; }
     equal inside "$(rt exec "$ID" echo inside)"
+    output=$(rt exec --env NO_VALUE "$ID" true 2>&1) && { echo "a variable without = was taken"; exit 1; }
+    contains "$output" 'invalid environment variable: \"NO_VALUE\"'
+    exits 0 rt kill "$ID" 0
     rt kill "$ID" KILL
     eventually 3 sh -c "$RT --root $WORK/state state $ID | grep -q stopped"
     exits 0 rt delete "$ID"
@@ -113,9 +116,23 @@ messages_name() {
     contains "$output" "config.json exists"
     contains "$output" "emove it first"
 }
+# Standard output whose reader is gone, or that is full.
+nobody_reads() {
+    [ -n "${SALLET:-}" ] || return 0
+    local command output
+    for command in features "list" --version "syscalls --format json"; do
+        # shellcheck disable=SC2086
+        output=$(rt $command 2>&1 >/dev/full) && { echo "$command succeeded"; exit 1; }
+        contains "$output" "No space left"
+    done
+    (sleep 0.3; rt features 2>"$WORK/said"; echo $? >"$WORK/status") | true
+    eventually 3 test -s "$WORK/status"
+    equal 141 "$(cat "$WORK/status")"
+    equal "" "$(cat "$WORK/said")"
+}
 features() { contains "$(rt features)" ociVersionMax; }
 
 for t in spec_runs exit_status no_config broken_json missing_root missing_program directory_as_program unknown_flag bad_id \
-    unknown_id messages_name life kernel_process_killed runtime_killed features; do
+    unknown_id messages_name life kernel_process_killed runtime_killed nobody_reads features; do
     run_test $t
 done

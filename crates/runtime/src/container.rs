@@ -259,6 +259,9 @@ impl Container {
             }
             bail!("container not running: {:?} is stopped", self.state.id);
         }
+        if signal == 0 {
+            return Ok(());
+        }
         if signal == SIGKILL {
             self.send_kill()?;
             if status == Status::Paused {

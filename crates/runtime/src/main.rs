@@ -14,6 +14,7 @@ mod host_mounts;
 mod launch;
 mod log;
 mod oci;
+mod output;
 mod rootless;
 mod state;
 mod supervise;
@@ -27,6 +28,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::cli::{Cli, Command};
+use crate::output::say;
 
 fn main() -> ExitCode {
     let mut cli = match Cli::try_parse() {
@@ -57,8 +59,8 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     let globals = &cli.globals;
     if globals.version {
-        println!("sallet version {}", env!("CARGO_PKG_VERSION"));
-        println!("spec: {}", oci::VERSION);
+        say!("sallet version {}", env!("CARGO_PKG_VERSION"))?;
+        say!("spec: {}", oci::VERSION)?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(command) = &cli.command else {

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::cli::Globals;
 use crate::container::Container;
+use crate::output::say;
 use crate::state::Status;
 
 #[derive(Debug, Args)]
@@ -37,7 +38,7 @@ impl Events {
                 Ok(Reply::Stats(kernel)) => Some(kernel),
                 _ => None,
             };
-            println!("{}", json!({"type": "stats", "id": self.id, "data": stats, "kernel": kernel}));
+            say!("{}", json!({"type": "stats", "id": self.id, "data": stats, "kernel": kernel}))?;
             if self.stats || container.state.status() == Status::Stopped {
                 return Ok(ExitCode::SUCCESS);
             }

@@ -180,6 +180,9 @@ impl Exec {
         if let Some(cwd) = &self.cwd {
             process.cwd = cwd.clone();
         }
+        if let Some(entry) = self.env.iter().find(|entry| !entry.contains('=')) {
+            bail!("unable to start container process: invalid environment variable: {entry:?}");
+        }
         process.env.extend(self.env.iter().cloned());
         if self.no_new_privs {
             process.no_new_privileges = true;

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::oci::{VERSION, capability};
+use crate::output::say;
 
 #[derive(Debug, Args)]
 pub(crate) struct Features {}
@@ -57,7 +58,7 @@ impl Features {
             },
             "annotations": {"org.sallet.version": env!("CARGO_PKG_VERSION")},
         });
-        println!("{}", serde_json::to_string_pretty(&features)?);
+        say!("{}", serde_json::to_string_pretty(&features)?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

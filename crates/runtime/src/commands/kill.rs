@@ -35,10 +35,10 @@ const NAMES: [&str; 31] = [
     "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// A number, or a name with or without SIG.
+/// A number, or a name with or without SIG. 0 asks whether there is somebody to signal.
 fn parse_signal(text: &str) -> Result<i32> {
     if let Ok(number) = text.parse::<i32>() {
-        if (1..=64).contains(&number) {
+        if (0..=64).contains(&number) {
             return Ok(number);
         }
         bail!("unknown signal {text:?}");
@@ -73,6 +73,7 @@ mod tests {
     #[test]
     fn signals_have_names_and_numbers() {
         for (text, number) in [
+            ("0", 0),
             ("9", 9),
             ("SIGKILL", 9),
             ("term", 15),
@@ -83,7 +84,7 @@ mod tests {
         ] {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
-        for text in ["0", "65", "-1", "SIGNOPE", "", "RTMIN+99"] {
+        for text in ["65", "-1", "SIGNOPE", "", "RTMIN+99"] {
             assert!(parse_signal(text).is_err(), "{text}");
         }
     }

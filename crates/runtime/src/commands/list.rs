@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::cli::Globals;
 use crate::container::{Container, user_name};
+use crate::output::say;
 use crate::state::Status;
 
 #[derive(Debug, Args)]
@@ -31,19 +32,19 @@ impl List {
         let containers = Container::all(&globals.root())?;
         if self.quiet {
             for container in &containers {
-                println!("{}", container.state.id);
+                say!("{}", container.state.id)?;
             }
         } else if self.format == Format::Json {
             let all: Vec<_> = containers.iter().map(Container::oci_state).collect();
-            println!("{}", json!(all));
+            say!("{}", json!(all))?;
         } else {
-            print_table(&containers);
+            print_table(&containers)?;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn print_table(containers: &[Container]) {
+fn print_table(containers: &[Container]) -> Result<()> {
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
     for container in containers {
         let state = &container.state;
@@ -67,6 +68,7 @@ fn print_table(containers: &[Container]) {
     for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        println!("{}", cells.join("   ").trim_end());
+        say!("{}", cells.join("   ").trim_end())?;
     }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::Globals;
 use crate::container::Container;
+use crate::output::say;
 use crate::state::Status;
 
 #[derive(Debug, Args)]
@@ -35,7 +36,7 @@ impl Ps {
         }
         let pids = container.host_processes();
         if self.format == Format::Json {
-            println!("{}", serde_json::to_string(&pids)?);
+            say!("{}", serde_json::to_string(&pids)?)?;
             return Ok(ExitCode::SUCCESS);
         }
         let options =
@@ -43,16 +44,17 @@ impl Ps {
         let output = Command::new("ps").args(options).output().context("run ps")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let mut lines = text.lines();
-        let title = lines.next().context("ps printed nothing")?;
+        let complaint = || format!("ps printed nothing: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let title = lines.next().with_context(complaint)?;
         let column = title
             .split_whitespace()
             .position(|word| word == "PID")
             .context("couldn't find PID field in ps output")?;
-        println!("{title}");
+        say!("{title}")?;
         for line in lines {
             let pid = line.split_whitespace().nth(column);
             if pid.and_then(|p| p.parse().ok()).is_some_and(|p: i32| pids.contains(&p)) {
-                println!("{line}");
+                say!("{line}")?;
             }
         }
         Ok(ExitCode::SUCCESS)

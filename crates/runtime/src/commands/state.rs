@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::cli::Globals;
 use crate::container::Container;
+use crate::output::say;
 
 #[derive(Debug, Args)]
 pub(crate) struct State {
@@ -17,7 +18,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
         let container = Container::load(&globals.root(), &self.id)?;
-        println!("{}", serde_json::to_string_pretty(&container.oci_state())?);
+        say!("{}", serde_json::to_string_pretty(&container.oci_state())?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::output::say;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -32,13 +33,13 @@ impl Syscalls {
                            "note": row.note})
                 })
                 .collect();
-            println!("{}", json!(rows));
+            say!("{}", json!(rows))?;
             return Ok(ExitCode::SUCCESS);
         }
-        println!("{:>6}  {:<24} {:<8} NOTE", "NUMBER", "NAME", "SUPPORT");
+        say!("{:>6}  {:<24} {:<8} NOTE", "NUMBER", "NAME", "SUPPORT")?;
         for row in rows {
             let line = format!("{:>6}  {:<24} {:<8} {}", row.nr, row.name, word(row.level), row.note);
-            println!("{}", line.trim_end());
+            say!("{}", line.trim_end())?;
         }
         Ok(ExitCode::SUCCESS)
     }
