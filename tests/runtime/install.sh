@@ -89,6 +89,18 @@ bad_files() {
     sallet install
     equal "True" "$(value '"sallet" in c["runtimes"]')"
 }
+# Docker does not start with such a name, and no container with such flags.
+bad_names_and_flags() {
+    folder words '{"debug": true}'
+    local name
+    for name in "" runc "a b" a/b; do
+        output=$(sallet install --name "$name" 2>&1) && { echo "'$name' was taken"; exit 1; }
+        contains "$output" "--name"
+    done
+    unchanged "install --runtime-arg --bogus" "--runtime-arg: unexpected argument '--bogus'"
+    unchanged "install --runtime-arg --strace" "--debug-log"
+    equal '{"debug": true}' "$(cat "$C")"
+}
 nothing_is_left_of_a_failure() {
     [ "$(id -u)" = 0 ] || return 0
     folder mounted '{}'
@@ -101,6 +113,6 @@ nothing_is_left_of_a_failure() {
     equal "daemon.json daemon.json.before-sallet" "$(ls -A "$D" | tr '\n' ' ' | sed 's/ $//')"
 }
 
-for t in new_file others_stay dry_run links_stay bad_files nothing_is_left_of_a_failure; do
+for t in new_file others_stay dry_run links_stay bad_files bad_names_and_flags nothing_is_left_of_a_failure; do
     run_test $t
 done

@@ -6,8 +6,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use clap::Args;
+use crate::cli::Cli;
+use crate::output::say;
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Parser};
 use serde_json::{Map, Value, json};
 
 /// As many links one after the other as Linux follows.
@@ -44,21 +46,21 @@ struct Target {
 
 impl Install {
     pub(crate) fn run(&self) -> Result<ExitCode> {
+        check_name(&self.target.name)?;
+        check_arguments(&self.arguments)?;
         let program = std::env::current_exe().context("find our own program")?;
         let file = DaemonFile::read(&self.target.config)?;
         let after = register(file.settings.clone(), &self.target.name, &program, &self.arguments)
             .with_context(|| file.path.display().to_string())?;
         let (name, path) = (&self.target.name, program.display());
-        if self.target.put(&file, after)? {
-            println!("Registered runtime {name:?} in {}.", file.path.display());
-        }
-        println!("Docker:     docker run --runtime={name} IMAGE");
-        println!("Podman:     podman --runtime {path} run IMAGE");
-        println!("containerd: add to /etc/containerd/config.toml and restart it:");
-        println!("  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}]");
-        println!("    runtime_type = \"io.containerd.runc.v2\"");
-        println!("    [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}.options]");
-        println!("      BinaryName = \"{path}\"");
+        self.target.put(&file, after, &format!("Registered runtime {name:?}"))?;
+        say!("Docker:     docker run --runtime={name} IMAGE")?;
+        say!("Podman:     podman --runtime {path} run IMAGE")?;
+        say!("containerd: add to /etc/containerd/config.toml and restart it:")?;
+        say!("  [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}]")?;
+        say!("    runtime_type = \"io.containerd.runc.v2\"")?;
+        say!("    [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}.options]")?;
+        say!("      BinaryName = \"{path}\"")?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -69,9 +71,8 @@ impl Uninstall {
         let name = &self.target.name;
         let after =
             unregister(file.settings.clone(), name).with_context(|| file.path.display().to_string())?;
-        if self.target.put(&file, after)? {
-            println!("Removed runtime {name:?} from {}.", file.path.display());
-            println!("Containers that were made with it cannot be started until it is back.");
+        if self.target.put(&file, after, &format!("Removed runtime {name:?}"))? {
+            say!("Containers that were made with it cannot be started until it is back.")?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -79,22 +80,24 @@ impl Uninstall {
 
 impl Target {
     /// Writes other settings, if they are others; whether it did.
-    fn put(&self, file: &DaemonFile, after: Map<String, Value>) -> Result<bool> {
+    fn put(&self, file: &DaemonFile, after: Map<String, Value>, done: &str) -> Result<bool> {
         let text = format!("{}\n", serde_json::to_string_pretty(&after)?);
         if self.dry_run {
-            print!("{text}");
+            say!("{}", text.trim_end())?;
             eprintln!("This would be {}; nothing was changed.", file.path.display());
             return Ok(false);
         }
         if after == file.settings {
-            println!("{} is so already.", file.path.display());
+            say!("{} is so already.", file.path.display())?;
             return Ok(false);
         }
-        if let Some(backup) = file.replace(&text)? {
-            println!("The file as it was: {}", backup.display());
+        let backup = file.replace(&text)?;
+        say!("{done}: {}", file.path.display())?;
+        if let Some(backup) = backup {
+            say!("The file as it was: {}", backup.display())?;
         }
-        println!("Now let Docker read it: systemctl reload docker");
-        println!("     (without systemd: kill -HUP \"$(cat /var/run/docker.pid)\")");
+        say!("Now let Docker read it: systemctl reload docker")?;
+        say!("     (without systemd: kill -HUP \"$(cat /var/run/docker.pid)\")")?;
         Ok(true)
     }
 }
@@ -187,6 +190,31 @@ fn behind_links(path: &Path) -> Result<PathBuf> {
     bail!("{}: too many symbolic links", path.display())
 }
 
+/// A name that Docker takes: with another one it would not start again.
+fn check_name(name: &str) -> Result<()> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    ensure!(
+        name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(known),
+        "--name {name:?}: letters, digits and _.- only, a letter or digit first"
+    );
+    ensure!(name != "runc", "--name {name}: Docker keeps this name for its own runtime; choose another one");
+    Ok(())
+}
+
+/// Flags that each call of the runtime can begin with: with others no container would start.
+fn check_arguments(arguments: &[String]) -> Result<()> {
+    let words = ["sallet"].into_iter().chain(arguments.iter().map(String::as_str)).chain(["list"]);
+    let error = match Cli::try_parse_from(words) {
+        Ok(cli) if cli.command.is_some() => return Ok(()),
+        // The last flag took the command.
+        Ok(_) => bail!("--runtime-arg: the last flag wants a value"),
+        Err(error) => error,
+    };
+    let text = error.to_string();
+    let reason: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    bail!("--runtime-arg: {}", reason.join(" ").trim_start_matches("error: "))
+}
+
 /// Adds the runtime and leaves everything else as it is.
 fn register(
     mut settings: Map<String, Value>,
@@ -243,5 +271,25 @@ mod tests {
         assert_eq!(alone["runtimes"]["sallet"]["runtimeArgs"], json!(["--debug"]));
         assert_eq!(unregister(alone, "sallet").unwrap(), Map::new());
         assert!(unregister(object(&json!({"default-runtime": "sallet"})), "sallet").is_err());
+    }
+
+    #[test]
+    fn what_would_stop_docker_is_refused() {
+        for name in ["sallet", "sallet-2", "My.runtime_1"] {
+            check_name(name).unwrap();
+        }
+        for name in ["", "runc", "a b", "-x", "a/b", "a\"b"] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        let check = |words: &[&str]| {
+            check_arguments(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+        };
+        check(&[]).unwrap();
+        check(&["--debug-log", "/tmp/log", "--strace", "--memory=checked"]).unwrap();
+        for words in [&["--bogus"][..], &["--strace"], &["list"], &["--help"], &["--debug-log"]] {
+            assert!(check(words).is_err(), "{words:?}");
+        }
+        let error = check(&["--strace"]).unwrap_err().to_string();
+        assert!(error.starts_with("--runtime-arg: ") && error.contains("--debug-log"), "{error}");
     }
 }
