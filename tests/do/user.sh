@@ -30,6 +30,13 @@ own_files() {
     exits 0 user ./sallet do --rw "$WORK" -- sh -c 'echo new >made; chmod 640 made'
     equal "$USER_ID 640 new" "$(stat -c '%u %a' made) $(cat made)"
 }
+# A folder of PATH that the user may not search, such as another one's ~/bin, says nothing of what is in it.
+closed_folder_in_path() {
+    local output
+    output=$(PATH=/root/bin:$PATH sandbox no-such-program 2>&1)
+    equal 127 $?
+    contains "$output" "not found"
+}
 # Where the host denies the memory of guest processes, each call costs a signal.
 calls_are_patched() {
     exits 0 user ./sallet --debug --debug-log "$WORK/log" do -- sh -c 'for i in 1 2 3 4 5 6; do read line </proc/uptime; done'
@@ -53,6 +60,6 @@ stubs_are_powerless() {
     wait
 }
 
-for t in ids pipeline threads own_files calls_are_patched stubs_are_powerless; do
+for t in ids pipeline threads own_files closed_folder_in_path calls_are_patched stubs_are_powerless; do
     run_test $t
 done

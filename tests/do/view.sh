@@ -51,7 +51,15 @@ bad_options_are_told() {
     says 1 "unknown option --foo" --foo -- true
     says 1 "not a folder" --cwd here -- true
     says 1 "No such file" --cwd /no/such -- true
+    says 1 "--ro: /no/such" --ro /no/such -- true
     says 127 "not found" -- no-such-program
+    says 126 "permission denied" -- ./here
+    echo '#!/no/such/interpreter' >script
+    echo 'no format' >formless
+    chmod +x script formless
+    says 127 "/no/such/interpreter" -- ./script
+    says 126 "exec format error" -- ./formless
+    rm script formless
     exits 1 "$SALLET" --strace do -- true
 }
 hidden_folder_is_told() {

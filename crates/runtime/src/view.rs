@@ -152,9 +152,10 @@ pub(crate) fn choose(wanted: &Wanted) -> Result<Chosen> {
             folders.insert(folder.to_path_buf());
         }
     }
-    let resolve =
-        |paths: &[PathBuf]| -> Result<Vec<PathBuf>> { paths.iter().map(|path| shown_path(path)).collect() };
-    let (readonly, writable) = (resolve(&wanted.readonly)?, resolve(&wanted.writable)?);
+    let resolve = |flag: &str, paths: &[PathBuf]| -> Result<Vec<PathBuf>> {
+        paths.iter().map(|path| shown_path(path).with_context(|| flag.to_owned())).collect()
+    };
+    let (readonly, writable) = (resolve("--ro", &wanted.readonly)?, resolve("--rw", &wanted.writable)?);
     if let Some(path) = readonly.iter().find(|path| writable.contains(path)) {
         bail!("{} is asked for with --ro and with --rw: choose one", path.display());
     }

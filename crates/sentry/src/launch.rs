@@ -238,7 +238,8 @@ fn find_program(fs: &FsContext, caller: &mut Booter, spec: &ProcessSpec) -> Resu
         let candidate = format!("{}/{program}", if dir.is_empty() { "." } else { dir });
         match look(fs, caller, &candidate) {
             Ok(()) => return Ok(candidate),
-            Err(Errno::EACCES) => denied = true,
+            // A folder that may not be searched is not known to hold it.
+            Err(Errno::EACCES) => denied |= reach(fs, caller, &candidate).is_ok(),
             Err(_) => {}
         }
     }
@@ -249,13 +250,18 @@ fn find_program(fs: &FsContext, caller: &mut Booter, spec: &ProcessSpec) -> Resu
     })
 }
 
-/// Whether a path is a file that may be executed.
-fn look(fs: &FsContext, caller: &mut Booter, path: &str) -> Result<(), Errno> {
+/// What a path names, whatever it is.
+fn reach(fs: &FsContext, caller: &mut Booter, path: &str) -> Result<Place, Errno> {
     let mut walker = Walker::new(fs.root(), fs.cwd(), caller, WalkFlags::FOLLOW);
-    let place = match open(&mut walker, path.as_bytes(), OpenFlags::PATH, 0)? {
+    Ok(match open(&mut walker, path.as_bytes(), OpenFlags::PATH, 0)? {
         Opened::File(file) => file.place().clone(),
         Opened::Special { place, .. } => place,
-    };
+    })
+}
+
+/// Whether a path is a file that may be executed.
+fn look(fs: &FsContext, caller: &mut Booter, path: &str) -> Result<(), Errno> {
+    let place = reach(fs, caller, path)?;
     let inode = place.dentry.inode().ok_or(Errno::ENOENT)?;
     let meta = inode.metadata()?;
     if meta.kind() == S_IFDIR || meta.mode & 0o111 == 0 {

@@ -17,7 +17,8 @@ use crate::view::{self, Wanted};
 
 const HELP: &str = "\
 The program sees /usr, /opt, a part of /etc without secrets, and the current folder unless that is a home, /tmp \
-or /. What it writes is thrown away at its end, but for --rw. Its environment is PATH, HOME, TERM, LANG and TZ.
+or /. What it writes is thrown away at its end, but for --rw. Its environment is PATH, HOME, TERM, COLORTERM, LANG, \
+LC_ALL and TZ.
 
 Exit status: the program's; 128+N if signal N ended it; 126 or 127 if it cannot be run or is not there; 1 if the \
 sandbox cannot be made.
@@ -189,7 +190,7 @@ impl Do {
 
 /// What a shell exits with when a program is not there or may not run.
 fn shell_status(message: &str) -> Option<u8> {
-    let (_, reason) = message.split_once("exec: ")?;
+    let (_, reason) = message.split_once("unable to start container process: exec")?;
     if reason.contains("not found") || reason.contains("no such file") {
         Some(127)
     } else if reason.contains("permission denied") || reason.contains("exec format error") {
