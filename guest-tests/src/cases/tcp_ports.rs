@@ -7,7 +7,28 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use super::tcp::{accept, address, bind, connect, listening, name_of, nonblocking, poll, set, tcp};
 use crate::harness::{cases, close, fails, ok, skip, sleep_ms, sys, zeroed};
 
-cases!("tcp_ports": time_wait, time_wait_reuse, connections_keep_port, reuse_port_balances, reuse_port_needed, wildcard_listener, exact_listener_first, mapped_client, connect_to_wildcard, other_loopback_address, bound_client, own_address, ports_differ, bind_twice, bad_addresses, self_connect_refused, connect_again);
+cases!("tcp_ports": any_port_is_free, time_wait, time_wait_reuse, connections_keep_port, reuse_port_balances, reuse_port_needed, wildcard_listener, exact_listener_first, mapped_client, connect_to_wildcard, other_loopback_address, bound_client, own_address, ports_differ, bind_twice, bad_addresses, self_connect_refused, connect_again);
+
+fn any_port_is_free() {
+    // Ports that wait after the end of their connections.
+    for _ in 0..300 {
+        let (listener, port) = listening(5);
+        let client = tcp();
+        connect(client, [127, 0, 0, 1], port).expect("connect");
+        close(accept(listener));
+        close(client);
+        close(listener);
+    }
+    for _ in 0..300 {
+        let first = tcp();
+        bind(first, [127, 0, 0, 1], 0).expect("any port");
+        let port = name_of(first, false).expect("name").1;
+        close(first);
+        let second = tcp();
+        bind(second, [127, 0, 0, 1], port).expect("the same");
+        close(second);
+    }
+}
 
 fn time_wait() {
     let (listener, port) = listening(5);

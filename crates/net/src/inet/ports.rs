@@ -16,7 +16,7 @@ use crate::Result;
 /// Ports of connections whose socket is not bound (/proc/sys/net/ipv4/ip_local_port_range).
 const FIRST_PORT: u32 = 32_768;
 const PORTS: u32 = 28_232;
-/// How many even ports are tried before the odd ones.
+/// How many even ports are tried before the odd ones, and odd ones for bind(2).
 const EVEN_TRIES: u32 = 64;
 /// How long a port stays taken after its connection was ended from this side: TIME_WAIT.
 const TIME_WAIT_NS: u64 = 60_000_000_000;
@@ -134,6 +134,16 @@ impl Ports {
         Ok(())
     }
 
+    /// A port for bind(2) to port 0 that no connection or listener of ours holds: the host knows only of its own.
+    pub(super) fn choose_port(&self, name: Endpoint) -> Option<u16> {
+        let half = PORTS / 2;
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        (0..EVEN_TRIES).map(|i| (FIRST_PORT + start.wrapping_add(i) % half * 2 + 1) as u16).find(|port| {
+            let name = Endpoint { port: *port, ..name };
+            self.check_bind(name, false).is_ok() && !self.inner.lock().listeners.contains_key(port)
+        })
+    }
+
     /// Takes the pair of ends for a new connection. A client's port of 0 is chosen here, even ones first, as Linux
     /// does: the odd ones are for bind(2). `EADDRNOTAVAIL` if none is free or the pair exists.
     pub(super) fn connect(
@@ -229,6 +239,18 @@ mod tests {
         assert_eq!(ports.check_bind(any, false), Ok(()));
         assert_eq!(ports.check_bind(local(client.port), true), Err(Errno::EADDRINUSE));
         assert!(ports.connect(client, local(80), false, true).is_ok());
+    }
+
+    #[test]
+    fn a_port_that_is_held_is_not_chosen() {
+        let ports = Ports::new();
+        let chosen = ports.choose_port(local(0)).unwrap();
+        assert!(chosen > 32_768 && !chosen.is_multiple_of(2));
+        // The next ones are taken.
+        for i in 1..20 {
+            ports.connect(local(chosen + 2 * i), local(80), true, true).unwrap();
+        }
+        assert!(ports.choose_port(local(0)).unwrap() >= chosen + 40);
     }
 
     #[test]

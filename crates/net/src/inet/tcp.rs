@@ -228,6 +228,27 @@ impl TcpSocket {
         TcpSocket(Shared::new(inet, family, queue, Role::Idle, Options::default()))
     }
 
+    /// bind(2) to any port, to one of our choice; false if the host shall choose.
+    fn bind_somewhere(&self, caller: &SocketCaller<'_>, address: &Address, name: Endpoint) -> Result<bool> {
+        const TRIES: usize = 16;
+        let shared = &self.0;
+        for _ in 0..TRIES {
+            let Some(port) = shared.inet.ports.choose_port(name) else { break };
+            let mut chosen = Address::plain(address.bytes.clone());
+            let Some(place) = chosen.bytes.get_mut(2..4) else { break };
+            place.copy_from_slice(&port.to_be_bytes());
+            match shared.host()?.bind(caller, &chosen) {
+                Err(Errno::EADDRINUSE) => {}
+                done => {
+                    done?;
+                    shared.options.lock().bound = true;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     fn connect_inside(&self, to: Endpoint) -> Option<Result<()>> {
         let shared = &self.0;
         {
@@ -300,6 +321,9 @@ impl Socket for TcpSocket {
         if let Some((_, name)) = Endpoint::parse(&address.bytes) {
             let reuse = shared.options.lock().options.reuses_address();
             shared.inet.ports.check_bind(name, reuse)?;
+            if name.port == 0 && self.bind_somewhere(caller, address, name)? {
+                return Ok(());
+            }
         }
         host.bind(caller, address)?;
         shared.options.lock().bound = true;
