@@ -271,7 +271,7 @@ mod tests {
         ("/linux/devices", r#"[{"path":"/dev/x","type":"z","major":1,"minor":3}]"#, Refused),
         ("/linux/netDevices", r#"{"eth0":{}}"#, Refused),
         ("/linux/seccomp", r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["x"]}"#, Honoured),
-        ("/linux/seccomp", r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[]}"#, Told),
+        ("/linux/seccomp", r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[]}"#, Honoured),
         ("/linux/seccomp", r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["x"]}"#, Told),
         ("/linux/seccomp", r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#, Refused),
         ("/linux/rootfsPropagation", r#""slave""#, Told),
