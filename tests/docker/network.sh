@@ -112,6 +112,14 @@ shared_namespace() {
     # And the other way round: from a container of runc into the sandbox.
     [ "$NAME" = runc ] || equal "got hello" "$(timeout 60 docker run --rm --network "container:$server" $NET python3 -c "$ASK" 127.0.0.1 7000)"
 }
+low_ports() {
+    local bind='import socket; s = socket.socket(); s.bind(("0.0.0.0", 80)); print("bound")' server
+    equal bound "$(drun --user 1000 $NET python3 -c "$bind")"
+    # Also in a namespace of another container.
+    server=$(docker run -d --runtime "$NAME" $NET sleep 60)
+    equal bound "$(drun --network "container:$server" $NET python3 -c "$bind")"
+    docker rm -f "$server" >/dev/null
+}
 host_network() {
     local port pid
     python3 -c "$ECHO" 17391 &
@@ -210,7 +218,7 @@ redis() {
     equal "5000" "$(drun $NET bash -c 'redis-server --save "" >/dev/null & for i in $(seq 50); do redis-cli ping >/dev/null 2>&1 && break; sleep 0.1; done; redis-benchmark -q -n 5000 -t set >/dev/null; seq 5000 | xargs -n1 -P1 echo SET k | sed "s/k/k /" | redis-cli --pipe 2>&1 | grep -o "replies: [0-9]*" | cut -d" " -f2')"
 }
 
-for t in loopback own_address between_containers published_tcp published_udp names two_networks shared_namespace host_network \
+for t in loopback own_address between_containers published_tcp published_udp names two_networks shared_namespace low_ports host_network \
     no_network ipv6 http pings netcat ssh_between ip_shows ss_shows proc_net redis; do
     run_test $t
 done

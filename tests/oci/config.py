@@ -148,6 +148,30 @@ def sysctl_of_the_network(box):
 
 
 @test
+def low_ports(box):
+    """CAP_NET_BIND_SERVICE counts, and the first port that needs none; also in a namespace that an engine made."""
+    bind = """for port in 80 79 81; do perl -MSocket -e '
+        socket(S, AF_INET, SOCK_STREAM, 0);
+        print bind(S, sockaddr_in(shift, INADDR_ANY)) ? "yes " : "$! "' $port; done"""
+    no = "Permission denied"
+    name = "sallet-oci-%d" % os.getpid()
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        for path in None, "/run/netns/" + name:
+            for namespace in box.config["linux"]["namespaces"]:
+                if namespace["type"] == "network" and path:
+                    namespace["path"] = path
+            box.config["linux"]["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "81"}
+            box.config["process"]["user"] = {"uid": 0, "gid": 0}
+            equal("yes yes yes", box.sh(bind).strip())
+            box.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+            equal(f"{no} {no} yes", box.sh(bind).strip())
+            del box.config["linux"]["sysctl"]
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+@test
 def sysctl_of_ipc(box):
     box.config["linux"]["sysctl"] = {"kernel.shmmax": "65536", "kernel.sem": "100 200 30 40",
                                      "fs.mqueue.msg_max": "7"}

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ProcessSpec;
 
+/// The sysctl of the first port that everybody may bind: ip(7).
+pub const UNPRIVILEGED_PORT_START: &str = "net.ipv4.ip_unprivileged_port_start";
+
 /// Position of a descriptor among those sent with the [`BootSpec`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FdIndex(pub usize);

@@ -193,8 +193,12 @@ fn fill(
     let cgroup = container.state.cgroup.clone();
     cgroup.create(linux.resources.as_ref())?;
     let (network, mode) = network_of(linux)?;
+    let mut sysctl = linux.sysctl.clone();
     if let Network::Join(namespace) = &network {
         launch::set_network_sysctls(namespace.as_fd(), &linux.sysctl)?;
+        if let Some(first) = launch::open_low_ports(namespace.as_fd())? {
+            sysctl.insert(control::UNPRIVILEGED_PORT_START.to_owned(), first);
+        }
     }
     let entrance = cgroup.entrance()?;
     let (io_priority, rlimits) = (process.io_priority, process.rlimits.clone());
@@ -242,7 +246,7 @@ fn fill(
         devices: translate::devices(linux)?,
         masked_paths: linux.masked_paths.clone(),
         readonly_paths: linux.readonly_paths.clone(),
-        sysctl: linux.sysctl.clone(),
+        sysctl,
         control,
         network: mode,
         cgroup: translate::cgroup_info(linux.resources.as_ref()),

@@ -238,6 +238,26 @@ pub(crate) fn set_network_sysctls(
     })
 }
 
+/// Lets the sandbox bind every port of a network namespace that is joined and not the host's: the kernel process
+/// holds no capability over it. Gives the first port that programs without `CAP_NET_BIND_SERVICE` may bind, which the
+/// sandbox's own kernel sees to.
+pub(crate) fn open_low_ports(namespace: BorrowedFd<'_>) -> Result<Option<String>> {
+    const FILE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let (own, joined) = (fs::metadata("/proc/self/ns/net"), rustix::fs::fstat(namespace));
+    if let (Ok(own), Ok(joined)) = (own, joined)
+        && std::os::unix::fs::MetadataExt::ino(&own) == joined.st_ino
+    {
+        return Ok(None);
+    }
+    in_network(namespace, || {
+        let Ok(first) = fs::read_to_string(FILE) else { return Ok(None) };
+        if let Err(error) = fs::write(FILE, "0") {
+            log::debug(&format!("{FILE}: {error}: ports below {} cannot be bound", first.trim()));
+        }
+        Ok(Some(first.trim().to_owned()))
+    })
+}
+
 /// Calls `action` in another network namespace: in a thread that ends there,
 /// since whoever is root in a user namespace alone may not return to the
 /// host's.

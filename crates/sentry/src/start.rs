@@ -68,7 +68,9 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     crate::guest_mounts::register(&kernel);
     set_limits(&kernel, &spec.cgroup);
     fs_kernel::mem_devices::register(&kernel);
-    let maker = Arc::new(net::host::Maker::new());
+    let first_free_port =
+        spec.sysctl.get(control::UNPRIVILEGED_PORT_START).and_then(|text| text.trim().parse().ok());
+    let maker = Arc::new(net::host::Maker::new(first_free_port.unwrap_or(1024)));
     kernel.io.network.add_provider(Arc::new(net::inet::InetProvider::new(maker.clone())));
     kernel.io.network.add_provider(Arc::new(net::netlink::NetlinkProvider));
     kernel.io.network.add_provider(Arc::new(net::host::HostProvider::new(maker)));

@@ -164,7 +164,7 @@ pub(super) fn directory(kernel: &Arc<Kernel>) -> Arc<Node> {
         .with_text("netdev_max_backlog", "1000\n");
     let ipv4 = Fixed::default()
         .with_text("ip_local_port_range", "32768\t60999\n")
-        .with_text("ip_unprivileged_port_start", "0\n")
+        .with_text("ip_unprivileged_port_start", "1024\n")
         .with_text("tcp_rmem", "4096\t131072\t6291456\n")
         .with_text("tcp_wmem", "4096\t16384\t4194304\n")
         .with_text("tcp_fin_timeout", "60\n")

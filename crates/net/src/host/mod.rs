@@ -41,6 +41,7 @@ pub struct HostProvider(Arc<Maker>);
 struct Room {
     used: AtomicUsize,
     max: usize,
+    first_free_port: u32,
 }
 
 /// One taken place, given back on drop.
@@ -60,18 +61,13 @@ impl Drop for Place {
     }
 }
 
-impl Default for Maker {
-    fn default() -> Maker {
-        Maker::new()
-    }
-}
-
 impl Maker {
-    /// Uses at most half of the descriptors that the process may have.
-    pub fn new() -> Maker {
+    /// Uses at most half of the descriptors that the process may have. Ports below `first_free_port` are for
+    /// `CAP_NET_BIND_SERVICE`: `ip_unprivileged_port_start` of ip(7).
+    pub fn new(first_free_port: u32) -> Maker {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20) / 2;
         let max = usize::try_from(limit).unwrap_or(usize::MAX);
-        Maker { room: Arc::new(Room { used: AtomicUsize::new(0), max }) }
+        Maker { room: Arc::new(Room { used: AtomicUsize::new(0), max, first_free_port }) }
     }
 
     /// A socket of family, type and protocol, which wakes `queue` or one of its own.

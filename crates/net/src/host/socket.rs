@@ -21,8 +21,6 @@ use crate::{Address, Result};
 /// The most bytes of control messages from the host at once.
 const MAX_CONTROL: usize = 4096;
 pub(super) const SIOCGIFCONF: u32 = 0x8912;
-/// Ports below are for `CAP_NET_BIND_SERVICE`.
-const FIRST_FREE_PORT: u16 = 1024;
 
 /// A host socket, watched by the driver.
 pub struct HostSocket {
@@ -151,7 +149,8 @@ impl Socket for HostSocket {
         self.kind
     }
     fn bind(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
-        let privileged = port(&address.bytes).is_some_and(|p| p != 0 && p < FIRST_FREE_PORT);
+        let privileged =
+            port(&address.bytes).is_some_and(|p| p != 0 && u32::from(p) < self.room.first_free_port);
         if privileged && !caller.credentials.capable(Capability::NET_BIND_SERVICE) {
             return Err(Errno::EACCES);
         }
@@ -324,7 +323,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
             listener.set_nonblocking(true).unwrap();
-            let room = Arc::new(Room { used: Default::default(), max: 9 });
+            let room = Arc::new(Room { used: Default::default(), max: 9, first_free_port: 1024 });
             let new = |fd: OwnedFd| {
                 let kind = (AF_INET, SOCK_STREAM, 0);
                 HostSocket::new(fd, kind, room.take().unwrap(), room.clone(), Arc::default()).unwrap()
