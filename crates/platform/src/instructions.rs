@@ -4,6 +4,8 @@
 
 /// Farther than a short jump reaches.
 const FAR: usize = 144;
+/// How many places are looked at closely for padding that lies far away.
+const MOST_LOOKS: usize = 64;
 
 /// What comes after an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +145,8 @@ pub(crate) fn find_padding_before(code: &[u8], addr: u64, room: usize) -> Option
 /// The same for padding that a site cannot reach by itself: none that another system call might want.
 pub(crate) fn find_far_padding(code: &[u8], addr: u64, room: usize) -> Option<usize> {
     let first = usize::try_from(addr.next_multiple_of(16) - addr).ok()?;
+    // Others wait meanwhile: code may be made to cost as much as it can.
+    let mut looks = 0..MOST_LOOKS;
     (first..code.len()).step_by(16).find_map(|end| {
         let around = code.get(end.checked_sub(FAR)?..end + FAR)?;
         if around.windows(2).any(|call| call == [0x0f, 0x05]) {
@@ -150,6 +154,7 @@ pub(crate) fn find_far_padding(code: &[u8], addr: u64, room: usize) -> Option<us
         }
         (end - 15..=end - room).find(|start| {
             code.get(*start..end).is_some_and(|rest| padding(rest, addr + *start as u64) >= room)
+                && looks.next().is_some()
                 && is_behind_stop(code, *start)
         })
     })
