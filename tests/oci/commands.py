@@ -149,6 +149,22 @@ def exec_flags(box):
 
 
 @test
+def names_that_are_no_text(box):
+    bundle = os.fsencode(box.dir) + b"/b\xff"
+    if not YARDSTICK:  # runc forgets where such a bundle is
+        os.rename(box.bundle, bundle)
+        box.bundle = os.fsdecode(bundle)
+    running(box)
+    equal(box.bundle.replace("\udcff", "\ufffd"), box.state()["bundle"])
+    shown = box.run("exec", "--env", "V=\udcfe", box.id, "sh", "-c", 'printf "%s %s" "$1" "$V" | od -An -tx1', "-", "\udcff")
+    # runc, which hands them on as JSON, makes U+FFFD of each.
+    equal("ef bf bd 20 ef bf bd" if YARDSTICK else "ff 20 fe", box.done(shown).strip())
+    if not YARDSTICK:
+        box.done(box.run("exec", "--cwd", "/tmp", box.id, "mkdir", "/dev/shm/\udcfd"))
+        equal("2f 64 65 76 2f 73 68 6d 2f fd 0a", box.exec("sh", "-c", "pwd | od -An -tx1", flags=("--cwd", "/dev/shm/\udcfd")))
+
+
+@test
 def exec_of_a_process_file(box):
     running(box)
     process = dict(box.config["process"], args=["sh", "-c", "echo $A $(pwd)"], env=["A=b", "PATH=/bin"], cwd="/srv")

@@ -4,6 +4,7 @@
 //! `SCM_RIGHTS`; the kernel process opens nothing by path.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 use serde::{Deserialize, Serialize};
 
@@ -129,9 +130,9 @@ pub enum RootSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {
     /// Absolute guest path.
-    pub destination: String,
+    pub destination: OsString,
     /// The source as `/proc/self/mountinfo` shall show it.
-    pub source: String,
+    pub source: OsString,
     /// What is mounted.
     pub kind: MountKind,
     /// Per-mount flags.
@@ -172,7 +173,7 @@ pub enum MountKind {
     /// A symbolic link, not a mount: made in the root as it stands.
     Symlink {
         /// Contents of the link.
-        target: String,
+        target: OsString,
     },
 }
 

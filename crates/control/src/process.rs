@@ -1,5 +1,7 @@
 //! What a guest process is started with, whatever door it came through.
 
+use std::ffi::OsString;
+
 use serde::{Deserialize, Serialize};
 
 /// A program to start in the sandbox: the OCI `process` object, with names
@@ -9,11 +11,11 @@ use serde::{Deserialize, Serialize};
 pub struct ProcessSpec {
     /// Program and arguments; `args[0]` is looked up in the `PATH` of `env`
     /// when it holds no slash.
-    pub args: Vec<String>,
+    pub args: Vec<OsString>,
     /// `NAME=value` strings.
-    pub env: Vec<String>,
+    pub env: Vec<OsString>,
     /// Absolute working directory inside the sandbox; made for the first process when missing.
-    pub cwd: String,
+    pub cwd: OsString,
     /// Guest user id.
     pub uid: u32,
     /// Guest group id.

@@ -1,5 +1,6 @@
 //! Host files and folders as detached mounts for a sandbox.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
@@ -36,9 +37,9 @@ impl Binder {
         let host = self.host.as_ref().context("the host's mounts")?;
         let mut flags = if parsed.has_flags { parsed.flags } else { host.flags_at(&source) };
         flags.propagation = parsed.flags.propagation;
-        let spec = |destination: String, source: &Path, kind: MountKind, flags: MountFlags| MountSpec {
+        let spec = |destination: OsString, source: &Path, kind: MountKind, flags: MountFlags| MountSpec {
             destination,
-            source: source.display().to_string(),
+            source: source.into(),
             kind,
             flags,
             data: String::new(),
@@ -48,10 +49,10 @@ impl Binder {
             // one mount with all that is in it.
             flags.readonly |= parsed.flags.readonly;
             let kind = open_bind(&source, flags.readonly, fds)?;
-            mounts.push(spec(parsed.destination.clone(), &source, kind, flags));
+            mounts.push(spec(parsed.destination.clone().into(), &source, kind, flags));
             return Ok(());
         };
-        mounts.push(spec(parsed.destination.clone(), &source, top, flags));
+        mounts.push(spec(parsed.destination.clone().into(), &source, top, flags));
         if !recursive {
             return Ok(());
         }
@@ -65,7 +66,7 @@ impl Binder {
             let destination = Path::new(&parsed.destination).join(relative);
             let kind = open_single(&mount.point, flags, fds)?
                 .with_context(|| format!("{} cannot be mounted alone", mount.point.display()))?;
-            mounts.push(spec(destination.display().to_string(), &mount.point, kind, flags));
+            mounts.push(spec(destination.into(), &mount.point, kind, flags));
         }
         Ok(())
     }

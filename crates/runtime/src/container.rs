@@ -1,6 +1,7 @@
 //! A container as the commands see it: a directory below `--root`, a record
 //! in it, a control socket, a kernel process.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -39,8 +40,8 @@ pub(crate) struct OciState<'a> {
     id: &'a str,
     pub(crate) pid: i32,
     pub(crate) status: Status,
-    bundle: &'a Path,
-    rootfs: &'a Path,
+    bundle: Cow<'a, str>,
+    rootfs: Cow<'a, str>,
     created: &'a str,
     owner: String,
     annotations: &'a std::collections::BTreeMap<String, String>,
@@ -150,8 +151,8 @@ impl Container {
             id: &self.state.id,
             pid: if status == Status::Stopped { 0 } else { self.state.pid },
             status,
-            bundle: &self.state.bundle,
-            rootfs: &self.state.rootfs,
+            bundle: self.state.bundle.to_string_lossy(),
+            rootfs: self.state.rootfs.to_string_lossy(),
             created: &self.state.created,
             owner: user_name(self.state.owner_uid),
             annotations: &self.state.annotations,

@@ -1,12 +1,14 @@
 //! From a configuration to a container that waits for `start`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use control::{
-    BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, RootSpec, StartHook, StdioSpec, Tracing,
+    BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, ProcessSpec, RootSpec, StartHook,
+    StdioSpec, Tracing,
 };
 
 use crate::bind::Binder;
@@ -16,7 +18,7 @@ use crate::container::Container;
 use crate::launch::{self, FdList, Ids, Network, Tie};
 use crate::oci::config::Linux;
 use crate::oci::mounts::{ParsedKind, parse};
-use crate::oci::{self, Config, Hook, seccomp, support, translate};
+use crate::oci::{self, Config, Hook, Process, seccomp, support, translate};
 use crate::rootless;
 use crate::state::{Recorded, State, Status};
 use crate::supervise::Relay;
@@ -30,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: PathBuf,
     pub(crate) config: Config,
+    /// The first program: what JSON can hold of it is in `config`.
+    pub(crate) process: ProcessSpec,
     /// Descriptors 3 to 2 + N go to the first process.
     pub(crate) preserve_fds: u32,
     pub(crate) terminal: Terminal,
@@ -81,7 +85,9 @@ impl Plan {
         if !rootfs.is_dir() {
             bail!("rootfs {} does not exist or is no directory", rootfs.display());
         }
+        let process = translate::process(config.process.as_ref().unwrap_or(&Process::default()))?;
         Ok(Plan {
+            process,
             id: id.to_owned(),
             bundle,
             rootfs,
@@ -113,8 +119,6 @@ pub(crate) fn create_with(
     for (for_users, text) in support::left_out(&plan.config) {
         if for_users { log::warning(&text) } else { log::debug(&text) }
     }
-    let process = plan.config.process.clone().unwrap_or_default();
-    let process = translate::process(&process)?;
     let owner_uid = rustix::process::geteuid().as_raw();
     let rootless = rootless::is_needed();
     let unlimited = rootless && !globals.systemd_cgroup;
@@ -164,7 +168,7 @@ pub(crate) fn create_with(
             ..State::default()
         },
     )?;
-    match fill(globals, &plan, &linux, process, &ids, &mut container, view) {
+    match fill(globals, &plan, &linux, &ids, &mut container, view) {
         Ok(Filled { pidfd, tie, relay }) => Ok(Created { container, pidfd, tie, relay }),
         Err(error) => {
             container.forget();
@@ -185,11 +189,11 @@ fn fill(
     globals: &Globals,
     plan: &Plan,
     linux: &Linux,
-    process: control::ProcessSpec,
     ids: &Ids,
     container: &mut Container,
     view: impl FnOnce(&mut FdList) -> Result<View>,
 ) -> Result<Filled> {
+    let process = plan.process.clone();
     let cgroup = container.state.cgroup.clone();
     cgroup.create(linux.resources.as_ref())?;
     let (network, mode) = network_of(linux)?;
@@ -291,14 +295,17 @@ fn fill(
 
 /// A startContainer hook as a guest program: in the first process's
 /// environment unless it has one of its own.
-fn guest_hook(hook: &Hook, process: &control::ProcessSpec) -> StartHook {
-    let arguments = hook.args.iter().skip(1).cloned();
-    let process = control::ProcessSpec {
-        args: std::iter::once(hook.path.display().to_string()).chain(arguments).collect(),
-        env: if hook.env.is_empty() { process.env.clone() } else { hook.env.clone() },
+fn guest_hook(hook: &Hook, process: &ProcessSpec) -> StartHook {
+    let arguments = hook.args.iter().skip(1).map(OsString::from);
+    let process = ProcessSpec {
+        args: std::iter::once(hook.path.clone().into_os_string()).chain(arguments).collect(),
+        env: match &hook.env[..] {
+            [] => process.env.clone(),
+            own => own.iter().map(OsString::from).collect(),
+        },
         cwd: "/".into(),
         capabilities: process.capabilities,
-        ..control::ProcessSpec::default()
+        ..ProcessSpec::default()
     };
     StartHook { process, timeout_seconds: hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()) }
 }
@@ -319,8 +326,8 @@ fn bundle_view(config: &Config, bundle: &Path, rootfs: &Path, fds: &mut FdList) 
                     check_mount_point(rootfs, &parsed.destination)?;
                 }
                 mounts.push(MountSpec {
-                    destination: parsed.destination,
-                    source: parsed.source,
+                    destination: parsed.destination.into(),
+                    source: parsed.source.into(),
                     kind: kind.clone(),
                     flags: parsed.flags,
                     data: parsed.data,
@@ -345,11 +352,7 @@ fn check_mount_point(rootfs: &Path, destination: &str) -> Result<()> {
     }
 }
 
-fn open_stdio(
-    plan: &Plan,
-    process: &control::ProcessSpec,
-    fds: &mut FdList,
-) -> Result<(StdioSpec, Option<Relay>)> {
+fn open_stdio(plan: &Plan, process: &ProcessSpec, fds: &mut FdList) -> Result<(StdioSpec, Option<Relay>)> {
     if !process.terminal {
         let mut stream = |fd| -> Result<FdIndex> {
             Ok(fds.add(host::inherited::duplicate(fd).context("standard streams")?))

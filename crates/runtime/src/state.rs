@@ -20,8 +20,10 @@ pub(crate) struct State {
     pub(crate) oci_version: String,
     pub(crate) id: String,
     /// Absolute path of the bundle.
+    #[serde(with = "any_path")]
     pub(crate) bundle: PathBuf,
     /// Absolute path of the root file system.
+    #[serde(with = "any_path")]
     pub(crate) rootfs: PathBuf,
     /// Host process id of the kernel process; 0 while there is none.
     pub(crate) pid: i32,
@@ -151,9 +153,50 @@ pub(crate) fn process_stat(pid: i32) -> Option<ProcessStat> {
     Some(ProcessStat { state: fields.first()?.chars().next()?, start: fields.get(19)?.parse().ok()? })
 }
 
+/// Paths as JSON: text, else their bytes.
+mod any_path {
+    use std::ffi::OsString;
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any {
+        Text(PathBuf),
+        Bytes(OsString),
+    }
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        match path.to_str() {
+            Some(text) => text.serialize(to),
+            None => path.as_os_str().serialize(to),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        Ok(match Any::deserialize(from)? {
+            Any::Text(path) => path,
+            Any::Bytes(bytes) => bytes.into(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_folder_can_be_a_bundle() {
+        use std::os::unix::ffi::OsStrExt;
+        for name in [&b"/x"[..], b"/\xff"] {
+            let bundle = PathBuf::from(std::ffi::OsStr::from_bytes(name));
+            let state = State { bundle: bundle.clone(), ..State::default() };
+            let text = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<State>(&text).unwrap().bundle, bundle);
+            assert_eq!(text.contains(r#""bundle":"/x""#), name == b"/x");
+        }
+    }
 
     #[test]
     fn a_reused_process_id_is_another_process() {

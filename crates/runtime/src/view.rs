@@ -6,8 +6,10 @@
 //! devices of the host are never reachable.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
@@ -111,7 +113,7 @@ const NEVER: [&str; 15] = [
 /// What the caller asks for.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    pub(crate) command: String,
+    pub(crate) command: OsString,
     pub(crate) cwd: PathBuf,
     pub(crate) readonly: Vec<PathBuf>,
     pub(crate) writable: Vec<PathBuf>,
@@ -125,7 +127,7 @@ pub(crate) struct Chosen {
     /// Home folder inside.
     pub(crate) home: String,
     /// Folder to start in.
-    pub(crate) cwd: String,
+    pub(crate) cwd: PathBuf,
     /// The folder to start in, if the program finds an empty one in its place: a home or a shared folder.
     pub(crate) hidden: Option<PathBuf>,
     /// Folders under a private layer.
@@ -144,7 +146,7 @@ pub(crate) fn choose(wanted: &Wanted) -> Result<Chosen> {
     {
         folders.insert(cwd);
     }
-    if wanted.command.contains('/') {
+    if wanted.command.as_bytes().contains(&b'/') {
         // A missing program is reported from inside, as a shell would.
         if let Ok(program) = fs::canonicalize(wanted.cwd.join(&wanted.command))
             && let Some(folder) = program.parent().filter(|folder| may_show(folder))
@@ -168,10 +170,9 @@ pub(crate) fn choose(wanted: &Wanted) -> Result<Chosen> {
         0 => "/root".to_owned(),
         uid => format!("/home/{}", crate::container::user_name(uid).trim_start_matches('#')),
     };
-    let cwd = wanted.cwd.to_str().context("the current folder's name is no text")?;
     Ok(Chosen {
         home,
-        cwd: cwd.to_owned(),
+        cwd: wanted.cwd.clone(),
         folders,
         hidden,
         readonly,
@@ -243,11 +244,7 @@ impl Chosen {
                 Err(_) => {}
                 Ok(metadata) if metadata.is_symlink() => {
                     let target = fs::read_link(path)?;
-                    mounts.push(spec(
-                        path,
-                        MountKind::Symlink { target: target.to_string_lossy().into_owned() },
-                        "",
-                    ));
+                    mounts.push(spec(path, MountKind::Symlink { target: target.into() }, ""));
                 }
                 Ok(metadata) if metadata.is_dir() => mounts.push(layered(path, path, fds)?),
                 Ok(_) => {}
@@ -311,14 +308,14 @@ fn protect(tree: &std::os::fd::OwnedFd) -> Result<()> {
 
 fn spec(destination: &Path, kind: MountKind, data: &str) -> MountSpec {
     let source = match &kind {
-        MountKind::Bind { .. } => destination.display().to_string(),
+        MountKind::Bind { .. } => destination.into(),
         MountKind::Proc => "proc".into(),
         MountKind::Sysfs => "sysfs".into(),
         MountKind::Devpts => "devpts".into(),
         _ => "tmpfs".into(),
     };
     MountSpec {
-        destination: destination.display().to_string(),
+        destination: destination.into(),
         source,
         kind,
         flags: MountFlags { nosuid: true, ..MountFlags::default() },

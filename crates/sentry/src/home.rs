@@ -12,14 +12,14 @@ const LONGEST_BYTES: u64 = 1 << 20;
 
 /// Adds `HOME=` from the guest's /etc/passwd, else `/`, unless there is one.
 pub(crate) fn ensure(process: &mut ProcessSpec, root: Option<impl AsFd>) {
-    if process.env.iter().any(|entry| entry.starts_with("HOME=")) {
+    if process.env.iter().any(|entry| entry.as_encoded_bytes().starts_with(b"HOME=")) {
         return;
     }
     let home = root
         .and_then(|root| read_passwd(root))
         .and_then(|passwd| find(&passwd, process.uid))
         .unwrap_or_else(|| "/".to_owned());
-    process.env.push(format!("HOME={home}"));
+    process.env.push(format!("HOME={home}").into());
 }
 
 /// The guest may have made anything of that name: only a regular file inside

@@ -1,6 +1,8 @@
 //! From a process specification to a guest process.
 
 use std::any::Any;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use control::ProcessSpec;
@@ -104,20 +106,20 @@ pub(crate) fn prepare(
     }
     let pid = kernel.pids.allocate().map_err(internal)?;
     let mut caller = Booter { credentials: credentials.clone(), pid };
-    let bytes = |list: &[String]| list.iter().map(|s| s.clone().into_bytes()).collect::<Vec<_>>();
+    let bytes = |list: &[OsString]| list.iter().map(|s| s.as_bytes().to_vec()).collect::<Vec<_>>();
     let path = find_program(&fs, &mut caller, spec)?;
     let loaded = executor::block_on(syscalls::exec::load_first(
         kernel,
         &fs,
         &mut caller,
-        path.as_bytes(),
+        &path,
         bytes(&spec.args),
         bytes(&spec.env),
         &limits(spec),
     ));
     let loaded = loaded.map_err(|errno| {
         // The program is there: what fails may be what it needs.
-        match syscalls::exec::failing_interpreter(&fs, &mut caller, path.as_bytes()) {
+        match syscalls::exec::failing_interpreter(&fs, &mut caller, &path) {
             Some(name) => {
                 let name = String::from_utf8_lossy(&name);
                 SandboxError::exec_failed(&program, &format!("{} (its interpreter {name:?})", words(errno)))
@@ -206,11 +208,11 @@ fn limits(spec: &ProcessSpec) -> Limits {
 }
 
 /// The working directory: entered by root, as runc does, else with the process's own rights.
-fn working_directory(root: &Place, cwd: &str, credentials: &Arc<Credentials>) -> Result<Place, Errno> {
-    let cwd = if cwd.is_empty() { "/" } else { cwd };
+fn working_directory(root: &Place, cwd: &OsStr, credentials: &Arc<Credentials>) -> Result<Place, Errno> {
+    let cwd = if cwd.is_empty() { b"/" } else { cwd.as_bytes() };
     let enter = |mut caller: Booter| {
         let flags = WalkFlags::FOLLOW | WalkFlags::DIRECTORY;
-        Walker::new(root.clone(), root.clone(), &mut caller, flags).resolve(cwd.as_bytes())
+        Walker::new(root.clone(), root.clone(), &mut caller, flags).resolve(cwd)
     };
     match enter(Booter::root()) {
         Err(Errno::EACCES) => enter(Booter { credentials: credentials.clone(), pid: 0 }),
@@ -219,23 +221,24 @@ fn working_directory(root: &Place, cwd: &str, credentials: &Arc<Credentials>) ->
 }
 
 /// Looks the program up in the `PATH` of its environment.
-fn find_program(fs: &FsContext, caller: &mut Booter, spec: &ProcessSpec) -> Result<String, SandboxError> {
-    let program = spec.args.first().map(String::as_str).unwrap_or_default();
+fn find_program(fs: &FsContext, caller: &mut Booter, spec: &ProcessSpec) -> Result<Vec<u8>, SandboxError> {
+    let program = spec.args.first().map(OsString::as_os_str).unwrap_or_default();
     if program.is_empty() {
-        return Err(SandboxError::exec_failed("", "no program to run: the list of arguments is empty"));
+        return Err(SandboxError::exec_failed(program, "no program to run: the list of arguments is empty"));
     }
-    if program.contains('/') {
-        return match look(fs, caller, program) {
-            Ok(()) => Ok(program.to_owned()),
+    let name = program.as_bytes();
+    if name.contains(&b'/') {
+        return match look(fs, caller, name) {
+            Ok(()) => Ok(name.to_owned()),
             Err(errno @ (Errno::ENOENT | Errno::ENOTDIR)) => Err(SandboxError::not_found(program, errno)),
             Err(_) => Err(SandboxError::not_executable(program)),
         };
     }
-    let path = spec.env.iter().rev().find_map(|v| v.strip_prefix("PATH="));
-    let path = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let path = spec.env.iter().rev().find_map(|v| v.as_bytes().strip_prefix(b"PATH="));
+    let path = path.unwrap_or(b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     let mut denied = false;
-    for dir in path.split(':') {
-        let candidate = format!("{}/{program}", if dir.is_empty() { "." } else { dir });
+    for dir in path.split(|byte| *byte == b':') {
+        let candidate = [if dir.is_empty() { b"." } else { dir }, name].join(&b'/');
         match look(fs, caller, &candidate) {
             Ok(()) => return Ok(candidate),
             // A folder that may not be searched is not known to hold it.
@@ -251,16 +254,16 @@ fn find_program(fs: &FsContext, caller: &mut Booter, spec: &ProcessSpec) -> Resu
 }
 
 /// What a path names, whatever it is.
-fn reach(fs: &FsContext, caller: &mut Booter, path: &str) -> Result<Place, Errno> {
+fn reach(fs: &FsContext, caller: &mut Booter, path: &[u8]) -> Result<Place, Errno> {
     let mut walker = Walker::new(fs.root(), fs.cwd(), caller, WalkFlags::FOLLOW);
-    Ok(match open(&mut walker, path.as_bytes(), OpenFlags::PATH, 0)? {
+    Ok(match open(&mut walker, path, OpenFlags::PATH, 0)? {
         Opened::File(file) => file.place().clone(),
         Opened::Special { place, .. } => place,
     })
 }
 
 /// Whether a path is a file that may be executed.
-fn look(fs: &FsContext, caller: &mut Booter, path: &str) -> Result<(), Errno> {
+fn look(fs: &FsContext, caller: &mut Booter, path: &[u8]) -> Result<(), Errno> {
     let place = reach(fs, caller, path)?;
     let inode = place.dentry.inode().ok_or(Errno::ENOENT)?;
     let meta = inode.metadata()?;

@@ -36,8 +36,9 @@ pub(crate) fn build(spec: &BootSpec, maker: &mut Maker<'_>) -> Result<(Arc<Mount
         .map_err(errno("mount the root"))?;
     let root = namespace.root().map_err(errno("find the root"))?;
     for mount in &spec.mounts {
-        make_mount(&namespace, &root, mount, maker)
-            .with_context(|| format!("mount {} at {}", mount.source, mount.destination))?;
+        make_mount(&namespace, &root, mount, maker).with_context(|| {
+            format!("mount {} at {}", mount.source.display(), mount.destination.display())
+        })?;
     }
     for device in &spec.devices {
         let kind = match device.kind {
@@ -64,7 +65,7 @@ pub(crate) fn build(spec: &BootSpec, maker: &mut Maker<'_>) -> Result<(Arc<Mount
         protect(&namespace, &root, path, maker, false);
     }
     // The first program's folder is made, as with runc: before the root becomes read-only.
-    make_directory(&root, spec.process.cwd.as_bytes())
+    make_directory(&root, spec.process.cwd.as_encoded_bytes())
         .map_err(|errno| SandboxError::no_directory(&spec.process.cwd, errno))
         .context("unable to start container process")?;
     propagate(&namespace, &root.mount, spec.root_propagation);
@@ -117,11 +118,11 @@ fn make_mount(
     spec: &MountSpec,
     maker: &mut Maker<'_>,
 ) -> Result<()> {
-    let destination = spec.destination.as_bytes();
+    let destination = spec.destination.as_encoded_bytes();
     let flags = flags_of(spec);
     let fs: Arc<dyn FileSystem> = match &spec.kind {
         MountKind::Symlink { target } => {
-            return symlink(root, destination, target.as_bytes()).map_err(errno("make the link"));
+            return symlink(root, destination, target.as_encoded_bytes()).map_err(errno("make the link"));
         }
         MountKind::Bind { fd, directory, private_overlay } => {
             let place = make_point(root, destination, *directory).map_err(errno("make the mount point"))?;
@@ -130,8 +131,9 @@ fn make_mount(
             } else {
                 maker.host_file(*fd, spec.flags.readonly)?
             };
-            let mount =
-                namespace.mount(fs, &place, flags, spec.source.as_bytes()).map_err(errno("attach"))?;
+            let mount = namespace
+                .mount(fs, &place, flags, spec.source.as_encoded_bytes())
+                .map_err(errno("attach"))?;
             propagate(namespace, &mount, spec.flags.propagation);
             return Ok(());
         }
@@ -149,13 +151,14 @@ fn make_mount(
         kind => match maker.kernel_fs(kind, &spec.data)? {
             Some(fs) => fs,
             None => {
-                tracing::warn!(destination = spec.destination, "this kind of mount is not there yet");
+                tracing::warn!(destination = %spec.destination.display(), "this kind of mount is not there yet");
                 return Ok(());
             }
         },
     };
     let place = make_point(root, destination, true).map_err(errno("make the mount point"))?;
-    let mount = namespace.mount(fs, &place, flags, spec.source.as_bytes()).map_err(errno("attach"))?;
+    let mount =
+        namespace.mount(fs, &place, flags, spec.source.as_encoded_bytes()).map_err(errno("attach"))?;
     propagate(namespace, &mount, spec.flags.propagation);
     if matches!(spec.kind, MountKind::Dev) {
         maker.fill_dev(&mount.root_place())?;

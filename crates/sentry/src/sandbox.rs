@@ -1,5 +1,6 @@
 //! What the control server asks of a running kernel.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::OwnedFd;
 
@@ -79,7 +80,8 @@ impl SandboxError {
     }
 
     /// The program of a process is not there: `docker run` exits with 127.
-    pub fn not_found(program: &str, errno: Errno) -> SandboxError {
+    pub fn not_found(program: &OsStr, errno: Errno) -> SandboxError {
+        let program = program.to_string_lossy();
         let message = if program.contains('/') {
             format!("exec: \"{program}\": stat {program}: {}", words(errno))
         } else {
@@ -90,21 +92,22 @@ impl SandboxError {
 
     /// The program may not be executed (a directory, no permission bit):
     /// `docker run` exits with 126.
-    pub fn not_executable(program: &str) -> SandboxError {
+    pub fn not_executable(program: &OsStr) -> SandboxError {
+        let program = program.display();
         SandboxError::new(ErrorKind::Program, format!("exec: \"{program}\": permission denied"))
     }
 
     /// execve failed for another reason, such as a wrong format.
-    pub fn exec_failed(program: &str, reason: &str) -> SandboxError {
-        SandboxError::new(ErrorKind::Program, format!("exec {program}: {reason}"))
+    pub fn exec_failed(program: &OsStr, reason: &str) -> SandboxError {
+        SandboxError::new(ErrorKind::Program, format!("exec {}: {reason}", program.display()))
     }
 
     /// The working directory cannot be entered.
-    pub fn no_directory(cwd: &str, errno: Errno) -> SandboxError {
+    pub fn no_directory(cwd: &OsStr, errno: Errno) -> SandboxError {
         let reason = words(errno);
         SandboxError::new(
             ErrorKind::Program,
-            format!("chdir to cwd ({cwd:?}) set in config.json failed: {reason}"),
+            format!("chdir to cwd ({:?}) set in config.json failed: {reason}", cwd.to_string_lossy()),
         )
     }
 

@@ -1,6 +1,6 @@
 //! /proc/PID/mountinfo and /proc/PID/mounts (proc_pid_mountinfo(5)).
 
-use std::fmt::Write;
+use std::io::Write;
 
 use crate::{Mount, MountFlags, MountNamespace, Place, Propagation};
 
@@ -27,17 +27,15 @@ fn mount_options(mount: &Mount) -> String {
 }
 
 /// Writes blanks and backslashes in octal, as the kernel does.
-fn escape(path: &[u8]) -> String {
-    let mut out = String::with_capacity(path.len());
-    for byte in String::from_utf8_lossy(path).chars() {
+fn push_escaped(out: &mut Vec<u8>, path: &[u8]) {
+    for byte in path {
         match byte {
-            ' ' | '\t' | '\n' | '\\' => {
-                let _ = write!(out, "\\{:03o}", u32::from(byte));
+            b' ' | b'\t' | b'\n' | b'\\' => {
+                let _ = write!(out, "\\{byte:03o}");
             }
-            other => out.push(other),
+            other => out.push(*other),
         }
     }
-    out
 }
 
 /// The root of a mount within its file system.
@@ -71,8 +69,8 @@ fn super_options(mount: &Mount) -> String {
 
 impl MountNamespace {
     /// The text of /proc/PID/mountinfo for a process with this root.
-    pub fn mountinfo(&self, root: &Place) -> String {
-        let mut text = String::new();
+    pub fn mountinfo(&self, root: &Place) -> Vec<u8> {
+        let mut text = Vec::new();
         for mount in self.mounts() {
             let Some(point) = point(&mount, root) else { continue };
             let dev = mount.device().unwrap_or(0);
@@ -83,40 +81,31 @@ impl MountNamespace {
                 Propagation::Slave(group) => format!("master:{group} "),
                 Propagation::Unbindable => "unbindable ".to_owned(),
             };
-            let _ = writeln!(
-                text,
-                "{} {} {}:{} {} {} {} {}- {} {} {}",
-                mount.id(),
-                parent,
-                linux_abi::fs::major(dev),
-                linux_abi::fs::minor(dev),
-                escape(&root_in_fs(&mount)),
-                escape(&point),
-                mount_options(&mount),
-                propagation,
-                mount.file_system.type_name(),
-                escape(mount.source()),
-                super_options(&mount),
-            );
+            let (major, minor) = (linux_abi::fs::major(dev), linux_abi::fs::minor(dev));
+            let _ = write!(text, "{} {parent} {major}:{minor} ", mount.id());
+            push_escaped(&mut text, &root_in_fs(&mount));
+            text.push(b' ');
+            push_escaped(&mut text, &point);
+            let (options, kind) = (mount_options(&mount), mount.file_system.type_name());
+            let _ = write!(text, " {options} {propagation}- {kind} ");
+            push_escaped(&mut text, mount.source());
+            let _ = writeln!(text, " {}", super_options(&mount));
         }
         text
     }
 
     /// The text of /proc/PID/mounts for a process with this root.
-    pub fn mounts_text(&self, root: &Place) -> String {
-        let mut text = String::new();
+    pub fn mounts_text(&self, root: &Place) -> Vec<u8> {
+        let mut text = Vec::new();
         for mount in self.mounts() {
             let Some(point) = point(&mount, root) else { continue };
             let fs_options = mount.file_system.options();
             let comma = if fs_options.is_empty() { "" } else { "," };
-            let _ = writeln!(
-                text,
-                "{} {} {} {}{comma}{fs_options} 0 0",
-                escape(mount.source()),
-                escape(&point),
-                mount.file_system.type_name(),
-                mount_options(&mount),
-            );
+            push_escaped(&mut text, mount.source());
+            text.push(b' ');
+            push_escaped(&mut text, &point);
+            let (kind, options) = (mount.file_system.type_name(), mount_options(&mount));
+            let _ = writeln!(text, " {kind} {options}{comma}{fs_options} 0 0");
         }
         text
     }

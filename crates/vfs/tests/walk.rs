@@ -108,7 +108,7 @@ fn mounts_are_crossed_in_both_directions() {
     w.namespace.bind(&from, &to, false).unwrap();
     assert_eq!(w.path("/bind/file"), "/bind/file");
     assert_eq!(w.path("/bind/.."), "/");
-    let info = w.namespace.mountinfo(&w.root);
+    let info = String::from_utf8(w.namespace.mountinfo(&w.root)).unwrap();
     assert!(info.contains(" /inner /bind rw"), "{info}");
     drop((from, to, point));
     let mount = w.resolve("/mnt").unwrap().mount;

@@ -399,7 +399,7 @@ fn contents(
         "mounts" | "mountinfo" | "mountstats" => {
             let root = thread.fs().root();
             let namespace = root.mount.namespace().ok_or(Errno::EINVAL)?;
-            line(if name == "mountinfo" { namespace.mountinfo(&root) } else { namespace.mounts_text(&root) })
+            Ok(if name == "mountinfo" { namespace.mountinfo(&root) } else { namespace.mounts_text(&root) })
         }
         "oom_score" => line("666\n".into()),
         "oom_score_adj" => line(format!("{}\n", process.oom_score_adj.load(Ordering::Relaxed))),

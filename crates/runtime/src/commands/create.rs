@@ -44,8 +44,7 @@ impl CreateOptions {
     /// The plan for a container that nobody waits for.
     pub(crate) fn detached_plan(&self, id: &str) -> Result<Plan> {
         let mut plan = self.plan(id)?;
-        let wants_terminal = plan.config.process.as_ref().is_some_and(|p| p.terminal);
-        plan.terminal = match (&self.console_socket, wants_terminal) {
+        plan.terminal = match (&self.console_socket, plan.process.terminal) {
             (Some(socket), true) => Terminal::Socket(socket.clone()),
             (None, true) => {
                 bail!("cannot allocate tty if the runtime will detach without setting console socket")

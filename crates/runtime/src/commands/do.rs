@@ -1,16 +1,19 @@
 //! `sallet do`
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use control::{CapabilityMasks, ProcessSpec};
 
 use super::run::wait_for;
 use crate::cli::Globals;
 use crate::create::{self, Plan, Terminal};
-use crate::oci::config::{Capabilities, Config, ConsoleSize, Linux, Namespace, Process, Root, User};
-use crate::oci::{VERSION, capability};
+use crate::oci::config::{Config, IdMapping, Linux, Namespace, Root};
+use crate::oci::{VERSION, capability, translate};
 use crate::rootless;
 use crate::terminal::CallersTerminal;
 use crate::view::{self, Wanted};
@@ -49,10 +52,10 @@ pub(crate) struct Do {
     cwd: Option<PathBuf>,
     /// NAME=VALUE, or NAME to pass ours on; may be repeated
     #[arg(long, short, value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
+    env: Vec<OsString>,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -78,8 +81,8 @@ impl Do {
     }
 
     fn sandboxed(&self, globals: &Globals) -> Result<ExitCode> {
-        if let Some(flag) = self.command.first().filter(|word| word.starts_with('-')) {
-            bail!("unknown option {flag}; see sallet do --help");
+        if let Some(flag) = self.command.first().filter(|word| word.as_bytes().starts_with(b"-")) {
+            bail!("unknown option {}; see sallet do --help", flag.display());
         }
         let cwd = match &self.cwd {
             Some(cwd) => std::path::absolute(cwd)?,
@@ -99,24 +102,44 @@ impl Do {
         };
         let view = view::choose(&wanted)?;
         // A program without a slash comes from PATH.
-        let named = |(at, word): &(usize, &String)| *at > 0 || word.contains('/');
+        let named = |(at, word): &(usize, &OsString)| *at > 0 || word.as_bytes().contains(&b'/');
         if let Some(hidden) = &view.hidden
-            && let Some((_, file)) = (self.command.iter().enumerate().filter(named))
-                .find(|(_, word)| !word.is_empty() && !word.starts_with('/') && hidden.join(word).exists())
+            && let Some((_, file)) = (self.command.iter().enumerate().filter(named)).find(|(_, word)| {
+                !word.is_empty() && !word.as_bytes().starts_with(b"/") && hidden.join(word).exists()
+            })
         {
             eprintln!(
-                "sallet do: note: {} is a home or a shared folder and is not shown, so {file} is not there: \
+                "sallet do: note: {} is a home or a shared folder and is not shown, so {} is not there: \
                  add --ro . or --rw .",
-                hidden.display()
+                hidden.display(),
+                file.display()
             );
         }
         let with_terminal = [0, 1].iter().all(|fd| is_terminal(*fd));
         let callers = with_terminal.then(CallersTerminal::find).transpose()?;
+        // What is written to the host can belong to others than the caller.
+        let ids = if !self.rw.is_empty() && rootless::is_needed() {
+            rootless::with_subordinates(uid, gid)
+        } else {
+            Default::default()
+        };
+        let process = ProcessSpec {
+            args: self.command.clone(),
+            env: self.environment(&view.home)?,
+            cwd: view.cwd.clone().into(),
+            terminal: callers.is_some(),
+            console_size: callers.as_ref().and_then(CallersTerminal::size),
+            uid,
+            gid,
+            capabilities: CapabilityMasks::root(if uid == 0 { capability::ALL } else { 0 }),
+            ..ProcessSpec::default()
+        };
         let plan = Plan {
             id: format!("do-{}", rustix::process::getpid().as_raw_nonzero()),
             bundle: cwd.clone(),
             rootfs: "/".into(),
-            config: self.config(&view, uid, gid, callers.as_ref())?,
+            config: config(self.net, ids),
+            process,
             preserve_fds: 0,
             terminal: callers.map_or(Terminal::None, Terminal::Ours),
             pid_file: None,
@@ -127,64 +150,38 @@ impl Do {
         wait_for(created, false)
     }
 
-    fn config(
-        &self,
-        view: &view::Chosen,
-        uid: u32,
-        gid: u32,
-        callers: Option<&CallersTerminal>,
-    ) -> Result<Config> {
-        let mut env: Vec<String> = PASSED_ON
-            .iter()
-            .filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)))
-            .collect();
-        env.push(format!("HOME={}", view.home));
+    /// Variables of the program: ours that say nothing about us, then what `--env` asks for.
+    fn environment(&self, home: &str) -> Result<Vec<OsString>> {
+        let assign = |name: &OsStr, value: &OsStr| [name, value].join(OsStr::new("="));
+        let ours = |name: &&str| Some(assign(OsStr::new(name), &std::env::var_os(name)?));
+        let mut env: Vec<OsString> = PASSED_ON.iter().filter_map(ours).collect();
+        env.push(assign(OsStr::new("HOME"), OsStr::new(home)));
         for entry in &self.env {
-            match (entry.contains('='), std::env::var(entry)) {
+            match (entry.as_bytes().contains(&b'='), std::env::var_os(entry)) {
                 (true, _) => env.push(entry.clone()),
-                (false, Ok(value)) => env.push(format!("{entry}={value}")),
-                (false, Err(_)) => bail!("environment variable {entry} is not set"),
+                (false, Some(value)) => env.push(assign(entry, &value)),
+                (false, None) => bail!("environment variable {} is not set", entry.display()),
             }
         }
-        let capabilities: Vec<String> = if uid == 0 { capability::names().collect() } else { Vec::new() };
-        let size = callers
-            .and_then(CallersTerminal::size)
-            .map(|size| ConsoleSize { height: size.rows.into(), width: size.columns.into() });
-        let network =
-            (self.net == Net::None).then(|| Namespace { kind: "network".into(), path: String::new() });
-        // What is written to the host can belong to others than the caller.
-        let (uid_mappings, gid_mappings) = if !self.rw.is_empty() && rootless::is_needed() {
-            rootless::with_subordinates(uid, gid)
-        } else {
-            Default::default()
-        };
-        Ok(Config {
-            oci_version: VERSION.into(),
-            process: Some(Process {
-                terminal: callers.is_some(),
-                console_size: size,
-                user: User { uid, gid, ..User::default() },
-                args: self.command.clone(),
-                env,
-                cwd: view.cwd.clone(),
-                capabilities: Some(Capabilities {
-                    bounding: capabilities.clone(),
-                    effective: capabilities.clone(),
-                    permitted: capabilities,
-                    ..Capabilities::default()
-                }),
-                ..Process::default()
-            }),
-            root: Some(Root { path: "/".into(), readonly: false }),
-            hostname: "sallet".into(),
-            linux: Some(Linux {
-                namespaces: network.into_iter().collect(),
-                uid_mappings,
-                gid_mappings,
-                ..Linux::default()
-            }),
-            ..Config::default()
-        })
+        Ok(translate::last_values(env))
+    }
+}
+
+/// Everything but the program.
+fn config(network: Net, ids: (Vec<IdMapping>, Vec<IdMapping>)) -> Config {
+    let own = Namespace { kind: "network".into(), path: String::new() };
+    let (uid_mappings, gid_mappings) = ids;
+    Config {
+        oci_version: VERSION.into(),
+        root: Some(Root { path: "/".into(), readonly: false }),
+        hostname: "sallet".into(),
+        linux: Some(Linux {
+            namespaces: (network == Net::None).then_some(own).into_iter().collect(),
+            uid_mappings,
+            gid_mappings,
+            ..Linux::default()
+        }),
+        ..Config::default()
     }
 }
 

@@ -5,14 +5,16 @@
 //! process sees the connection end), and it ends as the guest process does. In
 //! the foreground that is this program; else it is `host::waiter`'s.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use control::{Channel, ErrorKind, ExitStatus, Reply, Request};
+use control::{Channel, ErrorKind, ExitStatus, ProcessSpec, Reply, Request};
 use host::namespace::Fork;
 use host::signal_fd::SignalFd;
 
@@ -33,10 +35,10 @@ pub(crate) struct Exec {
     console_socket: Option<PathBuf>,
     /// Folder to start in
     #[arg(long)]
-    cwd: Option<String>,
+    cwd: Option<OsString>,
     /// NAME=VALUE; may be repeated
     #[arg(long, short)]
-    env: Vec<String>,
+    env: Vec<OsString>,
     /// Give the program a terminal
     #[arg(long, short)]
     tty: bool,
@@ -83,7 +85,7 @@ pub(crate) struct Exec {
     id: String,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 /// Nothing was started: no program's own status, and runc's.
@@ -109,11 +111,7 @@ impl Exec {
             }
             _ => {}
         }
-        let process = self.process(&container)?;
-        if let Some(text) = support::unknown_capabilities(&process) {
-            log::warning(&text);
-        }
-        let mut process = translate::process(&process)?;
+        let mut process = self.process(&container)?;
         if process.terminal && self.detach && self.console_socket.is_none() {
             bail!("cannot allocate tty if the runtime will detach without setting console socket");
         }
@@ -163,27 +161,19 @@ impl Exec {
     }
 
     /// The process object, from the file or from flags over the container's.
-    fn process(&self, container: &Container) -> Result<Process> {
+    fn process(&self, container: &Container) -> Result<ProcessSpec> {
         if let Some(path) = &self.process {
             let text = fs::read(path).with_context(|| path.display().to_string())?;
             let process: Process = config::parse(&text).with_context(|| path.display().to_string())?;
             support::refuse_process(&process)?;
-            return Ok(process);
+            return translated(&process);
         }
         if self.command.is_empty() {
             bail!("process args cannot be empty");
         }
         let mut process = Config::load(&container.state.bundle)?.process.unwrap_or_default();
-        process.args = self.command.clone();
         process.terminal = self.tty;
         process.console_size = None;
-        if let Some(cwd) = &self.cwd {
-            process.cwd = cwd.clone();
-        }
-        if let Some(entry) = self.env.iter().find(|entry| !entry.contains('=')) {
-            bail!("unable to start container process: invalid environment variable: {entry:?}");
-        }
-        process.env.extend(self.env.iter().cloned());
         if self.no_new_privs {
             process.no_new_privileges = true;
         }
@@ -201,6 +191,16 @@ impl Exec {
                 set.extend(self.cap.iter().cloned());
             }
         }
+        let mut process = translated(&process)?;
+        process.args.clone_from(&self.command);
+        if let Some(cwd) = &self.cwd {
+            ensure!(Path::new(cwd).is_absolute(), "Cwd must be an absolute path");
+            process.cwd.clone_from(cwd);
+        }
+        if let Some(entry) = self.env.iter().find(|entry| !entry.as_bytes().contains(&b'=')) {
+            bail!("unable to start container process: invalid environment variable: {:?}", entry.display());
+        }
+        process.env = translate::last_values(process.env.into_iter().chain(self.env.iter().cloned()));
         Ok(process)
     }
 
@@ -239,6 +239,14 @@ impl Exec {
             }
         }
     }
+}
+
+/// In numbers; says which capabilities are left out.
+fn translated(process: &Process) -> Result<ProcessSpec> {
+    if let Some(text) = support::unknown_capabilities(process) {
+        log::warning(&text);
+    }
+    translate::process(process)
 }
 
 /// Stands in for one guest process.

@@ -49,13 +49,10 @@ impl Run {
         }
         let mut plan = self.options.plan(&self.id)?;
         plan.attached = !self.keep;
-        if let Some(process) = plan.config.process.as_mut().filter(|p| p.terminal) {
+        if plan.process.terminal {
             let callers = CallersTerminal::find()?;
-            if process.console_size.is_none() {
-                process.console_size = callers.size().map(|size| crate::oci::config::ConsoleSize {
-                    height: size.rows.into(),
-                    width: size.columns.into(),
-                });
+            if plan.process.console_size.is_none() {
+                plan.process.console_size = callers.size();
             }
             plan.terminal = Terminal::Ours(callers);
         }

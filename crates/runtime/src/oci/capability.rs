@@ -45,6 +45,9 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// The mask of all of them.
+pub(crate) const ALL: u64 = (1 << NAMES.len()) - 1;
+
 /// The bit of `CAP_NAME` (the prefix and upper case may be missing).
 pub(crate) fn bit(name: &str) -> Option<u64> {
     let upper = name.to_ascii_uppercase();

@@ -1,6 +1,8 @@
 //! From OCI's words to what a kernel process is told.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, bail};
 use control::{
@@ -58,9 +60,9 @@ pub(crate) fn process(process: &Process) -> Result<ProcessSpec> {
         bail!("unable to apply caps: operation not permitted");
     }
     Ok(ProcessSpec {
-        args: process.args.clone(),
-        env: last_values(&process.env),
-        cwd: process.cwd.clone(),
+        args: process.args.iter().map(OsString::from).collect(),
+        env: last_values(process.env.iter().map(OsString::from)),
+        cwd: process.cwd.clone().into(),
         uid: process.user.uid,
         gid: process.user.gid,
         additional_gids: process.user.additional_gids.clone(),
@@ -155,17 +157,15 @@ pub(crate) fn memory_policy(wanted: &config::MemoryPolicy) -> Result<MemoryPolic
 }
 
 /// Of variables that are set twice, the last value counts.
-fn last_values(env: &[String]) -> Vec<String> {
-    let name = |entry: &str| entry.split_once('=').map_or(entry.len(), |(name, _)| name.len());
-    let mut kept: Vec<String> = Vec::with_capacity(env.len());
+pub(crate) fn last_values(env: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    fn name(entry: &OsStr) -> Option<&[u8]> {
+        entry.as_bytes().split(|byte| *byte == b'=').next()
+    }
+    let mut kept: Vec<OsString> = Vec::new();
     for entry in env {
-        let length = name(entry);
-        let same = kept.iter_mut().find(|old| {
-            name(old) == length && old.as_bytes().get(..length) == entry.as_bytes().get(..length)
-        });
-        match same {
-            Some(old) => old.clone_from(entry),
-            None => kept.push(entry.clone()),
+        match kept.iter_mut().find(|old| name(old) == name(&entry)) {
+            Some(old) => *old = entry,
+            None => kept.push(entry),
         }
     }
     kept
@@ -314,8 +314,8 @@ mod tests {
 
     #[test]
     fn the_last_value_of_a_variable_counts() {
-        let env: Vec<String> = ["A=1", "AB=2", "A=3", "C"].map(str::to_owned).into();
-        assert_eq!(last_values(&env), ["A=3", "AB=2", "C"]);
+        let env = ["A=1", "AB=2", "A=3", "C"].map(OsString::from);
+        assert_eq!(last_values(env), ["A=3", "AB=2", "C"]);
     }
 
     #[test]
