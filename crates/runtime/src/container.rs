@@ -140,6 +140,11 @@ impl Container {
         if let Err(error) = self.state.cgroup.remove() {
             log::debug(&format!("{error:#}"));
         }
+        self.forget_record();
+    }
+
+    /// Forgets a container of which nothing but the record is its own.
+    pub(crate) fn forget_record(self) {
         let _ = remove_directory(&self.directory);
     }
 

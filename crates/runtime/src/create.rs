@@ -168,6 +168,10 @@ pub(crate) fn create_with(
             ..State::default()
         },
     )?;
+    if let Err(error) = container.state.cgroup.ensure_unused() {
+        container.forget_record();
+        return Err(error);
+    }
     match fill(globals, &plan, &linux, &ids, &mut container, view) {
         Ok(Filled { pidfd, tie, relay }) => Ok(Created { container, pidfd, tie, relay }),
         Err(error) => {

@@ -16,6 +16,12 @@ pub(super) fn read(directory: &Path, file: &str) -> io::Result<String> {
     fs::read_to_string(directory.join(file))
 }
 
+/// Process ids of a group's members.
+pub(super) fn members(directory: &Path) -> Vec<i32> {
+    let text = read(directory, "cgroup.procs").unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
 /// Reads one number; "max" and unreadable files are absent.
 pub(super) fn number(directory: &Path, file: &str) -> Option<u64> {
     read(directory, file).ok()?.trim().parse().ok()

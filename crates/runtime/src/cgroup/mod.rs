@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::oci::Resources;
@@ -89,6 +89,15 @@ impl Cgroup {
             cgroup.roots.push(mounted.root.clone());
         }
         cgroup
+    }
+
+    /// Fails where others live in a group: deleting the container would kill them.
+    pub(crate) fn ensure_unused(&self) -> Result<()> {
+        let members = self.directories().into_iter().map(|group| files::members(group).len()).max();
+        match members.unwrap_or(0) {
+            0 => Ok(()),
+            n => bail!("container's cgroup is not empty: {n} process(es) found"),
+        }
     }
 
     /// Makes the directories that systemd does not make, and sets limits.
@@ -195,11 +204,7 @@ impl Cgroup {
         }) else {
             return Vec::new();
         };
-        files::read(directory, "cgroup.procs")
-            .unwrap_or_default()
-            .lines()
-            .filter_map(|line| line.parse().ok())
-            .collect()
+        files::members(directory)
     }
 
     /// Counters.
