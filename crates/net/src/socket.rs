@@ -150,6 +150,8 @@ pub trait Socket: Any + Send + Sync {
     fn take_error(&self) -> Option<Errno> {
         None
     }
+    /// An error that a call met after it had moved bytes, which is all that it tells: the next call has it.
+    fn restore_error(&self, errno: Errno) {}
     /// What is ready.
     fn poll(&self) -> Events;
     /// Woken when what is ready changes.

@@ -48,6 +48,7 @@ mod sysv_sem;
 mod sysv_shm;
 mod tcp;
 mod tcp_data;
+mod tcp_hold;
 mod tcp_ports;
 mod text_busy;
 mod thread;
@@ -108,6 +109,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         sysv_shm::CASES,
         tcp::CASES,
         tcp_data::CASES,
+        tcp_hold::CASES,
         tcp_ports::CASES,
         text_busy::CASES,
         thread::CASES,

@@ -1,6 +1,6 @@
 //! A TCP connection inside the sandbox: two byte queues, and what a program sees of TCP's states.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use executor::{Events, WaitQueue};
@@ -8,108 +8,17 @@ use linux_abi::Errno;
 use linux_abi::socket::MsgFlags;
 use parking_lot::Mutex;
 
-use super::bytes::Bytes;
 use super::endpoint::Endpoint;
+use super::flow::{Flow, QUEUED, Urgent, urgent};
+use super::hold::{Late, Stalled};
 use super::listener::Listener;
 use super::options::Options;
 use super::ports::Ports;
 use crate::Result;
 use crate::socket::{Halves, Received};
 
-/// Bytes in all queues. Above this much, queues are short (compare tcp_mem).
-const PRESSURE: usize = 256 << 20;
-const ROOM_UNDER_PRESSURE: usize = 32 << 10;
-
-static QUEUED: AtomicUsize = AtomicUsize::new(0);
-
-/// One direction: what one end receives, with that end's own state.
-#[derive(Default)]
-struct Flow {
-    queue: Bytes,
-    /// Bytes that ever came.
-    total: u64,
-    /// How many may wait: what the sender's buffer adds, and the receiver's.
-    send_room: usize,
-    receive_room: usize,
-    /// The sender found it full.
-    writer_waits: bool,
-    /// The other end sends no more (FIN).
-    fin: bool,
-    /// This end sends no more (FIN).
-    sent_fin: bool,
-    /// This end wants no more (SHUT_RD).
-    read_shut: bool,
-    /// This end's socket is closed.
-    gone: bool,
-    /// The connection was reset for this end.
-    reset: bool,
-    /// This end's pending error (SO_ERROR).
-    error: Option<Errno>,
-    low_water: usize,
-    urgent: Option<Urgent>,
-    urgent_inline: bool,
-    /// Who is told of the first bytes (TCP_DEFER_ACCEPT).
-    deferred: Option<Weak<Listener>>,
-}
-
-/// The last urgent byte (MSG_OOB).
-#[derive(Clone, Copy)]
-struct Urgent {
-    /// Its place among all bytes.
-    at: u64,
-    byte: u8,
-    /// Read by MSG_OOB.
-    taken: bool,
-}
-
-impl Flow {
-    /// Place of the next byte to read.
-    fn position(&self) -> u64 {
-        self.total - self.queue.len() as u64
-    }
-    fn room(&self) -> usize {
-        let mut most = self.send_room.saturating_add(self.receive_room);
-        if QUEUED.load(Ordering::Relaxed) > PRESSURE {
-            most = most.min(ROOM_UNDER_PRESSURE);
-        }
-        most.saturating_sub(self.queue.len())
-    }
-    /// Whether poll calls it writable: as Linux, when a third is free.
-    fn roomy(&self) -> bool {
-        self.room().saturating_mul(2) >= self.queue.len() && self.room() > 0
-    }
-    /// How many bytes can be read at once: not beyond the urgent one.
-    fn readable(&self) -> usize {
-        let len = self.queue.len();
-        match self.urgent {
-            Some(u) if u.at > self.position() => {
-                len.min(usize::try_from(u.at - self.position()).unwrap_or(len))
-            }
-            Some(u) if u.at == self.position() && !self.urgent_inline => len.saturating_sub(1),
-            _ => len,
-        }
-    }
-    /// No more comes.
-    fn ended(&self) -> bool {
-        self.fin || self.read_shut || self.reset
-    }
-    fn skip(&mut self, n: usize) {
-        self.queue.skip(n);
-        QUEUED.fetch_sub(n, Ordering::Relaxed);
-        if self.urgent.is_some_and(|u| u.at < self.position()) {
-            self.urgent = None;
-        }
-    }
-}
-
-impl Drop for Flow {
-    fn drop(&mut self) {
-        QUEUED.fetch_sub(self.queue.len(), Ordering::Relaxed);
-    }
-}
-
 /// What both ends share. The client is end 0.
-struct Connection {
+pub(super) struct Connection {
     flows: [Mutex<Flow>; 2],
     queues: [Arc<WaitQueue>; 2],
     names: [Endpoint; 2],
@@ -158,6 +67,7 @@ pub(super) fn pair(client: &Side<'_>, server: &Side<'_>, ports: &Arc<Ports>) -> 
         flow.receive_room = own.receive_room();
         flow.low_water = own.low_water();
         flow.urgent_inline = own.urgent_inline();
+        flow.hold.set(other.corked(), other.user_timeout());
         Mutex::new(flow)
     };
     let connection = Arc::new(Connection {
@@ -178,7 +88,7 @@ pub(super) fn pair(client: &Side<'_>, server: &Side<'_>, ports: &Arc<Ports>) -> 
 }
 
 impl Connection {
-    fn flow(&self, side: usize) -> &Mutex<Flow> {
+    pub(super) fn flow(&self, side: usize) -> &Mutex<Flow> {
         let [a, b] = &self.flows;
         if side == 0 { a } else { b }
     }
@@ -193,18 +103,48 @@ impl Connection {
 
     /// `side` is told that the connection is no more.
     fn reset(&self, side: usize) {
+        self.end(side, Errno::ECONNRESET);
+    }
+
+    fn end(&self, side: usize, errno: Errno) {
         {
             let mut flow = self.flow(side).lock();
             if flow.reset {
                 return;
             }
             // As Linux: who has seen the end already gets a broken pipe.
-            flow.error = Some(if flow.fin { Errno::EPIPE } else { Errno::ECONNRESET });
+            flow.error = Some(if flow.fin { Errno::EPIPE } else { errno });
             flow.reset = true;
         }
         self.trouble(side).store(true, Ordering::SeqCst);
         self.release(None);
         self.wake(side, Events::all());
+    }
+
+    /// The other end took nothing of what `side` has sent for too long.
+    pub(super) fn time_out(&self, side: usize) {
+        self.end(side, Errno::ETIMEDOUT);
+        self.reset(1 - side);
+    }
+
+    /// The other end of `side` sees bytes that were held back.
+    pub(super) fn shown(&self, side: usize) {
+        let (deferred, gone) = {
+            let mut flow = self.flow(1 - side).lock();
+            (flow.deferred.take(), flow.gone)
+        };
+        if gone {
+            return self.reset(side);
+        }
+        self.arrived(side, deferred);
+        self.wake(1 - side, Events::READABLE);
+    }
+
+    /// The listener that holds the other end of `side` back may let it go.
+    fn arrived(&self, side: usize, deferred: Option<Weak<Listener>>) {
+        if let Some(listener) = deferred.as_ref().and_then(Weak::upgrade) {
+            listener.undefer(|end| std::ptr::eq(self, &*end.connection) && end.side != side);
+        }
     }
 
     /// Notes that `side` sends no more.
@@ -249,13 +189,20 @@ impl End {
         let [client, server] = self.connection.names;
         if self.side == 0 { server } else { client }
     }
+    pub(super) fn is_client(&self) -> bool {
+        self.side == 0
+    }
     pub(super) fn queue(&self) -> &Arc<WaitQueue> {
         let [a, b] = &self.connection.queues;
         if self.side == 0 { a } else { b }
     }
-    /// Whether both are ends of one connection.
-    pub(super) fn is_other_end_of(&self, other: &End) -> bool {
-        Arc::ptr_eq(&self.connection, &other.connection)
+    /// Whether it is this end that `other` is.
+    pub(super) fn is(&self, other: &Weak<Connection>) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.connection), other.as_ptr())
+    }
+    /// The connection, held by nobody.
+    pub(super) fn connection(&self) -> Weak<Connection> {
+        Arc::downgrade(&self.connection)
     }
 
     /// The server's end is accepted when something came.
@@ -271,10 +218,25 @@ impl End {
             flow.low_water = options.low_water();
             flow.urgent_inline = options.urgent_inline();
         }
-        self.peer().lock().send_room = options.send_room();
+        let go = {
+            let mut flow = self.peer().lock();
+            flow.send_room = options.send_room();
+            flow.hold.set(options.corked(), options.user_timeout())
+        };
+        if go {
+            self.connection.shown(self.side);
+        }
         self.resets.store(options.close_resets(), Ordering::Relaxed);
         self.connection.wake(self.side, Events::WRITABLE);
         self.connection.wake(self.other(), Events::WRITABLE);
+    }
+
+    /// What is held back goes (`TCP_NODELAY` of tcp(7)).
+    pub(super) fn push(&self) {
+        let go = self.peer().lock().hold.let_go();
+        if go {
+            self.connection.shown(self.side);
+        }
     }
 
     pub(super) fn send(&self, data: &[u8], flags: MsgFlags) -> Result<usize> {
@@ -303,11 +265,19 @@ impl End {
         let room = flow.room();
         if room == 0 {
             flow.writer_waits = true;
+            let position = flow.position();
+            flow.hold.full(|time| Some(Stalled::at(&self.connection, self.side, position, time)));
+            let go = flow.hold.let_go();
+            drop(flow);
+            if go {
+                self.connection.shown(self.side);
+            }
             return Err(Errno::EAGAIN);
         }
         let n = room.min(data.len());
         flow.queue.push(data.get(..n).unwrap_or_default());
         flow.total += n as u64;
+        flow.pieces += 1;
         QUEUED.fetch_add(n, Ordering::Relaxed);
         let mut events = Events::READABLE;
         if flags.contains(MsgFlags::OOB) && n == data.len() {
@@ -315,18 +285,17 @@ impl End {
             flow.urgent = Some(Urgent { at: flow.total - 1, byte, taken: false });
             events |= Events::PRI;
         }
+        if flow.hold.concerns(flags) {
+            let alarm = |time| Some(Late::at(&self.connection, self.side, time));
+            if !flow.hold.sent(n, flags, n == data.len(), alarm) {
+                return Ok(n);
+            }
+        }
         let deferred = flow.deferred.take();
         drop(flow);
-        self.arrived(deferred);
+        self.connection.arrived(self.side, deferred);
         self.connection.wake(self.other(), events);
         Ok(n)
-    }
-
-    /// The listener that holds the other end back may let it go.
-    fn arrived(&self, deferred: Option<Weak<Listener>>) {
-        if let Some(listener) = deferred.as_ref().and_then(Weak::upgrade) {
-            listener.undefer(|end| self.is_other_end_of(end));
-        }
     }
 
     pub(super) fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Received> {
@@ -391,9 +360,10 @@ impl End {
         let deferred = {
             let mut flow = self.peer().lock();
             flow.fin = true;
+            flow.hold.let_go();
             flow.deferred.take()
         };
-        self.arrived(deferred);
+        self.connection.arrived(self.side, deferred);
         self.connection.finish(self.side);
         self.connection.wake(self.other(), Events::all());
     }
@@ -425,6 +395,14 @@ impl End {
         self.own().lock().error.take()
     }
 
+    /// See [`crate::Socket::restore_error`].
+    pub(super) fn restore_error(&self, errno: Errno) {
+        let mut flow = self.own().lock();
+        if flow.reset && flow.error.is_none() {
+            flow.error = Some(errno);
+        }
+    }
+
     pub(super) fn state(&self) -> State {
         let flow = self.own().lock();
         match (flow.sent_fin, flow.fin) {
@@ -443,17 +421,29 @@ impl End {
     /// Bytes that the other end's buffer did not take yet (SIOCOUTQ).
     pub(super) fn unsent(&self) -> usize {
         let flow = self.peer().lock();
-        flow.queue.len().saturating_sub(flow.receive_room)
+        flow.queue.len().saturating_sub(flow.receive_room).max(flow.hold.bytes())
+    }
+    /// Bytes that were not sent at all yet (SIOCOUTQNSD).
+    pub(super) fn held(&self) -> usize {
+        self.peer().lock().hold.bytes()
     }
     /// Whether the next byte to read is the urgent one (SIOCATMARK).
     pub(super) fn at_mark(&self) -> bool {
         let flow = self.own().lock();
         flow.urgent.is_some_and(|u| u.at == flow.position())
     }
-    /// Bytes ever sent and received.
-    pub(super) fn totals(&self) -> (u64, u64) {
-        let sent = self.peer().lock().total;
-        (sent, self.own().lock().total)
+    /// Bytes and pieces ever sent, and received.
+    pub(super) fn totals(&self) -> ((u64, u64), (u64, u64)) {
+        let of = |flow: &Mutex<Flow>| {
+            let flow = flow.lock();
+            (flow.total, flow.pieces)
+        };
+        (of(self.peer()), of(self.own()))
+    }
+    /// What the other end's buffer still takes.
+    pub(super) fn peer_room(&self) -> usize {
+        let flow = self.peer().lock();
+        flow.receive_room.saturating_sub(flow.queue.len())
     }
 
     /// Ends the connection with a reset of the other end.
@@ -486,24 +476,4 @@ impl Drop for End {
         // Who waits for room waits no more.
         self.connection.wake(self.other(), Events::WRITABLE);
     }
-}
-
-/// MSG_OOB of recv(2).
-fn urgent(flow: &mut Flow, buf: &mut [u8], peek: bool) -> Result<Received> {
-    let Some(urgent) = flow.urgent.as_mut().filter(|u| !u.taken && !flow.urgent_inline) else {
-        return Err(Errno::EINVAL);
-    };
-    urgent.taken |= !peek;
-    let mut flags = MsgFlags::OOB;
-    let count = match buf.first_mut() {
-        Some(first) => {
-            *first = urgent.byte;
-            1
-        }
-        None => {
-            flags |= MsgFlags::TRUNC;
-            0
-        }
-    };
-    Ok(Received { count, length: 1, flags, ..Received::default() })
 }

@@ -4,15 +4,17 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
-use executor::{Events, WaitQueue};
+use executor::{Alarm, Events, Observer, WaitQueue};
 use linux_abi::Errno;
 use parking_lot::Mutex;
 
-use super::connection::End;
+use super::connection::{Connection, End};
 use super::endpoint::Endpoint;
 use super::options::Options;
 use super::tcp::Shared;
 use crate::Result;
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// A place where connections arrive.
 pub(super) struct Listener {
@@ -30,10 +32,24 @@ struct State {
     /// Server ends not yet accepted.
     pending: VecDeque<End>,
     /// Those that wait for the first bytes (TCP_DEFER_ACCEPT).
-    deferred: Vec<End>,
+    deferred: Vec<(End, Alarm)>,
     /// Clients that found the backlog full.
     waiting: VecDeque<Weak<Shared>>,
     closed: bool,
+}
+
+/// A connection was kept back for as long as it may be.
+struct Undefer {
+    listener: Weak<Listener>,
+    connection: Weak<Connection>,
+}
+
+impl Observer for Undefer {
+    fn notify(&self, _events: Events) -> bool {
+        let Some(listener) = self.listener.upgrade() else { return false };
+        listener.undefer(|end| end.is(&self.connection));
+        true
+    }
 }
 
 /// What became of a new connection.
@@ -115,9 +131,12 @@ impl Listener {
         if state.closed {
             return Some(end);
         }
-        if state.options.defers() {
+        let seconds = state.options.deferral();
+        if seconds > 0 {
             end.defer(self);
-            state.deferred.push(end);
+            let late = Undefer { listener: Arc::downgrade(self), connection: end.connection() };
+            let time = executor::monotonic_ns().saturating_add(u64::from(seconds).saturating_mul(SECOND_NS));
+            state.deferred.push((end, Alarm::at(time, Arc::new(late))));
             return None;
         }
         state.pending.push_back(end);
@@ -129,8 +148,8 @@ impl Listener {
     /// The first bytes of a deferred connection came.
     pub(super) fn undefer(&self, which: impl Fn(&End) -> bool) {
         let mut state = self.state.lock();
-        let Some(at) = state.deferred.iter().position(which) else { return };
-        let end = state.deferred.swap_remove(at);
+        let Some(at) = state.deferred.iter().position(|(end, _)| which(end)) else { return };
+        let (end, _alarm) = state.deferred.swap_remove(at);
         state.pending.push_back(end);
         drop(state);
         self.queue.wake(Events::READABLE);
@@ -184,7 +203,7 @@ impl Listener {
                 std::mem::take(&mut state.waiting),
             )
         };
-        for end in pending.into_iter().chain(deferred) {
+        for end in pending.into_iter().chain(deferred.into_iter().map(|(end, _)| end)) {
             end.abort();
         }
         for client in waiting.iter().filter_map(Weak::upgrade) {

@@ -2,8 +2,11 @@
 //! sockets of the host. Which it is is decided for each connection.
 
 mod bytes;
+mod connect;
 mod connection;
 pub(crate) mod endpoint;
+mod flow;
+mod hold;
 pub(crate) mod interfaces;
 mod listener;
 mod options;

@@ -7,7 +7,10 @@ use crate::Result;
 use crate::socket::int_option;
 
 pub(super) const SOL_TCP: i32 = 6;
+pub(super) const TCP_NODELAY: i32 = 1;
+const TCP_CORK: i32 = 3;
 pub(super) const TCP_DEFER_ACCEPT: i32 = 9;
+const TCP_USER_TIMEOUT: i32 = 18;
 const SOL_IPV6: i32 = 41;
 const IPV6_V6ONLY: i32 = 26;
 
@@ -53,9 +56,9 @@ const SPECS: [Spec; 20] = [
     (SOL_SOCKET, so::SNDBUF, Form::Buffer(MIN_SNDBUF), SNDBUF),
     (SOL_SOCKET, so::RCVBUF, Form::Buffer(MIN_RCVBUF), RCVBUF),
     (SOL_SOCKET, so::RCVLOWAT, Form::LowWater, 1),
-    // TCP_NODELAY, TCP_CORK: there are no segments to be filled, bytes are at the reader at once.
-    (SOL_TCP, 1, Form::Flag, 0),
-    (SOL_TCP, 3, Form::Flag, 0),
+    // Bytes are at the reader at once, unless they are corked.
+    (SOL_TCP, TCP_NODELAY, Form::Flag, 0),
+    (SOL_TCP, TCP_CORK, Form::Flag, 0),
     // TCP_KEEPIDLE, -INTVL, -CNT: the other end is never out of reach.
     (SOL_TCP, 4, Form::Range(1, 32_767), 7200),
     (SOL_TCP, 5, Form::Range(1, 32_767), 75),
@@ -66,8 +69,7 @@ const SPECS: [Spec; 20] = [
     (SOL_TCP, TCP_DEFER_ACCEPT, Form::Retries, 0),
     // TCP_QUICKACK
     (SOL_TCP, 12, Form::Flag, 1),
-    // TCP_USER_TIMEOUT
-    (SOL_TCP, 18, Form::Range(0, i32::MAX), 0),
+    (SOL_TCP, TCP_USER_TIMEOUT, Form::Range(0, i32::MAX), 0),
     // TCP_NOTSENT_LOWAT: nothing stays unsent.
     (SOL_TCP, 25, Form::Range(i32::MIN, i32::MAX), 0),
     (SOL_IPV6, IPV6_V6ONLY, Form::Flag, 0),
@@ -194,8 +196,16 @@ impl Options {
     pub(super) fn urgent_inline(&self) -> bool {
         self.value(SOL_SOCKET, so::OOBINLINE) != 0
     }
-    pub(super) fn defers(&self) -> bool {
-        self.value(SOL_TCP, TCP_DEFER_ACCEPT) != 0
+    pub(super) fn corked(&self) -> bool {
+        self.value(SOL_TCP, TCP_CORK) != 0
+    }
+    /// Milliseconds, 0 for none.
+    pub(super) fn user_timeout(&self) -> u32 {
+        self.value(SOL_TCP, TCP_USER_TIMEOUT).unsigned_abs()
+    }
+    /// Seconds that a connection without bytes is kept from accept(2), 0 for none.
+    pub(super) fn deferral(&self) -> u32 {
+        self.value(SOL_TCP, TCP_DEFER_ACCEPT).unsigned_abs()
     }
     pub(super) fn low_water(&self) -> usize {
         usize::try_from(self.value(SOL_SOCKET, so::RCVLOWAT)).unwrap_or(1)

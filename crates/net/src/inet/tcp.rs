@@ -3,16 +3,17 @@
 //! A socket has no host socket until it needs one: to bind or listen (the port is taken in the network namespace
 //! too, and others of that namespace may connect), to reach somebody outside, or for options that are not kept here.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use executor::{Alarm, Events, Observer, WaitQueue};
+use executor::{Alarm, Events, WaitQueue};
 use linux_abi::Errno;
 use linux_abi::socket::{AF_INET, AF_INET6, AF_UNSPEC, MsgFlags, SOCK_STREAM, SOMAXCONN};
 use parking_lot::{Mutex, RwLock};
 
-use super::connection::{End, Side, pair};
+use super::connection::End;
 use super::endpoint::Endpoint;
-use super::listener::{Arrival, Listener};
+use super::listener::Listener;
 use super::options::Options;
 use super::{Inet, tcp_options};
 use crate::host::HostSocket;
@@ -21,9 +22,6 @@ use crate::socket::{Control, Halves, Received, Socket, SocketCaller};
 use crate::{Address, Result};
 
 pub(super) const IPPROTO_TCP: i32 = 6;
-/// The first SYN is repeated after so long, then after twice as long, and so on.
-const FIRST_RETRY_NS: u64 = 1_000_000_000;
-const TCP_SYNCNT: i32 = 7;
 
 /// What a socket is now.
 pub(super) enum Role {
@@ -48,12 +46,14 @@ pub(super) enum Role {
 
 /// What a socket and those who wake it hold.
 pub(super) struct Shared {
-    this: Weak<Shared>,
+    pub(super) this: Weak<Shared>,
     pub(super) family: u16,
-    queue: Arc<WaitQueue>,
-    inet: Arc<Inet>,
+    pub(super) queue: Arc<WaitQueue>,
+    pub(super) inet: Arc<Inet>,
     pub(super) role: RwLock<Role>,
-    host: OnceLock<HostSocket>,
+    pub(super) host: OnceLock<HostSocket>,
+    /// An error of the host's socket that was not told yet, 0 for none.
+    untold: AtomicI32,
     pub(super) options: Mutex<Kept>,
 }
 
@@ -64,30 +64,11 @@ pub(super) struct Kept {
     /// An option is set whose effect only the host's sockets have: no connections inside the sandbox.
     pub(super) host_only: bool,
     /// bind(2) was called.
-    bound: bool,
+    pub(super) bound: bool,
 }
 
 /// A TCP socket.
 pub(super) struct TcpSocket(pub(super) Arc<Shared>);
-
-/// Ends a connect(2) that waits too long.
-struct TooLate(Weak<Shared>);
-
-impl Observer for TooLate {
-    fn notify(&self, _events: Events) -> bool {
-        let Some(shared) = self.0.upgrade() else { return false };
-        let old = {
-            let mut role = shared.role.write();
-            if !matches!(*role, Role::Waiting { .. }) {
-                return false;
-            }
-            std::mem::replace(&mut *role, Role::Failed(Errno::ETIMEDOUT))
-        };
-        drop(old);
-        shared.queue.wake_all(Events::all());
-        true
-    }
-}
 
 impl Shared {
     fn new(
@@ -104,6 +85,7 @@ impl Shared {
             inet: inet.clone(),
             role: RwLock::new(role),
             host: OnceLock::new(),
+            untold: AtomicI32::new(0),
             options: Mutex::new(Kept { options, ..Kept::default() }),
         })
     }
@@ -127,6 +109,15 @@ impl Shared {
         self.host.get().ok_or(Errno::ENOBUFS)
     }
 
+    /// See [`Socket::restore_error`].
+    fn take_untold(&self) -> Option<Errno> {
+        if self.untold.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let errno = self.untold.swap(0, Ordering::Relaxed);
+        (errno != 0).then(|| Errno::from_raw(errno))
+    }
+
     /// The host socket, if there is one.
     pub(super) fn made_host(&self) -> Option<&HostSocket> {
         self.host.get()
@@ -134,65 +125,6 @@ impl Shared {
 
     fn set_role(&self, role: Role) -> Role {
         std::mem::replace(&mut *self.role.write(), role)
-    }
-
-    /// The name that a connection to `to` has on this side; its port is 0 if it may be chosen.
-    fn name_towards(&self, to: Endpoint) -> Endpoint {
-        let bound = self.options.lock().bound;
-        let own = (bound.then(|| self.host.get()).flatten())
-            .and_then(|host| host.local_address().ok())
-            .and_then(|bytes| Endpoint::parse(&bytes));
-        let source = super::ports::Ports::source_for(to.ip);
-        match own {
-            Some((_, own)) if own.ip.is_unspecified() => Endpoint::new(source, own.port),
-            Some((_, own)) => own,
-            None => Endpoint::new(source, 0),
-        }
-    }
-
-    /// Connects to a listener of the sandbox. The role is held by the caller.
-    fn establish(&self, role: &mut Role, to: Endpoint, listener: &Arc<Listener>) -> Result<()> {
-        let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
-        if let Arrival::Full = listener.has_room(&this)? {
-            if !matches!(role, Role::Waiting { .. }) {
-                let retries = self.options.lock().options.number(super::options::SOL_TCP, TCP_SYNCNT);
-                let steps = 2_u64.saturating_pow(retries.unsigned_abs().saturating_add(1)).saturating_sub(1);
-                let late = executor::monotonic_ns().saturating_add(FIRST_RETRY_NS.saturating_mul(steps));
-                *role =
-                    Role::Waiting { to, _deadline: Alarm::at(late, Arc::new(TooLate(self.this.clone()))) };
-            }
-            return Ok(());
-        }
-        let server_options = listener.options().for_accepted();
-        let options = self.options.lock().options.clone();
-        let from = self.name_towards(to);
-        let ports = &self.inet.ports;
-        let from = ports.connect(from, to, options.reuses_address(), server_options.reuses_address())?;
-        let client = Side { name: from, queue: self.queue.clone(), options: &options };
-        let server = Side { name: to, queue: Arc::new(WaitQueue::new()), options: &server_options };
-        let (client, server) = pair(&client, &server, ports);
-        if let Some(server) = listener.arrive(server) {
-            server.abort();
-            return Err(Errno::ECONNREFUSED);
-        }
-        *role = Role::Local { end: client, told: false };
-        Ok(())
-    }
-
-    /// A place in the backlog is free, or the listener is gone.
-    pub(super) fn try_again(&self) {
-        let mut role = self.role.write();
-        let Role::Waiting { to, .. } = &*role else { return };
-        let to = *to;
-        let done = match self.inet.ports.listener(to) {
-            Some(listener) => self.establish(&mut role, to, &listener),
-            None => Err(Errno::ECONNREFUSED),
-        };
-        if let Err(errno) = done {
-            *role = Role::Failed(errno);
-        }
-        drop(role);
-        self.queue.wake_all(Events::all());
     }
 
     /// A connection by the host.
@@ -440,7 +372,10 @@ impl Socket for TcpSocket {
                 }
                 end.send(data, flags)
             }
-            Role::Host => self.0.host()?.send(caller, data, to, control, flags),
+            Role::Host => match self.0.take_untold() {
+                Some(errno) => Err(errno),
+                None => self.0.host()?.send(caller, data, to, control, flags),
+            },
             Role::Idle if flags.contains(MsgFlags::FASTOPEN) && to.is_some() => {
                 drop(role);
                 match to.map(|to| self.connect(caller, to)) {
@@ -464,7 +399,10 @@ impl Socket for TcpSocket {
         match &*role {
             Role::Local { .. } if flags.contains(MsgFlags::ERRQUEUE) => Err(Errno::EAGAIN),
             Role::Local { end, .. } => end.receive(buf, flags),
-            Role::Host => self.0.host()?.receive(buf, control_room, flags),
+            Role::Host => match self.0.take_untold() {
+                Some(errno) => Err(errno),
+                None => self.0.host()?.receive(buf, control_room, flags),
+            },
             Role::Waiting { .. } => Err(Errno::EAGAIN),
             Role::Failed(_) => {
                 drop(role);
@@ -523,7 +461,9 @@ impl Socket for TcpSocket {
             let role = self.0.role.read();
             match &*role {
                 Role::Local { end, .. } => return end.take_error(),
-                Role::Host => return self.0.made_host()?.take_error(),
+                Role::Host => {
+                    return self.0.take_untold().or_else(|| self.0.made_host()?.take_error());
+                }
                 Role::Failed(_) => {}
                 _ => return None,
             }
@@ -533,6 +473,13 @@ impl Socket for TcpSocket {
         let errno = *errno;
         *role = Role::Idle;
         Some(errno)
+    }
+    fn restore_error(&self, errno: Errno) {
+        match &*self.0.role.read() {
+            Role::Local { end, .. } => end.restore_error(errno),
+            Role::Host => self.0.untold.store(errno.raw(), Ordering::Relaxed),
+            _ => {}
+        }
     }
     fn poll(&self) -> Events {
         match &*self.0.role.read() {

@@ -5,7 +5,8 @@ use linux_abi::Errno;
 use linux_abi::socket::{SOL_SOCKET, so};
 
 use super::connection::{End, State};
-use super::options::SOL_TCP;
+use super::hold::SEGMENT;
+use super::options::{SOL_TCP, TCP_NODELAY};
 use super::tcp::{IPPROTO_TCP, Role, Shared, TcpSocket};
 use crate::Result;
 use crate::socket::{Control, Socket, SocketCaller};
@@ -17,8 +18,6 @@ const SIOCOUTQNSD: u32 = 0x894b;
 
 const TCP_MAXSEG: i32 = 2;
 const TCP_INFO: i32 = 11;
-/// What both ends of a connection over `lo` agree on: half of its packet size.
-const SEGMENT: i32 = 32_741;
 /// `struct tcp_info` of Linux 6.x.
 const TCP_INFO_SIZE: usize = 248;
 
@@ -53,6 +52,7 @@ pub(super) fn control(shared: &Shared, cmd: u32) -> Result<Option<usize>> {
         Role::Local { end, .. } => Ok(Some(match cmd {
             FIONREAD => end.unread(),
             SIOCATMARK => usize::from(end.at_mark()),
+            SIOCOUTQNSD => end.held(),
             _ => end.unsent(),
         })),
         Role::Host => Ok(None),
@@ -84,10 +84,7 @@ impl TcpSocket {
         let role = shared.role.read();
         match &*role {
             Role::Host => return shared.host()?.option(level, name, len),
-            Role::Local { end, .. } if level == SOL_TCP && name == TCP_MAXSEG => {
-                let _ = end;
-                return Ok(int(SEGMENT));
-            }
+            Role::Local { .. } if level == SOL_TCP && name == TCP_MAXSEG => return Ok(int(SEGMENT as i32)),
             Role::Local { end, .. } if level == SOL_TCP && name == TCP_INFO => return Ok(info(end)),
             Role::Local { .. } if level == SOL_SOCKET && matches!(name, so::SNDBUF | so::RCVBUF) => {
                 let options = &shared.options.lock().options;
@@ -146,7 +143,12 @@ impl TcpSocket {
         }
         shared.options.lock().options = changed.clone();
         match &*shared.role.read() {
-            Role::Local { end, .. } => end.set_options(&changed),
+            Role::Local { end, .. } => {
+                end.set_options(&changed);
+                if (level, name) == (SOL_TCP, TCP_NODELAY) && value.iter().any(|byte| *byte != 0) {
+                    end.push();
+                }
+            }
             Role::Listening(listener) => listener.set_options(changed),
             _ => {}
         }
@@ -154,35 +156,56 @@ impl TcpSocket {
     }
 }
 
-/// `struct tcp_info` as far as there is something to tell.
+/// `struct tcp_info`: what a connection over `lo` tells, as far as there is something like it here.
 fn info(end: &End) -> Vec<u8> {
     let mut out = vec![0; TCP_INFO_SIZE];
-    let mut put = |at: usize, bytes: &[u8]| {
-        if let Some(to) = out.get_mut(at..at + bytes.len()) {
-            to.copy_from_slice(bytes);
+    let mut put = |at: usize, value: u64, size: usize| {
+        if let Some(to) = out.get_mut(at..at + size) {
+            to.copy_from_slice(value.to_ne_bytes().get(..size).unwrap_or_default());
         }
     };
     let state: State = end.state();
     let (sent, received) = end.totals();
-    let segment = SEGMENT.to_ne_bytes();
-    // tcpi_state; tcpi_options: timestamps, SACK, window scaling; both scales.
-    put(0, &[state as u8, 0, 0, 0, 0, 7, 0xaa, 0]);
-    // tcpi_rto, tcpi_ato in µs, tcpi_snd_mss, tcpi_rcv_mss.
-    put(8, &200_000_u32.to_ne_bytes());
-    put(12, &40_000_u32.to_ne_bytes());
-    put(16, &segment);
-    put(20, &segment);
-    // tcpi_pmtu, tcpi_rcv_ssthresh, tcpi_rtt, tcpi_rttvar in µs, tcpi_snd_ssthresh, tcpi_snd_cwnd, tcpi_advmss.
-    put(60, &65_535_u32.to_ne_bytes());
-    put(64, &65_535_u32.to_ne_bytes());
-    put(68, &20_u32.to_ne_bytes());
-    put(72, &10_u32.to_ne_bytes());
-    put(76, &i32::MAX.to_ne_bytes());
-    put(80, &10_u32.to_ne_bytes());
-    put(84, &segment);
-    // tcpi_bytes_acked, tcpi_bytes_received, tcpi_bytes_sent.
-    put(120, &sent.to_ne_bytes());
-    put(128, &received.to_ne_bytes());
-    put(200, &sent.to_ne_bytes());
+    let room = end.peer_room() as u64;
+    // tcpi_state; tcpi_options: timestamps, SACK, window scaling; both scales; tcpi_delivery_rate_app_limited.
+    put(0, state as u64, 1);
+    put(5, 7, 1);
+    put(6, 0xaa, 1);
+    put(7, 1, 1);
+    // tcpi_rto, tcpi_ato in µs, tcpi_snd_mss, tcpi_rcv_mss, tcpi_unacked in segments.
+    put(8, 200_000, 4);
+    put(12, 40_000, 4);
+    put(16, 32_768, 4);
+    put(20, 536, 4);
+    put(24, end.unsent().saturating_sub(end.held()).div_ceil(SEGMENT) as u64, 4);
+    // tcpi_pmtu, tcpi_rcv_ssthresh, tcpi_rtt, tcpi_rttvar in µs, tcpi_snd_ssthresh, tcpi_snd_cwnd, tcpi_advmss,
+    // tcpi_reordering, tcpi_rcv_space.
+    put(60, 65_535, 4);
+    put(64, 65_495, 4);
+    put(68, 20, 4);
+    put(72, 10, 4);
+    put(76, i32::MAX as u64, 4);
+    put(80, 10, 4);
+    put(84, 65_483, 4);
+    put(88, 3, 4);
+    put(96, 65_495, 4);
+    // tcpi_pacing_rate: as much as fits into a round trip; tcpi_max_pacing_rate: no limit.
+    put(104, 10 * 32_768 * 1_000_000 / 20, 8);
+    put(112, u64::MAX, 8);
+    // tcpi_bytes_acked (the client's with the SYN), tcpi_bytes_received, tcpi_segs_out, tcpi_segs_in: with acknowledgements.
+    let (out_segments, in_segments) = (sent.1, received.1);
+    put(120, sent.0 + u64::from(end.is_client()), 8);
+    put(128, received.0, 8);
+    put(136, out_segments + in_segments + 2, 4);
+    put(140, out_segments + in_segments + 1, 4);
+    // tcpi_notsent_bytes, tcpi_min_rtt, tcpi_data_segs_in, tcpi_data_segs_out.
+    put(144, end.held() as u64, 4);
+    put(148, 10, 4);
+    put(152, in_segments, 4);
+    put(156, out_segments, 4);
+    // tcpi_delivered (with the SYN), tcpi_bytes_sent, tcpi_snd_wnd.
+    put(192, out_segments + 1, 4);
+    put(200, sent.0, 8);
+    put(228, room, 4);
     out
 }

@@ -143,7 +143,10 @@ async fn send(
         .await;
         match sent {
             Ok(n) => done += n as u64,
-            Err(_) if done > 0 => break,
+            Err(err) if done > 0 => {
+                restore(socket, &err);
+                break;
+            }
             Err(SysError::Errno(Errno::EPIPE)) => {
                 if !flags.contains(MsgFlags::NOSIGNAL) && socket.kind().1 != SOCK_DGRAM {
                     crate::run_loop::raise(cx, Signo::SIGPIPE);
@@ -158,6 +161,15 @@ async fn send(
         }
     }
     Ok(done as i64)
+}
+
+/// An error after bytes were moved is the next call's, as far as it was the socket's.
+fn restore(socket: &Arc<dyn Socket>, err: &SysError) {
+    if let SysError::Errno(errno) = err
+        && matches!(*errno, Errno::ECONNRESET | Errno::ETIMEDOUT | Errno::EHOSTUNREACH | Errno::ENETUNREACH)
+    {
+        socket.restore_error(*errno);
+    }
 }
 
 /// Gives the scratch buffer back unless it grew beyond its usual size.
@@ -302,7 +314,10 @@ async fn receive(
         .await;
         let got = match step {
             Ok(got) => got,
-            Err(_) if done > 0 => break,
+            Err(err) if done > 0 => {
+                restore(socket, &err);
+                break;
+            }
             Err(err) => return Err(err),
         };
         let n = got.count;
