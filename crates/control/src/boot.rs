@@ -89,6 +89,10 @@ pub struct BootSpec {
     /// somebody started by hand is to end by Ctrl-C.
     #[serde(default)]
     pub ordinary_init: bool,
+    /// The caller belongs to a job of a shell, and stops and continues with the first process: its group is not
+    /// orphaned.
+    #[serde(default)]
+    pub job_control: bool,
 }
 
 /// A hook that runs inside.

@@ -32,6 +32,13 @@ pub enum Request {
         /// Every process of the sandbox.
         all: bool,
     },
+    /// Send a signal to the first process's group.
+    SignalGroup {
+        /// Signal number, 1 to 64.
+        signal: i32,
+    },
+    /// Reply with `Stopped` once the first process is stopped by a signal, at once if it is.
+    AwaitStop,
     /// The terminal of a process has another size.
     WindowSize {
         /// Guest process id; absent is the first process.
@@ -64,6 +71,8 @@ pub enum Reply {
     },
     /// A process has ended.
     Exited(ExitStatus),
+    /// Answer to `AwaitStop`: the signal.
+    Stopped(i32),
     /// Answer to `State`.
     State(SandboxState),
     /// Answer to `Processes`.

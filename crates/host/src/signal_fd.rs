@@ -90,6 +90,23 @@ pub fn reset(signal: i32) {
     }
 }
 
+/// Stops the caller, or with `group` its whole process group, by `signal`, which it has blocked, until somebody
+/// continues it. Answers at once where nobody could: a group that is orphaned is stopped by `SIGSTOP` alone.
+pub fn stop_by(signal: i32, group: bool) {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is filled before it is read; SIG_DFL is a valid action; kill takes numbers only.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        // What continues us is not to be met again later.
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCONT);
+        libc::kill(if group { 0 } else { libc::getpid() }, signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 /// Ends the caller by `signal`, so that its parent sees the same death.
 pub fn die_by(signal: i32) {
     reset(signal);

@@ -112,6 +112,7 @@ impl Process {
             state.stopped = Some(sig);
             state.report = Some(Report::Stopped(sig));
         }
+        self.stop_queue.wake(Events::all());
         self.tell_parent(si::CLD_STOPPED, sig.raw());
     }
 

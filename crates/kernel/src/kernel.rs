@@ -29,6 +29,8 @@ pub struct KernelConfig {
     pub cpus: usize,
     /// Signals without a handler end the first process too.
     pub ordinary_init: bool,
+    /// A shell outside can continue the first process's group.
+    pub job_control: bool,
     /// Log every system call to standard error or this file.
     pub strace: bool,
     /// The container's filter of system calls.
@@ -47,6 +49,7 @@ impl Default for KernelConfig {
             hostname: "sallet".into(),
             domainname: "(none)".into(),
             ordinary_init: false,
+            job_control: false,
             cpus: 1,
             strace: false,
             seccomp: None,

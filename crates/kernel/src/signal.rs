@@ -340,12 +340,14 @@ impl Kernel {
 
     /// As `is_orphaned_group`, once the process `ending` has gone.
     fn is_orphaned_without(&self, pgid: i32, ending: i32) -> bool {
+        let first = |member: &Process| self.config.job_control && member.pid() == 1;
         let members = self.pids.group(pgid);
         members.iter().filter(|p| !p.is_zombie() && p.pid() != ending).all(|member| {
-            member.parent().is_none_or(|parent| {
-                let job = parent.job();
-                parent.pid() == ending || job.pgid == pgid || job.sid != member.job().sid
-            })
+            !first(member)
+                && member.parent().is_none_or(|parent| {
+                    let job = parent.job();
+                    parent.pid() == ending || job.pgid == pgid || job.sid != member.job().sid
+                })
         })
     }
 }

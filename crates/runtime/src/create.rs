@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) attached: bool,
     /// Whether signals end the first process as any other: nobody's init.
     pub(crate) ordinary_init: bool,
+    /// Whether the caller stops and continues with the first process, as a job of a shell.
+    pub(crate) job_control: bool,
 }
 
 /// Who holds the other end of the first process's terminal.
@@ -97,6 +99,7 @@ impl Plan {
             pid_file: None,
             attached: false,
             ordinary_init: false,
+            job_control: false,
         })
     }
 }
@@ -281,6 +284,7 @@ fn fill(
         },
         own_id: ids.own_id(),
         ordinary_init: plan.ordinary_init,
+        job_control: plan.job_control,
     };
     kernel.boot(&spec, fds)?;
     container.state.recorded = Recorded::Created;

@@ -11,6 +11,7 @@ mod create;
 mod dbus;
 mod hooks;
 mod host_mounts;
+mod jobs;
 mod launch;
 mod log;
 mod oci;

@@ -134,6 +134,12 @@ impl State {
 /// The fields of /proc/PID/stat that tell processes apart.
 pub(crate) struct ProcessStat {
     state: char,
+    /// Its parent's id.
+    pub(crate) parent: i32,
+    /// Its process group.
+    pub(crate) group: i32,
+    /// Its session.
+    pub(crate) session: i32,
     /// Ticks since boot.
     pub(crate) start: u64,
 }
@@ -150,7 +156,14 @@ pub(crate) fn process_stat(pid: i32) -> Option<ProcessStat> {
     // The name in parentheses may hold anything.
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();
-    Some(ProcessStat { state: fields.first()?.chars().next()?, start: fields.get(19)?.parse().ok()? })
+    let id = |at: usize| fields.get(at)?.parse().ok();
+    Some(ProcessStat {
+        state: fields.first()?.chars().next()?,
+        parent: id(1)?,
+        group: id(2)?,
+        session: id(3)?,
+        start: fields.get(19)?.parse().ok()?,
+    })
 }
 
 /// Paths as JSON: text, else their bytes.

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use host::signal_fd::SignalFd;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
+use crate::jobs::{Job, SIGSTOP};
 use crate::terminal::{CallersTerminal, RawMode};
 
 const SIGPIPE: i32 = 13;
@@ -24,75 +25,150 @@ pub(crate) fn signals() -> Result<SignalFd> {
     SignalFd::new(&wanted).context("collect signals")
 }
 
+/// How often a program in the background looks whether a shell has given it the terminal: nothing tells it.
+const FOREGROUND_CHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
 /// Copies between standard input/output and a pty master.
 #[derive(Debug)]
 pub(crate) struct Relay {
     master: OwnedFd,
     callers: CallersTerminal,
     input_open: bool,
+    /// While the caller's terminal is in raw mode; not in the background, where a shell has it.
+    raw: Option<RawMode>,
 }
 
 impl Relay {
     pub(crate) fn new(master: OwnedFd, callers: CallersTerminal) -> Relay {
-        Relay { master, callers, input_open: true }
+        Relay { master, callers, input_open: true, raw: None }
     }
 
-    /// Puts the caller's terminal into raw mode until the answer is dropped.
-    pub(crate) fn raw(&self) -> Result<RawMode> {
-        self.callers.raw().context("the caller's terminal")
+    /// Puts the caller's terminal into raw mode once it is ours.
+    fn take_terminal(&mut self) -> Result<()> {
+        if self.raw.is_none() && self.callers.is_foreground() {
+            self.raw = Some(self.callers.raw().context("the caller's terminal")?);
+            self.callers.copy_size(&self.master);
+        }
+        Ok(())
+    }
+
+    /// What the program has written, without waiting for more.
+    fn drain(&self) {
+        while self.events().contains(PollFlags::IN) && copy(self.master.as_fd(), rustix::stdio::stdout()) {}
+    }
+
+    /// Whether all slaves are closed and everything was read.
+    fn hung_up(&self) -> bool {
+        let events = self.events();
+        events.contains(PollFlags::HUP) && !events.contains(PollFlags::IN)
+    }
+
+    fn events(&self) -> PollFlags {
+        let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Some(&NOW)) {
+            Ok(_) => fds[0].revents(),
+            Err(_) => PollFlags::empty(),
+        }
     }
 }
 
 /// Runs until `done` is readable. `on_signal` gets every signal but SIGWINCH
-/// of a relayed terminal, which becomes a new size of it.
+/// of a relayed terminal, which becomes a new size of it, and those that stop
+/// and continue a job.
 pub(crate) fn run(
     signals: &SignalFd,
     done: BorrowedFd<'_>,
     mut relay: Option<Relay>,
+    mut job: Option<Job<'_>>,
     mut on_signal: impl FnMut(i32),
 ) -> Result<()> {
     loop {
-        let mut fds =
-            vec![PollFd::from_borrowed_fd(done, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        if let Some(relay) = &relay {
-            fds.push(PollFd::new(&relay.master, PollFlags::IN));
-            if relay.input_open {
-                fds.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
-            }
-        }
-        match rustix::event::poll(&mut fds, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error).context("wait for events"),
-        }
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let is_ready = |index: usize| ready.get(index).copied().unwrap_or(false);
         if let Some(relay) = &mut relay {
-            if is_ready(3) && !copy(rustix::stdio::stdin(), relay.master.as_fd()) {
+            relay.take_terminal()?;
+        }
+        let Ready { ended, signalled, stopped, output, input } =
+            wait(signals, done, relay.as_ref(), job.as_ref())?;
+        if let Some(relay) = &mut relay {
+            if input && !copy(rustix::stdio::stdin(), relay.master.as_fd()) {
                 relay.input_open = false;
             }
-            if is_ready(2) {
+            if output {
                 copy(relay.master.as_fd(), rustix::stdio::stdout());
             }
         }
-        if is_ready(1) {
-            while let Some(signal) = signals.read()? {
-                match &relay {
-                    Some(relay) if signal == SIGWINCH => relay.callers.copy_size(&relay.master),
-                    _ => on_signal(signal),
-                }
+        while signalled && let Some(signal) = signals.read()? {
+            match (&relay, &job) {
+                (Some(relay), _) if signal == SIGWINCH => relay.callers.copy_size(&relay.master),
+                (_, Some(job)) if Job::takes(signal) => job.signal(signal),
+                _ => on_signal(signal),
             }
         }
-        if is_ready(0) {
+        if ended {
             if let Some(relay) = relay {
-                drain(relay);
+                relay.drain();
             }
             return Ok(());
         }
+        if let Some(known) = job.take_if(|_| stopped)
+            && let Some(signal) = known.stopped()
+        {
+            suspend(signal, relay.as_mut());
+            known.go_on();
+            job = Some(known);
+        }
         // A master whose slaves are all closed reports an error for ever.
-        if is_ready(2) && relay.as_ref().is_some_and(hung_up) {
+        if output && relay.as_ref().is_some_and(Relay::hung_up) {
             relay = None;
         }
     }
+}
+
+/// What can be read.
+struct Ready {
+    ended: bool,
+    signalled: bool,
+    stopped: bool,
+    output: bool,
+    input: bool,
+}
+
+fn wait(
+    signals: &SignalFd,
+    done: BorrowedFd<'_>,
+    relay: Option<&Relay>,
+    job: Option<&Job<'_>>,
+) -> Result<Ready> {
+    let in_background = relay.is_some_and(|relay| relay.raw.is_none());
+    let input = relay.filter(|relay| relay.input_open && !in_background).map(|_| rustix::stdio::stdin());
+    let sources = [
+        Some(done),
+        Some(signals.as_fd()),
+        job.map(AsFd::as_fd),
+        relay.map(|relay| relay.master.as_fd()),
+        input,
+    ];
+    let mut fds: Vec<PollFd<'_>> =
+        sources.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    match rustix::event::poll(&mut fds, in_background.then_some(&FOREGROUND_CHECK)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error).context("wait for events"),
+    }
+    let mut polled = fds.iter().map(|fd| !fd.revents().is_empty());
+    let [ended, signalled, stopped, output, input] =
+        sources.map(|source| source.is_some() && polled.next().unwrap_or(false));
+    Ok(Ready { ended, signalled, stopped, output, input })
+}
+
+/// Stops as the program was stopped, until a shell continues us.
+fn suspend(signal: i32, relay: Option<&mut Relay>) {
+    let mut group = false;
+    if let Some(relay) = relay {
+        relay.drain();
+        // The key that was pressed is for the whole job; in raw mode we alone have seen it.
+        group = relay.raw.take().is_some() && signal != SIGSTOP;
+    }
+    host::signal_fd::stop_by(signal, group);
 }
 
 /// Moves what is there; false at the end.
@@ -117,25 +193,4 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
         }
     }
     true
-}
-
-/// The last output of a process that has ended.
-fn drain(relay: Relay) {
-    loop {
-        let mut fds = [PollFd::new(&relay.master, PollFlags::IN)];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let ready = rustix::event::poll(&mut fds, Some(&now)).unwrap_or(0) > 0
-            && fds[0].revents().contains(PollFlags::IN);
-        if !ready || !copy(relay.master.as_fd(), rustix::stdio::stdout()) {
-            return;
-        }
-    }
-}
-
-fn hung_up(relay: &Relay) -> bool {
-    let mut fds = [PollFd::new(&relay.master, PollFlags::IN)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut fds, Some(&now)).is_ok()
-        && fds[0].revents().contains(PollFlags::HUP)
-        && !fds[0].revents().contains(PollFlags::IN)
 }

@@ -99,6 +99,14 @@ impl CallersTerminal {
         Ok(RawMode { terminal: self.clone(), before })
     }
 
+    /// Whether our process group may read it; where it is not our controlling terminal, nobody has it before us.
+    pub(crate) fn is_foreground(&self) -> bool {
+        match rustix::termios::tcgetpgrp(&self.0) {
+            Ok(group) => group == rustix::process::getpgrp(),
+            Err(_) => true,
+        }
+    }
+
     /// Its size; nothing where nobody has set one.
     pub(crate) fn size(&self) -> Option<control::ConsoleSize> {
         let size = rustix::termios::tcgetwinsize(&self.0).ok()?;

@@ -88,6 +88,7 @@ impl Sandbox for KernelSandbox {
         match target {
             Target::All => self.kernel.pids.processes().iter().for_each(|p| send(p)),
             Target::Init => send(&*self.process(1)?),
+            Target::Group => self.kernel.pids.group(1).iter().for_each(|p| send(p)),
             Target::Process(pid) => send(&*self.process(pid)?),
         }
         Ok(())
@@ -122,9 +123,32 @@ impl Sandbox for KernelSandbox {
         Ok(())
     }
 
+    fn on_stop(&self, notify: Box<dyn FnOnce(i32) + Send>) -> Result<(), SandboxError> {
+        let process = self.process(1)?;
+        executor::spawn(async move {
+            let waiter = executor::Waiter::new();
+            loop {
+                waiter.reset();
+                let stops = process.stop_queue.listen(&waiter, executor::Events::all(), false);
+                let end = process.exit_queue.listen(&waiter, executor::Events::all(), false);
+                let (ended, stopped) = {
+                    let state = process.state.lock();
+                    (state.zombie.is_some(), state.stopped)
+                };
+                match stopped {
+                    _ if ended => return,
+                    Some(signal) => return notify(signal.raw()),
+                    None => drop(waiter.wait().await),
+                }
+                drop((stops, end));
+            }
+        });
+        Ok(())
+    }
+
     fn window_size(&self, target: Target, _size: ConsoleSize) -> Result<(), SandboxError> {
         let session = match target {
-            Target::Init | Target::All => 1,
+            Target::Init | Target::Group | Target::All => 1,
             Target::Process(pid) => pid,
         };
         let terminal = self.terminals.controlling(session);

@@ -27,6 +27,9 @@ pub trait Sandbox: Send + Sync + 'static {
     /// Only processes made by `start_init` and `exec` can be awaited.
     fn on_exit(&self, pid: i32, notify: ExitNotify) -> Result<(), SandboxError>;
 
+    /// Calls `notify` once when the first process is stopped by a signal, at once if it is; never if it ends before.
+    fn on_stop(&self, notify: Box<dyn FnOnce(i32) + Send>) -> Result<(), SandboxError>;
+
     /// The terminal of a process made by `start_init` or `exec` has a new size.
     fn window_size(&self, target: Target, size: ConsoleSize) -> Result<(), SandboxError>;
 
@@ -50,6 +53,8 @@ pub enum Target {
     Init,
     /// One guest process.
     Process(i32),
+    /// The first process's group.
+    Group,
     /// Every process of the sandbox.
     All,
 }

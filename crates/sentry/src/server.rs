@@ -133,6 +133,12 @@ impl Connection {
                 };
                 sandbox.signal(target, signal).map(|()| Reply::Done)
             }
+            Request::SignalGroup { signal } => sandbox.signal(Target::Group, signal).map(|()| Reply::Done),
+            Request::AwaitStop => {
+                let (channel, sending) = (Arc::clone(&self.channel), Arc::clone(&self.sending));
+                let notify = move |signal| send(&channel, &sending, &Reply::Stopped(signal));
+                return sandbox.on_stop(Box::new(notify)).err().map(failure);
+            }
             Request::WindowSize { pid, size } => {
                 let target = pid.map_or(Target::Init, Target::Process);
                 sandbox.window_size(target, size).map(|()| Reply::Done)

@@ -12,6 +12,7 @@ use control::{CapabilityMasks, ProcessSpec};
 use super::run::wait_for;
 use crate::cli::Globals;
 use crate::create::{self, Plan, Terminal};
+use crate::jobs;
 use crate::oci::config::{Config, IdMapping, Linux, Namespace, Root};
 use crate::oci::{VERSION, capability, translate};
 use crate::rootless;
@@ -145,9 +146,10 @@ impl Do {
             pid_file: None,
             attached: true,
             ordinary_init: true,
+            job_control: jobs::is_job(),
         };
         let created = create::create_with(globals, plan, |fds| view.open(fds))?;
-        wait_for(created, false)
+        wait_for(created, false, true)
     }
 
     /// Variables of the program: ours that say nothing about us, then what `--env` asks for.

@@ -209,7 +209,6 @@ impl Exec {
             write_pid_file(path, rustix::process::getpid().as_raw_nonzero().get())?;
         }
         let signals = supervise::signals()?;
-        let _raw = relay.as_ref().map(Relay::raw).transpose()?;
         waiter.wait(&signals, relay)
     }
 
@@ -258,7 +257,7 @@ struct Waiter {
 
 impl Waiter {
     fn wait(&self, signals: &SignalFd, relay: Option<Relay>) -> Result<ExitCode> {
-        supervise::run(signals, self.channel.as_fd(), relay, |signal| {
+        supervise::run(signals, self.channel.as_fd(), relay, None, |signal| {
             // Over a connection of its own, so that answers do not mix. The
             // guest process, or the sandbox, may be gone by now.
             let _ = self.container.ask(&Request::Signal { pid: Some(self.pid), signal, all: false });

@@ -10,7 +10,8 @@ use rustix::process::{WaitId, WaitIdOptions};
 use super::create::CreateOptions;
 use crate::cli::Globals;
 use crate::create::{self, Created, Terminal};
-use crate::supervise::{self, Relay};
+use crate::jobs::Job;
+use crate::supervise;
 use crate::terminal::CallersTerminal;
 
 #[derive(Debug, Args)]
@@ -56,19 +57,19 @@ impl Run {
             }
             plan.terminal = Terminal::Ours(callers);
         }
-        wait_for(create::create(globals, plan)?, self.keep)
+        wait_for(create::create(globals, plan)?, self.keep, false)
     }
 }
 
 /// Starts a created container, stands in for it until it has ended, and
-/// removes it. Gives its exit status.
-pub(crate) fn wait_for(created: Created, keep: bool) -> Result<ExitCode> {
+/// removes it. With `as_job` it stops and continues with it. Gives its exit status.
+pub(crate) fn wait_for(created: Created, keep: bool, as_job: bool) -> Result<ExitCode> {
     let Created { mut container, pidfd, tie: _tie, relay } = created;
     // Before the program can end and before it can be signalled.
     let signals = supervise::signals()?;
     let result = container.start().and_then(|()| {
-        let _raw = relay.as_ref().map(Relay::raw).transpose()?;
-        supervise::run(&signals, pidfd.as_fd(), relay, |signal| {
+        let job = as_job.then(|| Job::watch(&container)).transpose()?;
+        supervise::run(&signals, pidfd.as_fd(), relay, job, |signal| {
             // The program may have ended meanwhile.
             let _ = container.kill(signal, false);
         })
