@@ -3,6 +3,17 @@
 # A test is a function: `run_test NAME FUNCTION`. It runs in a subshell under `set -e`-like checks: each
 # `expect...` that does not hold prints why and ends it.
 set -u
+# How many times slower the machine is than those that the tests' limits on time are made for.
+SLOW=${SLOW:-1}
+if [ "$SLOW" -gt 1 ]; then
+    timeout() {
+        local options=()
+        [ "$1" != -k ] || { options=(-k "$2"); shift 2; }
+        local seconds=$1
+        shift
+        command timeout "${options[@]}" $((seconds * SLOW)) "$@"
+    }
+fi
 
 ok() { echo "ok $1"; }
 fail() { echo "FAIL $1: $(tr '\n' ' ' <<<"$2" | cut -c1-1500)"; }
@@ -35,7 +46,7 @@ exits() {
 
 # eventually SECONDS COMMAND...: tries until it succeeds.
 eventually() {
-    local end=$(($(date +%s) + $1))
+    local end=$(($(date +%s) + $1 * SLOW))
     shift
     until "$@" >/dev/null 2>&1; do
         [ "$(date +%s)" -lt "$end" ] || { echo "not in time: $*"; exit 1; }

@@ -159,13 +159,13 @@ c.sendall(b"ping")
 print(c.recv(10).decode())')"
 }
 apt_install() {
-    curl -sf --max-time 5 -o /dev/null http://deb.debian.org/debian/ || { echo "the machine has no network"; exit 1; }
     exits 0 timeout 200 docker run --rm --runtime "$NAME" --label "sallet-test=$PREFIX" $BASE sh -c \
         'apt-get update -q && apt-get install -qy --no-install-recommends jq && echo "{}" | jq .'
 }
 
 for t in memory_first_process memory_child memory_child_status memory_tmpfs memory_enough cpus pids_limit fork_bomb update_running \
     volume_both_ways volume_read_only \
-    volume_named published_port names_on_a_network no_network network_of_other loopback apt_install; do
+    volume_named published_port names_on_a_network no_network network_of_other loopback; do
     run_test $t
 done
+if [ -n "$(ip route show default)" ]; then run_test apt_install; else skip apt_install "the machine has no network"; fi

@@ -219,11 +219,12 @@ def waiter(box, *command, kill=None):
     import ctypes
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     path = box.dir + "/pid"
-    box.done(box.run("exec", "--detach", "--pid-file", path, box.id, *command,
-                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    with open(box.dir + "/waited", "w") as out:
+        box.done(box.run("exec", "--detach", "--pid-file", path, box.id, *command,
+                         stdout=out, stderr=subprocess.DEVNULL))
     pid = int(open(path).read())
     if kill:
-        time.sleep(0.3)
+        eventually(10, lambda: open(box.dir + "/waited").read() == "ready\n", "the program")
         os.kill(pid, kill)
     return os.waitpid(pid, 0)[1]
 
@@ -233,10 +234,10 @@ def a_waiter_ends_as_its_process(box):
     running(box)
     equal(7, os.waitstatus_to_exitcode(waiter(box, "sh", "-c", "sleep 0.1; exit 7")))
     equal(-11, os.waitstatus_to_exitcode(waiter(box, "sh", "-c", "sleep 0.1; kill -SEGV $$")))
-    equal(-15, os.waitstatus_to_exitcode(waiter(box, "sleep", "50", kill=signal.SIGTERM)))
-    equal(-9, os.waitstatus_to_exitcode(waiter(box, "sleep", "50", kill=signal.SIGKILL)))
+    equal(-15, os.waitstatus_to_exitcode(waiter(box, "sh", "-c", "echo ready; exec sleep 50", kill=signal.SIGTERM)))
+    equal(-9, os.waitstatus_to_exitcode(waiter(box, "sh", "-c", "echo ready; exec sleep 50", kill=signal.SIGKILL)))
     for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGABRT, signal.SIGURG, signal.SIGWINCH, signal.SIGRTMIN):
-        script = f"trap 'exit {int(number)}' {int(number)}; while :; do sleep 0.02; done"
+        script = f"trap 'exit {int(number)}' {int(number)}; echo ready; while :; do sleep 0.02; done"
         equal(int(number), os.waitstatus_to_exitcode(waiter(box, "bash", "-c", script, kill=number)))
     eventually(3, lambda: "sleep 50" not in box.exec("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"),
                "no program is left")

@@ -29,9 +29,9 @@ def left(box):
     """What is there of a container, in words."""
     rest = [f"process {pid}" for pid in members(box)]
     for line in open("/proc/self/cgroup"):
-        # Without a path in its configuration a container's group lies in its creator's.
+        # Without a path in its configuration a container's group lies in its creator's, of version 2 beside it.
         _, controllers, path = line.strip().split(":", 2)
-        for base in (f"/sys/fs/cgroup/{controllers}{path}", f"/sys/fs/cgroup{path}"):
+        for base in (f"/sys/fs/cgroup/{controllers}{path}", f"/sys/fs/cgroup{os.path.dirname(path)}"):
             rest += glob.glob(f"{base}/{box.id}")
     if os.path.isdir(box.state_dir):
         rest += [f"state {name}" for name in os.listdir(box.state_dir)]

@@ -2,7 +2,9 @@
 . "$(dirname "$0")/../lib.sh"
 install -m 755 /share/sallet /usr/local/bin/sallet
 SALLET=/usr/local/bin/sallet
-export SALLET
+# Where it is emulated.
+SLOW=4
+export SALLET SLOW
 CASES=process/,memory/,futex/,files/,sockets/,signal/,thread/
 REDUCED_CASES=memory/,thread/,signal/,attack/,process/
 
@@ -21,6 +23,18 @@ user_runs() {
     equal 4 "$(as_user $SALLET do -- sh -c 'echo 1 2 3 4 | wc -w')"
     exits 7 as_user $SALLET do -- sh -c 'kill -0 $$; exit 7'
 }
+# One without subordinate ids.
+bare_runs() {
+    id bare >/dev/null 2>&1 || useradd -m -s /bin/bash bare
+    sed -i '/^bare:/d' /etc/subuid /etc/subgid
+    as_bare() { cd /home/bare && setpriv --reuid bare --regid bare --init-groups env HOME=/home/bare USER=bare "$@"; }
+    equal "$(id -u bare)" "$(as_bare $SALLET do -- id -u)"
+    as_bare mkdir -p kept
+    equal "in kept" "$(as_bare $SALLET do --rw kept -- sh -c 'echo in kept >kept/f && cat kept/f')"
+    equal "in kept bare" "$(cat /home/bare/kept/f) $(stat -c %U /home/bare/kept/f)"
+    exits 1 as_bare $SALLET do --rw kept -- sh -c 'chown 5 kept/f 2>/dev/null || exit 1'
+    equal bare "$(stat -c %U /home/bare/kept/f)"
+}
 root_runs() {
     equal 0 "$($SALLET do -- id -u)"
     exits 3 $SALLET do -- sh -c 'exit 3'
@@ -32,6 +46,7 @@ no_user_namespaces() {
 do_users() {
     run_test do_as_root root_runs
     run_test do_as_an_ordinary_user user_runs
+    run_test do_without_subordinate_ids bare_runs
     for scope in 0 1 2; do
         modprobe yama 2>/dev/null
         if sysctl -q kernel.yama.ptrace_scope=$scope 2>/dev/null; then
@@ -62,6 +77,11 @@ for series; do
             echo '{"exec-opts": ["native.cgroupdriver=cgroupfs"]}' >/etc/docker/daemon.json
             systemctl restart docker
             scripts docker
+            ;;
+        host) RUNTIME=sallet bash tests/vm/host.sh | summed ;;
+        reboot)
+            bash tests/vm/reboot.sh | summed
+            [ -e /var/rebooted ] || { systemctl reboot; sleep 600; }
             ;;
         *) scripts "$series" ;;
     esac

@@ -4,7 +4,7 @@
 #     bash tests/vm/run.sh [--sallet PATH] [SERIES...]
 #
 # A series is one of those of inside.sh; the default is the short ones. The machine is emulated, so all of it is slow;
-# VM_ACCEL=kvm makes it fast where there is KVM. The last line is `N passed, N failed, N skipped`.
+# `reboot` must be alone: it starts the machine twice. VM_ACCEL=kvm makes it fast where there is KVM. The last line is `N passed, N failed, N skipped`.
 set -u
 HERE=$(cd "$(dirname "$0")" && pwd)
 REPOSITORY=$(cd "$HERE/../.." && pwd)
@@ -29,9 +29,11 @@ cp "$SALLET" "$SHARE/sallet"
 cp "$TARGET/debug/xtask" "$TARGET/debug/guest-tests" "$SHARE/"
 # xtask knows the repository by the path it was built at.
 cat >"$SHARE/command" <<END
+echo >>/share/starts
+[ "\$(wc -l </share/starts)" -le 2 ] || systemctl poweroff
 mkdir -p '$REPOSITORY'
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,ro repository '$REPOSITORY'
-cd '$REPOSITORY' && bash tests/vm/inside.sh $* >/share/log 2>&1
+cd '$REPOSITORY' && bash tests/vm/inside.sh $* >>/share/log 2>&1
 sync
 systemctl poweroff
 END
@@ -39,8 +41,8 @@ touch "$SHARE/log"
 tail -f "$SHARE/log" &
 SHOWER=$!
 timeout "$LIMIT" bash -c ". '$HERE/image.sh'"'; vm_boot "$@"' vm "$SHARE" \
-    -drive "file=$VM/disk,if=virtio,format=raw,snapshot=on" \
-    -virtfs "local,path=$REPOSITORY,mount_tag=repository,security_model=none,readonly=on" </dev/null
+    -drive "file=$VM/disk,if=virtio,format=raw,snapshot=on,cache=unsafe" \
+    -action reboot=reset -virtfs "local,path=$REPOSITORY,mount_tag=repository,security_model=none,readonly=on" </dev/null
 ENDED=$?
 sleep 1
 kill $SHOWER
