@@ -59,6 +59,9 @@ pub struct BootSpec {
     /// Where the kernel process reads how much CPU time it has: the container's group and those above.
     #[serde(default)]
     pub cpu_quota: Vec<QuotaFds>,
+    /// The host's `/proc/loadavg`: how many threads want its CPUs.
+    #[serde(default)]
+    pub load: Option<FdIndex>,
     /// Guest user id ranges, when the bundle asks for a user namespace.
     pub uid_mappings: Vec<IdMapping>,
     /// Guest group id ranges, likewise.

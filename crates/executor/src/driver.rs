@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -39,6 +40,13 @@ static EXECUTOR: OnceLock<Executor> = OnceLock::new();
 static START: OnceLock<()> = OnceLock::new();
 static PANIC_HOOK: OnceLock<fn(&str)> = OnceLock::new();
 
+/// Passes on what host descriptors have to tell by now, which the driver may not have got around to.
+pub fn look_at_host() {
+    if let Some(executor) = EXECUTOR.get().filter(|executor| !executor.sources.is_empty()) {
+        executor.take_events(Some(0));
+    }
+}
+
 /// Sets what is called, once per task that panicked, with the panic's message. The first call wins.
 pub fn set_panic_hook(hook: fn(&str)) {
     let _ = PANIC_HOOK.set(hook);
@@ -73,8 +81,8 @@ impl Executor {
     fn new() -> Result<Executor, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let interest = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, &bell, epoll::EventData::new_u64(BELL), interest)?;
+        // Until the driver has heard it, whoever else looks.
+        epoll::add(&epoll, &bell, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
         Ok(Executor {
             epoll,
             bell,
@@ -104,7 +112,6 @@ impl Executor {
         // Linux defers wake-ups by 50 µs to save power; a guest's timers should not suffer it.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
         let _worker = worker_scope();
-        let mut ready = Vec::with_capacity(64);
         let mut busy = false;
         loop {
             let timeout = if busy || !self.injector.lock().is_empty() {
@@ -112,26 +119,36 @@ impl Executor {
             } else {
                 self.timers.next_deadline().map(|at| at.saturating_sub(monotonic_ns()))
             };
-            ready.clear();
-            let wait = timeout.map(timespec);
-            let spare = rustix::buffer::spare_capacity(&mut ready);
-            // EINTR and the like are as good as "nothing ready".
-            let _ = epoll::wait(&self.epoll, spare, wait.as_ref());
-            for event in &ready {
-                let key = event.data.u64();
-                if key == BELL {
-                    let mut counter = [0; 8];
-                    let _ = read(&self.bell, &mut counter);
-                } else {
-                    let flags = event.flags;
-                    self.sources.wake(key, Events::from_bits_truncate(flags.bits()));
-                }
+            if self.take_events(timeout) {
+                let mut counter = [0; 8];
+                let _ = read(&self.bell, &mut counter);
             }
             // Before the queues are read: a push after this rings again.
             self.rung.store(false, Ordering::SeqCst);
             self.timers.fire(monotonic_ns());
             busy = self.run_injected() | (run_ready() > 0);
         }
+    }
+
+    /// Passes events on to their queues; whether the bell was among them.
+    fn take_events(&self, timeout: Option<u64>) -> bool {
+        let mut room = [const { MaybeUninit::uninit() }; 64];
+        let wait = timeout.map(timespec);
+        // EINTR and the like are as good as "nothing ready".
+        let Ok((ready, _)) = epoll::wait(&self.epoll, &mut room[..], wait.as_ref()) else {
+            return false;
+        };
+        let mut rung = false;
+        for event in ready {
+            let key = event.data.u64();
+            if key == BELL {
+                rung = true;
+            } else {
+                let flags = event.flags;
+                self.sources.wake(key, Events::from_bits_truncate(flags.bits()));
+            }
+        }
+        rung
     }
 
     fn run_injected(&self) -> bool {

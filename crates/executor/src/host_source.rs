@@ -45,6 +45,10 @@ impl Sources {
         drop(removed);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().entries.is_empty()
+    }
+
     pub(crate) fn wake(&self, key: u64, events: Events) {
         if let Some(queue) = self.get(key) {
             queue.wake(events);

@@ -18,7 +18,7 @@ mod worker;
 pub use block_on::block_on;
 pub use blocking::{Blocking, blocking};
 pub use clock::{monotonic_ns, realtime_ns};
-pub use driver::set_panic_hook;
+pub use driver::{look_at_host, set_panic_hook};
 pub use host_source::HostSource;
 pub use linux_abi::poll::Events;
 pub use task::{TaskHandle, spawn, yield_now};

@@ -1,4 +1,5 @@
-//! How much CPU time the control groups leave the sandbox: `cpu.max`, `cpu.cfs_quota_us` (cgroups(7)).
+//! How much CPU time the control groups leave the sandbox, `cpu.max` and `cpu.cfs_quota_us` (cgroups(7)), and whether
+//! others wait for the machine's CPUs.
 
 use std::os::fd::OwnedFd;
 
@@ -13,19 +14,31 @@ pub struct QuotaFiles {
     pub stat: Option<OwnedFd>,
 }
 
-/// The groups that limit the sandbox: its own and those above.
+/// What limits the sandbox's CPU time.
 #[derive(Debug, Default)]
-pub struct Quota(pub Vec<QuotaFiles>);
+pub struct Quota {
+    /// The groups that limit it: its own and those above.
+    pub groups: Vec<QuotaFiles>,
+    /// `/proc/loadavg` of the host (proc_loadavg(5)).
+    pub load: Option<OwnedFd>,
+    /// CPUs of the host.
+    pub online: usize,
+}
 
 impl Quota {
     /// How many CPUs' worth of time the narrowest group has; infinite without a limit.
     pub(crate) fn cpus(&self) -> f64 {
-        self.0.iter().filter_map(QuotaFiles::cpus).fold(f64::INFINITY, f64::min)
+        self.groups.iter().filter_map(QuotaFiles::cpus).fold(f64::INFINITY, f64::min)
     }
     /// How often the groups ran out of time so far.
     pub(crate) fn throttled(&self) -> u64 {
-        let counts = self.0.iter().filter_map(|files| files.stat.as_ref());
+        let counts = self.groups.iter().filter_map(|files| files.stat.as_ref());
         counts.map(|stat| throttled(&text(stat))).fold(0, u64::wrapping_add)
+    }
+    /// Whether more threads than there are CPUs want to run now, the caller among them. Unknown is yes.
+    pub(crate) fn is_contended(&self) -> bool {
+        let running = self.load.as_ref().and_then(|load| running(&text(load)));
+        running.is_none_or(|running| running > self.online)
     }
 }
 
@@ -48,6 +61,11 @@ fn limit(quota: &str, period: Option<&str>) -> Option<f64> {
 fn throttled(stat: &str) -> u64 {
     let line = stat.lines().find_map(|line| line.strip_prefix("nr_throttled "));
     line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+/// How many threads run or want to, as /proc/loadavg has it: `0.20 0.18 0.12 1/80 11206`.
+fn running(load: &str) -> Option<usize> {
+    load.split_whitespace().nth(3)?.split_once('/')?.0.parse().ok()
 }
 
 /// The file as it is now, at most a page of it.
@@ -84,10 +102,24 @@ mod tests {
         let group = |text: &str| QuotaFiles { quota: file(text).into(), period: None, stat: None };
         let inner = file("max 100000\n");
         let own = QuotaFiles { quota: inner.try_clone().unwrap().into(), period: None, stat: None };
-        let quota = Quota(vec![own, group("400000 100000\n")]);
+        let groups = vec![own, group("400000 100000\n")];
+        let quota = Quota { groups, load: None, online: 2 };
         assert_eq!(quota.cpus(), 4.0);
         std::os::unix::fs::FileExt::write_all_at(&inner, b"100000 100000\n", 0).unwrap();
         assert_eq!(quota.cpus(), 1.0);
         assert_eq!(Quota::default().cpus(), f64::INFINITY);
+    }
+
+    #[test]
+    fn more_threads_than_cpus_are_a_crowd() {
+        let crowd = |text: &str, online| {
+            let fd = rustix::fs::memfd_create("loadavg", rustix::fs::MemfdFlags::empty()).unwrap();
+            std::fs::File::from(fd.try_clone().unwrap()).write_all(text.as_bytes()).unwrap();
+            Quota { groups: Vec::new(), load: Some(fd), online }.is_contended()
+        };
+        assert!(!crowd("0.20 0.18 0.12 2/80 11206\n", 2));
+        assert!(crowd("0.20 0.18 0.12 3/80 11206\n", 2));
+        assert!(crowd("nonsense", 64));
+        assert!(Quota::default().is_contended());
     }
 }

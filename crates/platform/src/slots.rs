@@ -87,7 +87,10 @@ impl SlotRef {
             // The pieces begin there, which is on its way while the records come.
             // SAFETY: nothing is read; the address is in the slot's own part of the mapping.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(self.at.cast::<i8>().add(DATA_OFFSET as usize)) };
-            request.in_records = load!(self, in_records);
+            for (i, to) in request.in_records.iter_mut().take(request.in_count).enumerate() {
+                // SAFETY: the slot is mapped, and there are as many records.
+                *to = unsafe { (&raw const (*self.at).in_records).cast::<Record>().add(i).read_volatile() };
+            }
         }
         if request.kind == slot::kind::NATIVE_DONE {
             request.native_ret = self.native_ret();

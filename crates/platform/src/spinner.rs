@@ -2,7 +2,8 @@
 //!
 //! It may only spin where a CPU would otherwise be idle, so it starts after a burst of doorbells, on a CPU
 //! that the doorbell did not come from, and stops when calls dry up or when it woke a waiting thread. If
-//! another thread wanted its CPU, that was not idle: it rests for a while. Its time is charged to the
+//! another thread wanted its CPU, that was not idle: it rests for a while. So it does where threads wait for CPUs
+//! anywhere and it takes more of them than the doorbells would that it spares. Its time is charged to the
 //! container: where the control group's quota would run short by it, it does not start.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -31,6 +32,10 @@ const REST: Duration = Duration::from_millis(2);
 const REST_MAX: Duration = Duration::from_millis(256);
 /// Rest after the sandbox ran out of its CPU time.
 const REST_THROTTLED: Duration = Duration::from_secs(1);
+/// Time that a doorbell costs: where CPUs are short, spinning must answer a request in as much.
+const DOORBELL: Duration = Duration::from_micros(5);
+/// How long it spins before that is judged.
+const TRIAL: Duration = Duration::from_micros(300);
 /// How long a look at the CPU set and the quota counts.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -168,6 +173,7 @@ fn run(platform: &Arc<Platform>) {
     let spinner = &platform.spinner;
     let mut placed = None;
     let mut rest = REST;
+    let mut trial = Trial::default();
     loop {
         while !spinner.running.load(Ordering::SeqCst) {
             std::thread::park();
@@ -180,7 +186,7 @@ fn run(platform: &Arc<Platform>) {
         let control = platform.slots.control();
         control.guest_spin.store(GUEST_SPIN, Ordering::Relaxed);
         control.spinning.store(1, Ordering::SeqCst);
-        let crowded = spin(platform);
+        let crowded = spin(platform, &mut trial);
         control.spinning.store(0, Ordering::SeqCst);
         match crowded {
             Some(true) => {
@@ -193,7 +199,7 @@ fn run(platform: &Arc<Platform>) {
         spinner.running.store(false, Ordering::SeqCst);
         // Requests posted before the flag was seen.
         std::sync::atomic::fence(Ordering::SeqCst);
-        while scan(platform) {
+        while scan(platform) > 0 {
             executor::run_ready();
         }
     }
@@ -217,18 +223,46 @@ impl Crowd {
     }
 }
 
+/// What spinning brought since it was judged last.
+#[derive(Default)]
+struct Trial {
+    time: Duration,
+    requests: u32,
+}
+
+impl Trial {
+    /// Whether it costs more than it saves; nothing until that can be told.
+    fn judge(&mut self) -> Option<bool> {
+        if self.time < TRIAL {
+            return None;
+        }
+        let trial = std::mem::take(self);
+        Some(trial.time > DOORBELL * trial.requests)
+    }
+}
+
 /// Spins until requests dry up, or there is no CPU to spare any more; whether others came to this one.
-fn spin(platform: &Arc<Platform>) -> Option<bool> {
+fn spin(platform: &Arc<Platform>, trial: &mut Trial) -> Option<bool> {
     let spinner = &platform.spinner;
     let mut last = Instant::now();
+    let mut judged = last;
     let mut crowd = Crowd::new(last);
     let mut rounds = 0u32;
     WOKE_PARKED.set(false);
     loop {
-        if scan(platform) {
+        let found = scan(platform);
+        if found > 0 {
             executor::run_ready();
             last = Instant::now();
             rounds = 0;
+            trial.requests = trial.requests.saturating_add(found);
+            if last.duration_since(judged) > TRIAL {
+                trial.time += last.duration_since(judged);
+                judged = last;
+                if trial.judge() == Some(true) && spinner.quota.is_contended() {
+                    return Some(true);
+                }
+            }
             if WOKE_PARKED.replace(false) {
                 break;
             }
@@ -247,12 +281,18 @@ fn spin(platform: &Arc<Platform>) -> Option<bool> {
             }
         }
     }
-    crowd.came(Instant::now())
+    let now = Instant::now();
+    trial.time += now.duration_since(judged);
+    match trial.judge() {
+        Some(true) if spinner.quota.is_contended() => Some(true),
+        Some(_) => crowd.came(now),
+        None => crowd.came(now).filter(|came| *came),
+    }
 }
 
-/// One look at all slots in use.
-fn scan(platform: &Arc<Platform>) -> bool {
-    let mut found = false;
+/// One look at all slots in use; how many requests were found.
+fn scan(platform: &Arc<Platform>) -> u32 {
+    let mut found = 0;
     for (i, word) in platform.active.iter().take(platform.used_words()).enumerate() {
         let mut bits = word.load(Ordering::Relaxed);
         while bits != 0 {
@@ -265,7 +305,7 @@ fn scan(platform: &Arc<Platform>) -> bool {
             if let Some(core) = platform.core(index as u64)
                 && platform.take(&core, None)
             {
-                found = true;
+                found += 1;
                 platform.spinner.taken.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -275,7 +315,16 @@ fn scan(platform: &Arc<Platform>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_enough;
+    use super::{DOORBELL, TRIAL, Trial, is_enough};
+
+    #[test]
+    fn spinning_is_dear_where_doorbells_would_cost_less() {
+        let judge = |time, requests| Trial { time, requests }.judge();
+        assert_eq!(judge(TRIAL / 2, 0), None);
+        assert_eq!(judge(TRIAL, 1), Some(true));
+        assert_eq!(judge(DOORBELL * 100, 100), Some(false));
+        assert_eq!(judge(DOORBELL * 101, 100), Some(true));
+    }
 
     #[test]
     fn one_cpu_or_a_short_quota_leaves_no_room() {

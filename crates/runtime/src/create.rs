@@ -239,6 +239,7 @@ fn fill(
     let preserved = preserved(plan.preserve_fds, &globals.inherited, &mut fds)?;
     let view = view(&mut fds)?;
     let cpu_quota = crate::cgroup::quota::open(&cgroup, &Hierarchy::find(), &mut fds);
+    let load = std::fs::File::open("/proc/loadavg").ok().map(|file| fds.add(file));
     let control = fds.add(container.listen()?);
     let start_container_hooks =
         all_hooks.start_container.iter().map(|hook| guest_hook(hook, &process)).collect();
@@ -263,6 +264,7 @@ fn fill(
         cgroup: translate::cgroup_info(linux.resources.as_ref()),
         cpus: crate::cgroup::quota::online_cpus(),
         cpu_quota,
+        load,
         uid_mappings: translate::id_mappings(&linux.uid_mappings),
         gid_mappings: translate::id_mappings(&linux.gid_mappings),
         seccomp: linux.seccomp.as_ref().map(seccomp::resolve).transpose()?,

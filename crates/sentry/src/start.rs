@@ -90,7 +90,7 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     Ok(KernelSandbox::new(kernel, root, terminals, init))
 }
 
-/// The control groups that limit our CPU time.
+/// What limits our CPU time.
 fn quota(spec: &BootSpec, descriptors: &mut Descriptors) -> Result<Arc<Quota>> {
     let mut groups = Vec::new();
     for files in &spec.cpu_quota {
@@ -98,7 +98,8 @@ fn quota(spec: &BootSpec, descriptors: &mut Descriptors) -> Result<Arc<Quota>> {
         let (period, stat) = (take(files.period)?, take(files.stat)?);
         groups.push(QuotaFiles { quota: descriptors.take(files.quota)?, period, stat });
     }
-    Ok(Arc::new(Quota(groups)))
+    let load = spec.load.map(|index| descriptors.take(index)).transpose()?;
+    Ok(Arc::new(Quota { groups, load, online: spec.cpus }))
 }
 
 fn platform_config(spec: &PlatformSpec) -> Config {

@@ -220,7 +220,7 @@ pub struct Record {
 /// Most pieces that travel with an answer.
 pub const RECORDS: usize = 16;
 /// Most pieces that travel with a request.
-pub const IN_RECORDS: usize = 2;
+pub const IN_RECORDS: usize = 8;
 
 /// The head of a slot; `layout::DATA_SIZE` bytes of data follow at `layout::DATA_OFFSET`.
 ///

@@ -8,7 +8,7 @@ use crate::harness::{
 
 cases!("pipe": write_read, end_of_file, empty_nonblocking, full_nonblocking, size, atomic_writes, blocked_writer_goes_on,
     blocked_reader_wakes, zero_length, flags, packet_mode, fifo, fifo_nonblocking_errors, fifo_opens_meet, fionread,
-    closed_reader_wakes_writer, big_transfer, wrong_end, bad_buffer, vectors, seek, through_proc, reopened);
+    closed_reader_wakes_writer, big_transfer, wrong_end, bad_buffer, vectors, seek, through_proc, reopened, many_pieces);
 
 fn write_read() {
     let (r, w) = pipe();
@@ -319,4 +319,20 @@ fn through_proc() {
     let target = std::fs::read_link(format!("/proc/self/fd/{r}")).expect("a link");
     let text = target.to_string_lossy().into_owned();
     assert!(text.starts_with("pipe:[") && text.ends_with(']'), "{text}");
+}
+
+/// One call that names more pieces than travel with it, some of them empty or large.
+fn many_pieces() {
+    let (r, w) = pipe();
+    let parts: Vec<Vec<u8>> =
+        (0..40_u8).map(|i| vec![i; if i == 7 { 5000 } else { usize::from(i % 5) }]).collect();
+    let all: Vec<u8> = parts.concat();
+    let piece = |p: &Vec<u8>| libc::iovec { iov_base: p.as_ptr().cast_mut().cast(), iov_len: p.len() };
+    let mut pieces: Vec<libc::iovec> = parts.iter().map(piece).collect();
+    assert_eq!(ok!(libc::writev(w, pieces.as_ptr(), 40)) as usize, all.len());
+    assert_eq!(read(r, all.len()), all);
+    // The list itself lies in what is written.
+    pieces[0] = libc::iovec { iov_base: pieces.as_mut_ptr().cast(), iov_len: 16 };
+    assert_eq!(ok!(libc::writev(w, pieces.as_ptr(), 1)), 16);
+    assert_eq!(read(r, 16).len(), 16);
 }

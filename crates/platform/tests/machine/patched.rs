@@ -103,7 +103,8 @@ fn a_site_of_several_calls_is_patched() {
             }
             expect_call(&mut guest, 60).await;
             assert_eq!(guest.regs().r13, 2 * u64::from(CALLS));
-            assert_eq!(machine().patched(), patched + 1);
+            // Other tests patch at the same time.
+            assert!(machine().patched() > patched);
             let mut site = [0; 2];
             guest.copy_in(CODE + 67, &mut site).expect("readable");
             assert_eq!(site[0], 0xeb);
