@@ -39,6 +39,14 @@ END
     equal "" "$(docker ps -aq --filter "label=com.docker.compose.project=$PREFIX")"
 }
 
+# Of busybox alone.
+small_image() {
+    mkdir -p "$WORK/small/bin" "$WORK/small/tmp"
+    cp "$(command -v busybox)" "$WORK/small/bin/busybox" || return 1
+    local name
+    for name in sh echo sleep; do ln -sf busybox "$WORK/small/bin/$name"; done
+    tar -C "$WORK/small" -c . | docker import - "sallet-test:$PREFIX" >/dev/null
+}
 # containerd's own client, with the runc.v2 shim and another binary.
 containerd() {
     local socket address
@@ -47,8 +55,11 @@ containerd() {
     done
     [ -n "${address:-}" ] || { echo "no containerd answers"; exit 1; }
     ctr() { timeout 60 /usr/bin/ctr --address "$address" -n "$PREFIX" "$@"; }
-    docker save "$BASE" | ctr image import - >/dev/null
-    local image=docker.io/library/$BASE run="run --runtime io.containerd.runc.v2 --runc-binary $BINARY"
+    # A small one: it is unpacked again.
+    small_image || { echo "no small image"; exit 1; }
+    docker save "sallet-test:$PREFIX" | ctr image import - >/dev/null
+    docker rmi "sallet-test:$PREFIX" >/dev/null
+    local image=docker.io/library/sallet-test:$PREFIX run="run --runtime io.containerd.runc.v2 --runc-binary $BINARY"
     exits 3 ctr $run --rm "$image" one sh -c 'exit 3'
     equal "hello" "$(ctr $run --rm "$image" two echo hello)"
     ctr $run -d "$image" three sleep 60
