@@ -60,7 +60,8 @@ bad_options_are_told() {
     says 127 "/no/such/interpreter" -- ./script
     says 126 "exec format error" -- ./formless
     rm script formless
-    exits 1 "$SALLET" --strace do -- true
+    contains "$("$SALLET" --strace do -- sh -c 'exit 0' 2>&1)" "exit_group(0)"
+    contains "$(script -qec "$SALLET --strace do -- true" /dev/null)" "wants --debug-log FILE"
 }
 hidden_folder_is_told() {
     local name=$SECRET.py output

@@ -132,6 +132,11 @@ def events_once(box):
     equal(("stats", box.id), (stats["type"], stats["id"]))
     if stats["data"]["memory"]["usage"]["usage"] <= 0 or stats["data"]["pids"]["current"] <= 0:
         raise Failed(str(stats)[:200])
+    for group in "cpuset", "blkio", "hugetlb", "intel_rdt":
+        contains(stats["data"], group)
+    cpus = sorted(os.sched_getaffinity(0))
+    if os.path.exists("/sys/fs/cgroup/cpuset"):
+        equal((cpus, 1), (stats["data"]["cpuset"]["cpus"], stats["data"]["cpuset"]["sched_load_balance"]))
 
 
 @test
@@ -143,6 +148,41 @@ def ps_and_list(box):
     equal(box.id, box.done(box.run("list", "-q")).strip())
     row = json.loads(box.done(box.run("list", "--format", "json")))[0]
     equal((box.id, pid, "running"), (row["id"], row["pid"], row["status"]))
+
+
+@test
+def ps_with_options(box):
+    pid = running(box)
+    lines = box.done(box.run("ps", box.id, "-o", "pid,ppid,stat")).split("\n")
+    equal(["PID", "PPID", "STAT"], lines[0].split())
+    contains([line.split()[0] for line in lines[1:] if line], str(pid))
+    contains(box.done(box.run("ps", box.id, "aux")), f" {pid} ")
+    if box.run("ps", box.id, "--bogus").returncode == 0:
+        raise Failed("ps took --bogus")
+
+
+@test
+def update_below_what_is_used(box):
+    box.config["linux"]["resources"]["memory"] = {"limit": 256 << 20}
+    running(box)
+    if os.path.exists("/sys/fs/cgroup/memory"):
+        result = box.run("update", "--memory", "8192", box.id)
+        contains(result.stderr, "unable to set memory limit to 8192 (current usage: ")
+        equal(1, result.returncode)
+    if not YARDSTICK:
+        result = box.run("update", "--memory", "128m", "--memory-swap", "64m", box.id)
+        contains(result.stderr, "memory+swap limit should be >= memory limit")
+
+
+@test
+def labels_that_nobody_enforces(box):
+    running(box)
+    for flag, text in ("--apparmor", "no-such-profile"), ("--process-label", "a:b:c:d"):
+        result = box.run("exec", flag, text, box.id, "true")
+        if result.returncode == 0:
+            raise Failed(f"{flag} was taken")
+        if not YARDSTICK:
+            contains(result.stderr, f"{flag} {text} is not supported")
 
 
 @test

@@ -385,8 +385,8 @@ pub enum SeccompCompare {
 pub struct Tracing {
     /// Destination of debug messages.
     pub debug_log: Option<FdIndex>,
-    /// Destination of the guest's system calls in strace's format.
-    pub strace: Option<FdIndex>,
+    /// Whether the guest's system calls go there too, in strace's format.
+    pub strace: bool,
     /// Whether debug messages are wanted at all.
     pub debug: bool,
 }

@@ -46,8 +46,8 @@ pub(crate) struct Globals {
     /// File for the kernel process's own messages
     #[arg(long, value_name = "FILE")]
     pub(crate) debug_log: Option<PathBuf>,
-    /// Write the guest's system calls, as strace would, to the debug log
-    #[arg(long, requires = "debug_log")]
+    /// Write the guest's system calls, as strace would, to the debug log, else to standard error
+    #[arg(long)]
     pub(crate) strace: bool,
     /// Development aid: how much of the jail to use (on, noseccomp, off, probe)
     #[arg(long, value_name = "MODE", hide = true, value_parser = jail_mode)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use control::{
     BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, ProcessSpec, RootSpec, StartHook,
     StdioSpec, Tracing,
@@ -244,7 +244,7 @@ fn fill(
     let start_container_hooks =
         all_hooks.start_container.iter().map(|hook| guest_hook(hook, &process)).collect();
     let stub_oom_score_adj = process.oom_score_adj.unwrap_or(0);
-    let tracing = open_tracing(globals, &mut fds)?;
+    let tracing = open_tracing(globals, process.terminal, &mut fds)?;
     let spec = BootSpec {
         id: plan.id.clone(),
         hostname: some_text(&plan.config.hostname),
@@ -396,7 +396,7 @@ pub(crate) fn preserved(count: u32, inherited: &[RawFd], fds: &mut FdList) -> Re
         .collect()
 }
 
-fn open_tracing(globals: &Globals, fds: &mut FdList) -> Result<Tracing> {
+fn open_tracing(globals: &Globals, terminal: bool, fds: &mut FdList) -> Result<Tracing> {
     let mut debug_log = None;
     if let Some(path) = &globals.debug_log {
         let file = fs::OpenOptions::new()
@@ -406,12 +406,12 @@ fn open_tracing(globals: &Globals, fds: &mut FdList) -> Result<Tracing> {
             .with_context(|| format!("open {}", path.display()))?;
         debug_log = Some(fds.add(file));
     }
-    let strace = match (globals.strace, &globals.debug_log) {
-        (false, _) => None,
-        (true, Some(path)) => Some(fds.add(fs::OpenOptions::new().append(true).open(path)?)),
-        (true, None) => Some(fds.add(host::inherited::duplicate(2)?)),
-    };
-    Ok(Tracing { debug_log, strace, debug: globals.debug })
+    if globals.strace && debug_log.is_none() {
+        // In raw mode its lines would not begin at the left, and they would lie in the program's own output.
+        ensure!(!terminal, "--strace of a program with a terminal wants --debug-log FILE");
+        debug_log = Some(fds.add(host::inherited::duplicate(2)?));
+    }
+    Ok(Tracing { debug_log, strace: globals.strace, debug: globals.debug })
 }
 
 fn ids_of(linux: &Linux) -> Ids {

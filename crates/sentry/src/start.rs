@@ -125,7 +125,7 @@ fn config(spec: &BootSpec) -> KernelConfig {
     config.cpus = spec.cpus.clamp(1, MAX_CPUS);
     config.ordinary_init = spec.ordinary_init;
     config.job_control = spec.job_control;
-    config.strace = spec.tracing.strace.is_some();
+    config.strace = spec.tracing.strace;
     config.seccomp = spec.seccomp.as_ref().map(crate::seccomp::compile);
     config.sysctl.clone_from(&spec.sysctl);
     if let Some(name) = config.sysctl.remove("kernel.domainname") {

@@ -8,9 +8,42 @@ use serde::Serialize;
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Stats {
     pub(super) cpu: CpuStats,
+    pub(super) cpuset: CpusetStats,
     pub(super) memory: MemoryStats,
     pub(super) pids: PidsStats,
     pub(super) blkio: IoStats,
+    pub(super) hugetlb: BTreeMap<String, HugePages>,
+    pub(super) intel_rdt: Nothing,
+}
+
+/// A group of counters that is never filled.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Nothing {}
+
+/// cpuset(7).
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct CpusetStats {
+    pub(super) cpus: Vec<u16>,
+    pub(super) cpu_exclusive: i64,
+    pub(super) mems: Vec<u16>,
+    pub(super) mem_hardwall: i64,
+    pub(super) mem_exclusive: i64,
+    pub(super) memory_migrate: i64,
+    pub(super) memory_spread_page: i64,
+    pub(super) memory_spread_slab: i64,
+    pub(super) memory_pressure: i64,
+    pub(super) sched_load_balance: i64,
+    pub(super) sched_relax_domain_level: i64,
+}
+
+/// Bytes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct HugePages {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) usage: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) max: u64,
+    pub(super) failcnt: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -43,6 +76,8 @@ pub(super) struct MemoryStats {
     pub(super) usage: MemoryEntry,
     pub(super) swap: MemoryEntry,
     pub(super) kernel: MemoryEntry,
+    #[serde(rename = "kernelTCP")]
+    pub(super) kernel_tcp: MemoryEntry,
     pub(super) raw: BTreeMap<String, u64>,
 }
 

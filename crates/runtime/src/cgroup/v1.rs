@@ -6,11 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::files::{self, PATIENCE, entry, number, table};
-use super::stats::{CpuStats, IoEntry, MemoryEntry, Stats};
-use crate::oci::Resources;
+use super::stats::{CpuStats, CpusetStats, HugePages, IoEntry, MemoryEntry, Stats};
+use crate::oci::{Resources, translate};
 
 type Directories = BTreeMap<String, PathBuf>;
 
@@ -160,6 +160,12 @@ fn set_memory(
     let limit = limit.filter(|n| *n != 0);
     let has_sum = groups.get("memory").is_some_and(|directory| directory.join(SUM).exists());
     // Unlimited memory cannot have a limited sum.
+    if let (Some(memory), Some(sum)) = (limit, swap)
+        && sum > 0
+        && sum < memory
+    {
+        bail!("memory+swap limit should be >= memory limit");
+    }
     let swap = match (limit, swap.filter(|n| *n != 0)) {
         (Some(-1), None) => Some(-1),
         (_, swap) => swap,
@@ -174,10 +180,26 @@ fn set_memory(
     }
     for (file, value) in steps {
         if let Some(value) = value {
-            set("memory", file, value.to_string())?;
+            set("memory", file, value.to_string()).map_err(|error| explain(error, groups, value))?;
         }
     }
     Ok(())
+}
+
+/// The host's EBUSY says that more than the new limit is in use and cannot be given back: runc's words.
+fn explain(error: anyhow::Error, groups: &Directories, limit: i64) -> anyhow::Error {
+    let busy = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(16);
+    match groups.get("memory").filter(|_| busy) {
+        None => error,
+        Some(directory) => {
+            let bytes = |file| number(directory, file).unwrap_or(0);
+            anyhow!(
+                "unable to set memory limit to {limit} (current usage: {}, peak usage: {})",
+                bytes("memory.usage_in_bytes"),
+                bytes("memory.max_usage_in_bytes")
+            )
+        }
+    }
 }
 
 /// Writes the freezer's state until the host says that it is reached.
@@ -216,6 +238,7 @@ pub(super) fn stats(groups: &Directories) -> Stats {
         stats.memory.usage = usage("memory");
         stats.memory.swap = usage("memory.memsw");
         stats.memory.kernel = usage("memory.kmem");
+        stats.memory.kernel_tcp = usage("memory.kmem.tcp");
         let raw = table(directory, "memory.stat");
         stats.memory.cache = entry(&raw, "cache");
         stats.memory.raw = raw.into_iter().collect();
@@ -232,6 +255,14 @@ pub(super) fn stats(groups: &Directories) -> Stats {
         stats.cpu.usage.user = entry(&split, "user").saturating_mul(10_000_000);
         stats.cpu.usage.kernel = entry(&split, "system").saturating_mul(10_000_000);
     }
+    if let Some(directory) = groups.get("cpuset") {
+        stats.cpuset = cpuset(directory, "cpuset.cpus", "cpuset.mems");
+    }
+    if let Some(directory) = groups.get("hugetlb") {
+        stats.hugetlb = huge_pages(directory, "usage_in_bytes", "max_usage_in_bytes", |directory, size| {
+            number(directory, &format!("hugetlb.{size}.failcnt")).unwrap_or(0)
+        });
+    }
     if let Some(directory) = groups.get("cpu") {
         let raw = table(directory, "cpu.stat");
         throttling(&mut stats.cpu, &raw, entry(&raw, "throttled_time"));
@@ -246,6 +277,52 @@ pub(super) fn stats(groups: &Directories) -> Stats {
         stats.blkio.serviced = read("blkio.throttle.io_serviced_recursive");
     }
     stats
+}
+
+/// A cpuset: what is in use, and version 1's flags.
+pub(super) fn cpuset(directory: &Path, cpus: &str, mems: &str) -> CpusetStats {
+    let list = |file| translate::numbers(files::read(directory, file).unwrap_or_default().trim());
+    let flag = |name: &str| {
+        let text = files::read(directory, &format!("cpuset.{name}")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    };
+    CpusetStats {
+        cpus: list(cpus),
+        cpu_exclusive: flag("cpu_exclusive"),
+        mems: list(mems),
+        mem_hardwall: flag("mem_hardwall"),
+        mem_exclusive: flag("mem_exclusive"),
+        memory_migrate: flag("memory_migrate"),
+        memory_spread_page: flag("memory_spread_page"),
+        memory_spread_slab: flag("memory_spread_slab"),
+        memory_pressure: flag("memory_pressure"),
+        sched_load_balance: flag("sched_load_balance"),
+        sched_relax_domain_level: flag("sched_relax_domain_level"),
+    }
+}
+
+/// Huge pages in use, by their size as the files are named (`2MB`).
+pub(super) fn huge_pages(
+    directory: &Path,
+    usage: &str,
+    max: &str,
+    failures: impl Fn(&Path, &str) -> u64,
+) -> BTreeMap<String, HugePages> {
+    let suffix = format!(".{usage}");
+    let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names
+        .filter_map(|name| {
+            let size = name.to_str()?.strip_prefix("hugetlb.")?.strip_suffix(&suffix)?;
+            // Reservations have files of their own.
+            (!size.contains('.')).then(|| size.to_owned())
+        })
+        .map(|size| {
+            let bytes = |file: &str| number(directory, &format!("hugetlb.{size}.{file}")).unwrap_or(0);
+            let pages =
+                HugePages { usage: bytes(usage), max: bytes(max), failcnt: failures(directory, &size) };
+            (size, pages)
+        })
+        .collect()
 }
 
 pub(super) fn throttling(cpu: &mut CpuStats, raw: &[(String, u64)], time_ns: u64) {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::files::{self, PATIENCE, entry, number, table};
 use super::stats::{IoEntry, MemoryEntry, Stats};
-use super::v1::throttling;
+use super::v1::{cpuset, huge_pages, throttling};
 use crate::oci::Resources;
 
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
@@ -190,6 +190,11 @@ pub(super) fn stats(directory: &Path) -> Stats {
     throttling(&mut stats.cpu, &cpu, ns("throttled_usec"));
     stats.pids.current = number(directory, "pids.current").unwrap_or(0);
     stats.pids.limit = number(directory, "pids.max").unwrap_or(0);
+    stats.cpuset = cpuset(directory, "cpuset.cpus.effective", "cpuset.mems.effective");
+    // Version 2 keeps no peak.
+    stats.hugetlb = huge_pages(directory, "current", "current", |directory, size| {
+        entry(&table(directory, &format!("hugetlb.{size}.events")), "max")
+    });
     for line in files::read(directory, "io.stat").unwrap_or_default().lines() {
         add_io(&mut stats, line);
     }

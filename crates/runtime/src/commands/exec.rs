@@ -57,10 +57,10 @@ pub(crate) struct Exec {
     /// File to write the waiter's process id to
     #[arg(long)]
     pid_file: Option<PathBuf>,
-    /// Accepted for runc's sake
+    /// Refused: SELinux does not judge guests
     #[arg(long, hide = true)]
     process_label: Option<String>,
-    /// Accepted for runc's sake
+    /// Refused: AppArmor does not judge guests
     #[arg(long, hide = true)]
     apparmor: Option<String>,
     /// Accepted for runc's sake
@@ -102,6 +102,11 @@ impl Exec {
     fn execute(&self, globals: &Globals) -> Result<ExitCode> {
         if let Some(cgroup) = self.cgroup.iter().find(|path| !matches!(path.as_str(), "" | "/" | ".")) {
             bail!("--cgroup {cgroup} is not supported: all processes share the container's control group");
+        }
+        for (flag, profile) in [("--apparmor", &self.apparmor), ("--process-label", &self.process_label)] {
+            if let Some(profile) = profile.as_ref().filter(|profile| !profile.is_empty()) {
+                bail!("{flag} {profile} is not supported: the host's security modules do not judge guests");
+            }
         }
         let container = Container::load(&globals.root(), &self.id)?;
         match container.state.status() {
@@ -240,10 +245,10 @@ impl Exec {
     }
 }
 
-/// In numbers; says which capabilities are left out.
+/// In numbers; says what is left out.
 fn translated(process: &Process) -> Result<ProcessSpec> {
-    if let Some(text) = support::unknown_capabilities(process) {
-        log::warning(&text);
+    for (for_users, text) in support::left_out_of(process) {
+        if for_users { log::warning(&text) } else { log::debug(&text) }
     }
     translate::process(process)
 }

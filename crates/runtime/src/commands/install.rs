@@ -205,6 +205,9 @@ fn check_name(name: &str) -> Result<()> {
 fn check_arguments(arguments: &[String]) -> Result<()> {
     let words = ["sallet"].into_iter().chain(arguments.iter().map(String::as_str)).chain(["list"]);
     let error = match Cli::try_parse_from(words) {
+        Ok(cli) if cli.globals.strace && cli.globals.debug_log.is_none() => {
+            bail!("--runtime-arg: --strace wants --debug-log FILE beside it")
+        }
         Ok(cli) if cli.command.is_some() => return Ok(()),
         // The last flag took the command.
         Ok(_) => bail!("--runtime-arg: the last flag wants a value"),
@@ -242,9 +245,9 @@ fn unregister(mut settings: Map<String, Value>, name: &str) -> Result<Map<String
     }
     if let Some(runtimes) = settings.get_mut("runtimes") {
         let runtimes = runtimes.as_object_mut().context("\"runtimes\" is no JSON object")?;
-        runtimes.remove(name);
+        runtimes.shift_remove(name);
         if runtimes.is_empty() {
-            settings.remove("runtimes");
+            settings.shift_remove("runtimes");
         }
     }
     Ok(settings)
@@ -271,6 +274,18 @@ mod tests {
         assert_eq!(alone["runtimes"]["sallet"]["runtimeArgs"], json!(["--debug"]));
         assert_eq!(unregister(alone, "sallet").unwrap(), Map::new());
         assert!(unregister(object(&json!({"default-runtime": "sallet"})), "sallet").is_err());
+    }
+
+    #[test]
+    fn the_order_stays() {
+        let text = r#"{"z":1,"runtimes":{"y":{"path":"/y"},"b":{"path":"/b"}},"a":{"q":1,"c":2}}"#;
+        let before: Map<String, Value> = serde_json::from_str(text).unwrap();
+        let after = register(before.clone(), "m", Path::new("/m"), &[]).unwrap();
+        let wanted = text.replace("\"/b\"}", "\"/b\"},\"m\":{\"path\":\"/m\"}");
+        assert_eq!(serde_json::to_string(&after).unwrap(), wanted);
+        assert_eq!(serde_json::to_string(&unregister(after, "m").unwrap()).unwrap(), text);
+        let after = unregister(before, "y").unwrap();
+        assert!(serde_json::to_string(&after).unwrap().starts_with(r#"{"z":1,"runtimes":{"b":"#));
     }
 
     #[test]

@@ -41,7 +41,12 @@ impl Ps {
         }
         let options =
             if self.ps_options.is_empty() { vec!["-ef".to_owned()] } else { self.ps_options.clone() };
-        let output = Command::new("ps").args(options).output().context("run ps")?;
+        // What ps shows by default are its caller's; a guest's processes belong to somebody else.
+        let list = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let mut output = Command::new("ps").args(&options).args(["-p", &list]).output().context("run ps")?;
+        if !output.status.success() {
+            output = Command::new("ps").args(&options).output().context("run ps")?;
+        }
         let text = String::from_utf8_lossy(&output.stdout);
         let mut lines = text.lines();
         let complaint = || format!("ps printed nothing: {}", String::from_utf8_lossy(&output.stderr).trim());

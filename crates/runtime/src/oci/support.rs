@@ -118,10 +118,6 @@ pub(crate) fn left_out(config: &Config) -> Vec<(bool, String)> {
             notes.push((false, text.to_owned()));
         }
     };
-    if let Some(process) = &config.process {
-        note(process.apparmor_profile.is_some(), "process.apparmorProfile is accepted and not applied");
-        note(process.selinux_label.is_some(), "process.selinuxLabel is accepted and not applied");
-    }
     for mount in &config.mounts {
         let words = mounts::parse(mount).map(|parsed| parsed.left_out.join(", ")).unwrap_or_default();
         let text = format!("mount of {}: options without effect here: {words}", mount.destination);
@@ -157,15 +153,26 @@ pub(crate) fn left_out(config: &Config) -> Vec<(bool, String)> {
             note(leaf, "linux.resources.blockIO.leafWeight is ignored");
         }
     }
-    notes.extend(config.process.as_ref().and_then(unknown_capabilities).map(|text| (true, text)));
+    notes.extend(config.process.iter().flat_map(left_out_of));
     notes
 }
 
-/// Names of capabilities that do not exist, in a sentence for users, if there are any.
-pub(crate) fn unknown_capabilities(process: &Process) -> Option<String> {
+/// The same of a `process` object.
+pub(crate) fn left_out_of(process: &Process) -> Vec<(bool, String)> {
+    let mut notes = Vec::new();
+    for (there, field) in [
+        (process.apparmor_profile.is_some(), "process.apparmorProfile"),
+        (process.selinux_label.is_some(), "process.selinuxLabel"),
+    ] {
+        if there {
+            notes.push((false, format!("{field} is accepted and not applied")));
+        }
+    }
     let unknown = translate::unknown_capabilities(process);
-    (!unknown.is_empty())
-        .then(|| format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")))
+    if !unknown.is_empty() {
+        notes.push((true, format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" "))));
+    }
+    notes
 }
 
 #[cfg(test)]

@@ -156,6 +156,15 @@ pub(crate) fn memory_policy(wanted: &config::MemoryPolicy) -> Result<MemoryPolic
     Ok(MemoryPolicy { mode: mode | flags, nodes })
 }
 
+/// Numbers of a list such as `0-2,5`; those that are none are left out.
+pub(crate) fn numbers(list: &str) -> Vec<u16> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse::<u16>().ok()?..=last.trim().parse::<u16>().ok()?)
+    };
+    list.split(',').filter_map(range).flatten().collect()
+}
+
 /// Of variables that are set twice, the last value counts.
 pub(crate) fn last_values(env: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     fn name(entry: &OsStr) -> Option<&[u8]> {
