@@ -68,7 +68,8 @@ pub(crate) fn wait_for(created: Created, keep: bool, as_job: bool) -> Result<Exi
     // Before the program can end and before it can be signalled.
     let signals = supervise::signals()?;
     let result = container.start().and_then(|()| {
-        let job = as_job.then(|| Job::watch(&container)).transpose()?;
+        // Nobody answers where the program has ended already.
+        let job = if as_job { Job::watch(&container).ok() } else { None };
         supervise::run(&signals, pidfd.as_fd(), relay, job, |signal| {
             // The program may have ended meanwhile.
             let _ = container.kill(signal, false);
