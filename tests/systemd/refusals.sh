@@ -36,7 +36,7 @@ refused() {
 
 invalid_name() {
     bundle "system.slice:sallet:second one"
-    refused "not valid" A=1
+    refused "Invalid unit name" A=1
     bundle "no-slice:sallet:second"
     refused "slice" A=1
 }
@@ -93,11 +93,13 @@ not_allowed() {
     local user=rf$$ output
     useradd -m $user
     bundle "user.slice:sallet:second"
-    (cd "$WORK/bundle" && rm config.json && "$SALLET" spec --rootless && sed -i 's/"terminal": true/"terminal": false/' config.json)
     chown -R $user: "$WORK/bundle"
-    output=$(cd / && timeout 100 setpriv --reuid $user --regid $user --init-groups env HOME=/home/$user \
-        DBUS_SESSION_BUS_ADDRESS=unix:path=/run/dbus/system_bus_socket "$SALLET" --root /home/$user/state --systemd-cgroup \
-        run -d --bundle "$WORK/bundle" second 2>&1 </dev/null) && { echo "it ran"; userdel -rf $user; exit 1; }
+    as_user() { (cd "$WORK/bundle" && timeout 100 setpriv --reuid $user --regid $user --init-groups env HOME=/home/$user "$@"); }
+    rm "$WORK/bundle/config.json"
+    as_user "$SALLET" spec --rootless
+    sed -i 's/"terminal": true/"terminal": false/' "$WORK/bundle/config.json"
+    output=$(as_user DBUS_SESSION_BUS_ADDRESS=unix:path=/run/dbus/system_bus_socket "$SALLET" --root /home/$user/state \
+        --systemd-cgroup run -d --bundle "$WORK/bundle" second 2>&1 </dev/null) && { echo "it ran"; userdel -rf $user; exit 1; }
     local left
     left=$(ls -A /home/$user/state 2>/dev/null)
     pkill -u $user

@@ -57,12 +57,13 @@ logs_are_quiet() {
     docker stop -t 1 $id
     docker rm $id
     sleep 1
-    # Docker itself warns of a container that does not stop in time, and veth devices come and go.
+    # Network devices come and go with each container, and the emulated machine's timer is late.
+    equal "" "$(journalctl -k --since "$since" -o cat --no-pager | grep -vE 'veth|docker0|eth0|hrtimer: interrupt took')"
+    # containerd's own words for a container that has ended are the same with runc.
     local lines
-    lines=$(journalctl --since "$since" -o cat --no-pager | grep -iE 'sallet|seccomp|audit|segfault|traps:|general protection|core dump|BUG|WARNING|Failed to|scope: ' |
-        grep -vE 'docker-[0-9a-f]*\.scope: (Deactivated|Consumed|Succeeded)|Failed to.*resolv')
+    lines=$(journalctl --since "$since" -o cat --no-pager | grep -vE 'cleaning up after shim|cleanup warnings' |
+        grep -iE 'seccomp|audit|segfault|general protection|dumped core|failed to|level=error|scope: (Failed|Couldn|Killing)')
     equal "" "$lines"
-    equal "" "$(journalctl -k --since "$since" -p warning -o cat --no-pager)"
 }
 for test in docker_stops docker_is_killed logs_are_quiet; do
     run_test $test
