@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use kernel::Process;
 use linux_abi::Errno;
-use linux_abi::fs::{DirentType, OpenFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use linux_abi::fs::{DirentType, OpenFlags, S_IFDIR, S_IFLNK, S_IFREG};
 use linux_abi::time::Timespec;
 use parking_lot::Mutex;
 use vfs::{Caller, DirEntry, FileOps, FileSystem, Inode, Metadata, OpenFile, Place, Result, SetAttr, StatFs};
@@ -27,6 +27,10 @@ pub trait Directory: Send + Sync {
     fn lookup(&self, name: &[u8]) -> Option<Arc<Node>>;
     /// The names of the children, with their types and inode numbers.
     fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)>;
+    /// How many of them are directories.
+    fn folders(&self) -> usize {
+        0
+    }
     /// The process, if this is /proc/PID.
     fn of_process(&self) -> Option<Arc<Process>> {
         None
@@ -45,6 +49,8 @@ pub trait Directory: Send + Sync {
 pub type Text = Box<dyn Fn(&mut dyn Caller) -> Result<Vec<u8>> + Send + Sync>;
 /// Takes what was written.
 pub type Take = Box<dyn Fn(&mut dyn Caller, &[u8]) -> Result<()> + Send + Sync>;
+/// Makes the operations of a file that is opened.
+pub type Open = Box<dyn Fn() -> Result<Arc<dyn FileOps>> + Send + Sync>;
 /// Finds where a magic link leads.
 pub type Lead = Box<dyn Fn() -> Result<Place> + Send + Sync>;
 
@@ -56,6 +62,8 @@ pub enum Kind {
     File(Text, Option<Take>),
     /// A file with operations of its own.
     Special(Arc<dyn FileOps>),
+    /// A file with operations of its own for each time it is opened.
+    Opened(Open),
     /// A symbolic link.
     Link(Text),
     /// A link that leads to a place without a walk; its text is for readlink(2).
@@ -88,7 +96,7 @@ impl Node {
     ) -> Arc<Node> {
         let type_bits = match &kind {
             Kind::Directory(_) => S_IFDIR,
-            Kind::File(..) | Kind::Special(_) => S_IFREG,
+            Kind::File(..) | Kind::Special(_) | Kind::Opened(_) => S_IFREG,
             Kind::Link(_) | Kind::Magic(..) => S_IFLNK,
         };
         Arc::new(Node { ino, mode: type_bits | permissions, process, guarded, kind })
@@ -185,6 +193,9 @@ impl Directory for Fixed {
     fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)> {
         self.0.iter().map(|(n, node)| (n.clone(), node.dirent_type(), node.ino)).collect()
     }
+    fn folders(&self) -> usize {
+        self.0.iter().filter(|(_, node)| matches!(node.kind, Kind::Directory(_))).count()
+    }
 }
 
 impl Synthetic {
@@ -248,11 +259,14 @@ impl Inode for SyntheticInode {
             let c = t.credentials();
             (c.euid, c.egid)
         });
-        let directory = self.node.mode & S_IFMT == S_IFDIR;
+        let folders = match &self.node.kind {
+            Kind::Directory(directory) => Some(directory.folders()),
+            _ => None,
+        };
         Ok(Metadata {
             dev: self.fs.device,
             ino: self.node.ino,
-            nlink: if directory { 2 } else { 1 },
+            nlink: folders.map_or(1, |count| count.saturating_add(2) as u64),
             mode: self.node.mode,
             uid,
             gid,
@@ -281,6 +295,7 @@ impl Inode for SyntheticInode {
         self.node.check_guard(caller)?;
         match &self.node.kind {
             Kind::Special(ops) => Ok(ops.clone()),
+            Kind::Opened(open) => open(),
             Kind::Directory(_) | Kind::File(..) => Ok(Arc::new(SyntheticFile {
                 node: self.node.clone(),
                 opener: Opener { credentials: caller.credentials().clone(), pid: caller.pid() },

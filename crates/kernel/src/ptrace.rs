@@ -145,6 +145,10 @@ impl Traced {
     pub fn option(&self, option: u32) -> bool {
         self.is_active() && self.trace.lock().as_ref().is_some_and(|t| t.options & option != 0)
     }
+    /// Whether it is stopped for its tracer.
+    pub fn is_stopped(&self) -> bool {
+        self.is_active() && self.trace.lock().as_ref().is_some_and(|t| t.stop.is_some())
+    }
     /// Whether a stop without a signal is wanted.
     pub fn wants_trap(&self) -> bool {
         self.is_active() && self.trace.lock().as_ref().is_some_and(|t| t.trap)

@@ -32,11 +32,13 @@ impl Process {
     pub fn is_zombie(&self) -> bool {
         self.state.lock().zombie.is_some()
     }
-    /// The letter of /proc/PID/stat: R, S, T, Z.
+    /// The letter of /proc/PID/stat: R, S, T, t, Z.
     pub fn state_letter(&self) -> char {
         let state = *self.state.lock();
         if state.zombie.is_some() {
             'Z'
+        } else if self.thread(self.pid()).is_ok_and(|first| first.ptrace.is_stopped()) {
+            't'
         } else if state.stopped.is_some() {
             'T'
         } else {

@@ -45,7 +45,7 @@ pub mod shim {
 
 pub use filter::NATIVE_CALLS;
 pub use machine::{Platform, Usage};
-pub use process::{AddressSpace, LOWEST_ADDRESS, is_reserved, touches_reserved};
+pub use process::{AddressSpace, LOWEST_ADDRESS, before_reserved, is_reserved, touches_reserved};
 pub use quota::{Quota, QuotaFiles};
 pub use start::{Config, Error};
 pub use thread::{GuestThread, ThreadHandle};

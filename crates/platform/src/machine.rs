@@ -34,6 +34,8 @@ pub struct Platform {
     /// Host processes by id.
     pub(crate) processes: Mutex<HashMap<i32, Arc<ProcessCore>>>,
     pub(crate) watch: crate::watch::Watch,
+    /// Woken when a forked child has come up, or has died before.
+    pub(crate) came_up: Arc<WaitQueue>,
     zygote: Mutex<Option<GuestThread>>,
     zygote_queue: WaitQueue,
     /// The zygote has closed its end of the notifications.
@@ -214,6 +216,7 @@ impl Platform {
             processes: Mutex::default(),
             watch,
             zygote: Mutex::new(None),
+            came_up: Arc::new(WaitQueue::new()),
             zygote_queue: WaitQueue::new(),
             zygote_closed: AtomicBool::new(false),
             xstate_size,

@@ -1,8 +1,11 @@
 //! Host processes of the guest, and their address spaces.
 
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use executor::{Events, WaitQueue};
 use host::notify::Notification;
 use linux_abi::Errno;
 use parking_lot::Mutex;
@@ -279,6 +282,9 @@ impl ProcessCore {
         self.tell_gone();
     }
     fn tell_gone(&self) {
+        if let Some(platform) = self.space.platform.upgrade() {
+            platform.came_up.wake_all(Events::all());
+        }
         let threads = self.threads.lock().clone();
         for core in threads.iter().filter_map(std::sync::Weak::upgrade) {
             core.set_gone();
@@ -311,11 +317,48 @@ impl AddressSpace {
             host::process::write_memory(pid, addr, buf).map_err(to_fault)
         }
     }
+    /// As `read`, also of what the program itself may not read: proc_pid_mem(5), `PTRACE_PEEKDATA`.
+    pub fn peek(&self, addr: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        let done = self.read(addr, buf).unwrap_or(0);
+        let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) else { return Ok(done) };
+        let more =
+            self.memory_file().and_then(|file| file.read_at(rest, addr.saturating_add(done as u64)).ok());
+        match done.saturating_add(more.unwrap_or(0)) {
+            0 => Err(Errno::EFAULT),
+            done => Ok(done),
+        }
+    }
+    /// As `write`, also where the program may not write: breakpoints go into the text of programs, which gets a
+    /// page of its own.
+    pub fn poke(&self, addr: u64, buf: &[u8]) -> Result<usize, Errno> {
+        let done = self.write(addr, buf).unwrap_or(0);
+        let Some(rest) = buf.get(done..).filter(|rest| !rest.is_empty()) else { return Ok(done) };
+        let more =
+            self.memory_file().and_then(|file| file.write_at(rest, addr.saturating_add(done as u64)).ok());
+        match done.saturating_add(more.unwrap_or(0)) {
+            0 => Err(Errno::EFAULT),
+            done => Ok(done),
+        }
+    }
+    fn memory_file(&self) -> Option<std::fs::File> {
+        let pid = self.host_pid();
+        let file = host::proc_fs::open_memory(None, pid).ok().filter(|_| pid != 0)?;
+        // The id is forgotten before it is free for another process.
+        (self.host_pid() == pid).then_some(file)
+    }
     /// Where the byte at an address of a shared mapping is kept: device (as the host names it), inode and offset
     /// of the backing object. None if the mapping is private or there is none.
     pub fn shared_place(&self, addr: u64) -> Option<(u64, u64, u64)> {
         let maps = host::proc_fs::read(&format!("{}/maps", self.host_pid())).ok()?;
         maps.lines().find_map(|line| shared_place(line, addr))
+    }
+    /// The queue to wait on while a forked child has not come up and nobody but the host reaches its memory; none
+    /// once it has, or has died.
+    pub fn coming_up(&self) -> Option<Arc<WaitQueue>> {
+        let early = self.process.pid() == 0 && !self.process.is_gone();
+        early
+            .then(|| self.process.space.platform.upgrade().map(|platform| platform.came_up.clone()))
+            .flatten()
     }
     /// The host's process id in the kernel process's pid namespace (0 while unknown).
     pub fn host_pid(&self) -> i32 {
@@ -335,6 +378,13 @@ pub fn is_reserved(addr: u64) -> bool {
 pub fn touches_reserved(addr: u64, len: u64) -> bool {
     let end = addr.saturating_add(len);
     crate::shim::RANGES.iter().any(|range| addr < range.end && end > range.start)
+}
+
+/// How many of these bytes lie before the first of the shim's.
+pub fn before_reserved(addr: u64, len: usize) -> usize {
+    let ahead = |range: &Range<u64>| (range.end > addr).then(|| range.start.saturating_sub(addr));
+    let most = crate::shim::RANGES.iter().filter_map(ahead).min().unwrap_or(u64::MAX);
+    usize::try_from(most).map_or(len, |most| len.min(most))
 }
 
 /// As [`AddressSpace::shared_place`], if this line of /proc/PID/maps covers the address.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use executor::Events;
 use host::notify::{self, Notification};
 use linux_abi::Errno;
 use linux_abi::sysno::nr;
@@ -201,6 +202,7 @@ fn bind(platform: &Platform, core: &Arc<Core>, n: &Notification) -> bool {
         }
         processes.insert(pid, core.process.clone());
     }
+    platform.came_up.wake_all(Events::all());
     core.process.follow_limits();
     platform.watch.born(core.process.nonce);
     core.tid.store(pid, Ordering::Relaxed);

@@ -3,11 +3,12 @@
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
 
+use executor::Events;
 use kernel::Thread;
 use linux_abi::Errno;
 
 use crate::args::Ptr;
-use crate::{Cx, SysResult};
+use crate::{Cx, Restart, SysResult};
 
 /// `UIO_MAXIOV`.
 const MAX_PIECES: usize = 1024;
@@ -58,7 +59,7 @@ fn advance(pieces: &mut std::iter::Peekable<std::vec::IntoIter<Piece>>, most: us
 }
 
 #[expect(clippy::too_many_arguments, reason = "the arguments of process_vm_readv(2)")]
-fn transfer(
+async fn transfer(
     cx: &mut Cx<'_>,
     pid: i32,
     local: Ptr,
@@ -84,6 +85,11 @@ fn transfer(
         return Err(Errno::EPERM.into());
     }
     let theirs = thread.mm().space.clone();
+    if let Some(queue) = theirs.coming_up() {
+        let came_up =
+            |_: &mut Cx<'_>| if theirs.coming_up().is_none() { Ok(()) } else { Err(Errno::EAGAIN.into()) };
+        cx.wait_until(&queue, Events::IN, None, Restart::Always, came_up).await?;
+    }
     let mine = cx.guest.address_space();
     let (mut local, mut remote) = (local.into_iter().peekable(), remote.into_iter().peekable());
     let mut done = 0usize;
@@ -113,7 +119,7 @@ fn transfer(
 }
 
 /// process_vm_readv(2).
-pub fn process_vm_readv(
+pub async fn process_vm_readv(
     cx: &mut Cx<'_>,
     pid: i32,
     local: Ptr,
@@ -122,11 +128,11 @@ pub fn process_vm_readv(
     remote_count: u64,
     flags: u64,
 ) -> SysResult {
-    transfer(cx, pid, local, local_count, remote, remote_count, flags, false)
+    transfer(cx, pid, local, local_count, remote, remote_count, flags, false).await
 }
 
 /// process_vm_writev(2).
-pub fn process_vm_writev(
+pub async fn process_vm_writev(
     cx: &mut Cx<'_>,
     pid: i32,
     local: Ptr,
@@ -135,7 +141,7 @@ pub fn process_vm_writev(
     remote_count: u64,
     flags: u64,
 ) -> SysResult {
-    transfer(cx, pid, local, local_count, remote, remote_count, flags, true)
+    transfer(cx, pid, local, local_count, remote, remote_count, flags, true).await
 }
 
 /// kcmp(2): 0 equal, 1 before, 2 after.

@@ -398,8 +398,8 @@ syscalls! {
     307 sendmmsg boxed crate::socket::sendmmsg, 4, Full, "";
     308 setns sync crate::namespaces::setns, 2, Partial, "always EPERM";
     309 getcpu sync crate::namespaces::getcpu, 2, Full, "";
-    310 process_vm_readv sync crate::process_vm::process_vm_readv, 6, Full, "";
-    311 process_vm_writev sync crate::process_vm::process_vm_writev, 6, Full, "";
+    310 process_vm_readv boxed crate::process_vm::process_vm_readv, 6, Full, "";
+    311 process_vm_writev boxed crate::process_vm::process_vm_writev, 6, Full, "";
     312 kcmp sync crate::process_vm::kcmp, 5, Partial, "KCMP_IO, KCMP_SYSVSEM, KCMP_EPOLL_TFD are missing";
     313 finit_module sync crate::machine::not_permitted, 0, Partial, "the machine is the host's: EPERM";
     314 sched_setattr sync crate::scheduling::sched_setattr, 3, Partial, "real-time policies are refused";

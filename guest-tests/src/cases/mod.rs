@@ -25,6 +25,7 @@ mod limits;
 mod limits_memory;
 mod machine;
 mod memory;
+mod memory_file;
 mod mqueue;
 mod netlink;
 mod page_cache;
@@ -86,6 +87,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         limits_memory::CASES,
         machine::CASES,
         memory::CASES,
+        memory_file::CASES,
         mqueue::CASES,
         netlink::CASES,
         page_cache::CASES,

@@ -2,6 +2,7 @@
 
 mod fd;
 mod maps;
+mod mem;
 mod pid;
 mod status;
 mod sysctl;

@@ -9,7 +9,7 @@ use linux_abi::Errno;
 use linux_abi::fs::DirentType;
 use vfs::{OpenFile, Place};
 
-use crate::proc::{fd, maps, parse_pid, status};
+use crate::proc::{fd, maps, mem, parse_pid, status};
 use crate::synthetic::{Directory, Kind, Node, ino_of};
 
 /// One process's (or thread's) directory. What is open outlives the process, and must not keep its memory.
@@ -36,6 +36,8 @@ pub(super) fn directory(
     Node::new(ino, 0o555, Some(process), Kind::Directory(Box::new(entry)))
 }
 
+/// How long a title may be.
+const PAGE: u64 = 4096;
 /// In the directory of a thread alone.
 const CHILDREN: &str = "children";
 
@@ -49,6 +51,7 @@ const FILES: &[(&str, u32)] = &[
     ("status", 0o444),
     ("limits", 0o444),
     ("maps", 0o444),
+    ("mem", 0o600),
     ("smaps", 0o444),
     ("smaps_rollup", 0o444),
     ("numa_maps", 0o444),
@@ -118,6 +121,11 @@ impl Entry {
         Node::new(ino_of(self.key(), name.as_bytes()), mode, Some(self.process.clone()), kind)
     }
     fn file(&self, name: &'static str, mode: u32) -> Arc<Node> {
+        if name == "mem" {
+            let (ino, thread) = (ino_of(self.key(), name.as_bytes()), self.thread.clone());
+            let open = Box::new(move || mem::open(thread.as_ref().and_then(Weak::upgrade)));
+            return Node::guarded(ino, mode, self.process.clone(), Kind::Opened(open));
+        }
         let (kernel, process, thread) = (self.kernel.clone(), self.process.clone(), self.thread.clone());
         let task = self.task;
         let make = Box::new(move |_: &mut dyn vfs::Caller| {
@@ -278,6 +286,9 @@ impl Directory for Entry {
         }
         all
     }
+    fn folders(&self) -> usize {
+        DIRS.len() - usize::from(self.task)
+    }
     fn of_process(&self) -> Option<Arc<Process>> {
         (!self.task).then(|| self.process.clone())
     }
@@ -307,6 +318,9 @@ impl Directory for Tasks {
                 (name, DirentType::Dir, ino)
             })
             .collect()
+    }
+    fn folders(&self) -> usize {
+        self.process.threads.lock().len()
     }
     fn still(&self, _name: &[u8]) -> bool {
         false
@@ -342,7 +356,22 @@ fn memory(thread: &Thread, start: u64, end: u64) -> Vec<u8> {
     bytes
 }
 
-/// Lines of user_namespaces(7): first id inside, first id outside, length.
+/// The arguments. A program that has written over the end of them shows a title of its own, up to the first NUL,
+/// which may reach into what was its environment.
+fn command_line(thread: &Thread) -> Vec<u8> {
+    let layout = thread.mm().layout.read().clone();
+    let arguments = memory(thread, layout.arg_start, layout.arg_end);
+    if arguments.last().is_none_or(|last| *last == 0) {
+        return arguments;
+    }
+    let end = if layout.env_start == layout.arg_end { layout.env_end } else { layout.arg_end };
+    let mut title = memory(thread, layout.arg_start, end.min(layout.arg_start.saturating_add(PAGE)));
+    if let Some(nul) = title.iter().position(|byte| *byte == 0) {
+        title.truncate(nul + 1);
+    }
+    title
+}
+
 /// Writes oom_score_adj: less than what a privileged writer set last needs CAP_SYS_RESOURCE;
 /// proc_pid_oom_score_adj(5).
 fn set_oom_score_adj(caller: &dyn vfs::Caller, process: &Process, value: i32) -> vfs::Result<()> {
@@ -356,6 +385,7 @@ fn set_oom_score_adj(caller: &dyn vfs::Caller, process: &Process, value: i32) ->
     Ok(())
 }
 
+/// Lines of user_namespaces(7): first id inside, first id outside, length.
 fn id_map(lines: &[[u32; 3]]) -> String {
     lines
         .iter()
@@ -373,10 +403,7 @@ fn contents(
     let mm = thread.mm();
     let line = |text: String| Ok(text.into_bytes());
     match name {
-        "cmdline" => {
-            let layout = mm.layout.read().clone();
-            Ok(memory(thread, layout.arg_start, layout.arg_end))
-        }
+        "cmdline" => Ok(command_line(thread)),
         "environ" => {
             let layout = mm.layout.read().clone();
             Ok(memory(thread, layout.env_start, layout.env_end))
@@ -389,7 +416,7 @@ fn contents(
         }
         "stat" => status::stat(kernel, process, thread, task),
         "statm" => status::statm(thread),
-        "status" => status::status(process, thread),
+        "status" => status::status(process, thread, task),
         "limits" => status::limits(process),
         "maps" => maps::maps(thread),
         "smaps" => maps::smaps(thread),

@@ -83,10 +83,7 @@ pub(super) fn stat(
     let brk = *thread.mm().brk.lock();
     let threads = process.threads.lock().len();
     let start = ticks(process.start_ns.saturating_sub(kernel.boot_ns));
-    let letter = match process.state_letter() {
-        'R' if task && kernel::cpu_time::sleeps(thread) => 'S',
-        letter => letter,
-    };
+    let letter = if task { thread_letter(process, thread) } else { process.state_letter() };
     let (mask, pending) = {
         let s = thread.signals.lock();
         (s.mask, s.pending.set())
@@ -170,13 +167,27 @@ fn allowed_cpus(thread: &Thread) -> Vec<usize> {
     }
 }
 
-/// /proc/PID/status.
-pub(super) fn status(process: &Arc<Process>, thread: &Arc<Thread>) -> vfs::Result<Vec<u8>> {
+/// The letter of /proc/PID/task/TID/stat.
+fn thread_letter(process: &Arc<Process>, thread: &Arc<Thread>) -> char {
+    if thread.ptrace.is_stopped() {
+        return 't';
+    }
+    let stopped = process.state.lock().stopped.is_some();
+    match kernel::cpu_time::sleeps(thread) {
+        _ if stopped => 'T',
+        true => 'S',
+        false => 'R',
+    }
+}
+
+/// /proc/PID/status, and that of a thread if `task`.
+pub(super) fn status(process: &Arc<Process>, thread: &Arc<Thread>, task: bool) -> vfs::Result<Vec<u8>> {
     let c = thread.credentials();
-    let letter = process.state_letter();
+    let letter = if task { thread_letter(process, thread) } else { process.state_letter() };
     let word = match letter {
         'R' => "running",
         'T' => "stopped",
+        't' => "tracing stop",
         'Z' => "zombie",
         _ => "sleeping",
     };

@@ -3,7 +3,6 @@
 pub mod regs;
 pub mod stop;
 
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -103,7 +102,7 @@ pub fn ptrace(cx: &mut Cx<'_>, request: i64, pid: i32, addr: u64, data: u64) -> 
         }
         PEEKTEXT | PEEKDATA => {
             let mut word = [0; 8];
-            if thread.mm().space.read(addr, &mut word) != Ok(8) {
+            if thread.mm().space.peek(addr, &mut word) != Ok(8) {
                 return Err(Errno::EIO.into());
             }
             cx.write(Ptr(data), &word)?;
@@ -266,14 +265,8 @@ fn may_touch(thread: &Thread, addr: u64) -> bool {
     capable || thread.mm().dumpable.load(Ordering::Relaxed)
 }
 
-/// Writes also where the tracee may not: breakpoints go into the text of programs, which gets a page of its own.
 fn poke(thread: &Thread, addr: u64, bytes: &[u8]) -> Result<(), Errno> {
-    let space = thread.mm().space.clone();
-    if space.write(addr, bytes) == Ok(bytes.len()) {
-        return Ok(());
-    }
-    let memory = host::proc_fs::open_memory(None, space.host_pid()).map_err(|_| Errno::EIO)?;
-    memory.write_all_at(bytes, addr).map_err(|_| Errno::EIO)
+    if thread.mm().space.poke(addr, bytes) == Ok(bytes.len()) { Ok(()) } else { Err(Errno::EIO) }
 }
 
 fn peek_user(stop: &Stop, addr: u64) -> Result<u64, Errno> {
