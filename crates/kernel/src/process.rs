@@ -66,6 +66,8 @@ pub struct Process {
     pid: i32,
     kernel: Arc<Kernel>,
     parent: RwLock<Weak<Process>>,
+    /// Which of the parent's threads made it; 0 and those that have ended stand for its first one.
+    maker: AtomicI32,
     /// Children, alive or zombie. Lock order: a parent's before a child's.
     pub children: Mutex<BTreeMap<i32, Arc<Process>>>,
     /// Live threads by id.
@@ -135,6 +137,7 @@ impl Process {
             pid,
             kernel,
             parent: RwLock::new(parent.map(Arc::downgrade).unwrap_or_default()),
+            maker: AtomicI32::new(0),
             children: Mutex::default(),
             threads: Mutex::default(),
             job: RwLock::new(job),
@@ -198,6 +201,26 @@ impl Process {
     /// Gives it another parent.
     pub fn set_parent(&self, parent: Option<&Arc<Process>>) {
         *self.parent.write() = parent.map(Arc::downgrade).unwrap_or_default();
+        self.maker.store(0, Ordering::Relaxed);
+    }
+    /// Which of the parent's threads made it, as clone(2) was told.
+    pub fn maker(&self) -> i32 {
+        self.maker.load(Ordering::Relaxed)
+    }
+    /// Says which of the parent's threads made it.
+    pub fn set_maker(&self, tid: i32) {
+        self.maker.store(tid, Ordering::Relaxed);
+    }
+    /// The children that one of its threads made; the first thread has those of threads that have ended as well.
+    pub fn children_of(&self, tid: i32) -> Vec<i32> {
+        let threads: Vec<i32> = self.threads.lock().keys().copied().collect();
+        let is_first = threads.first() == Some(&tid);
+        let all = self.children.lock();
+        let of_thread = all.values().filter(|child| {
+            let maker = child.maker();
+            maker == tid || is_first && threads.binary_search(&maker).is_err()
+        });
+        of_thread.map(|child| child.pid()).collect()
     }
     /// Process group and session.
     pub fn job(&self) -> Job {

@@ -326,6 +326,8 @@ fn new_thread(
         if limits.soft(kernel::limits::resource::CPU) != linux_abi::process::RLIM_INFINITY {
             kernel::timers::watch_cpu_limit(&process);
         }
+        let maker = if flags.contains(CloneFlags::PARENT) { parent.maker() } else { cx.thread.tid() };
+        process.set_maker(maker);
         process.set_executing(parent.executing());
         process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
         process.exit_signal.store(exit_signal as i32, Ordering::Relaxed);

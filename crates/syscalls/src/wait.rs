@@ -165,26 +165,34 @@ pub async fn waitid(
 
 async fn wait(cx: &mut Cx<'_>, which: Which, options: i32) -> SysResult<Option<Found>> {
     let process = cx.process().clone();
+    let tid = cx.thread.tid();
     let queue = process.child_queue.clone();
     if options & WNOHANG != 0 {
-        return match look(&process, which, options) {
+        return match look(&process, tid, which, options) {
             Err(Errno::EAGAIN) => Ok(None),
             done => Ok(Some(done?)),
         };
     }
-    cx.wait_until(&queue, Events::IN, None, Restart::IfSaRestart, |_| Ok(look(&process, which, options)?))
-        .await
+    cx.wait_until(&queue, Events::IN, None, Restart::IfSaRestart, |_| {
+        Ok(look(&process, tid, which, options)?)
+    })
+    .await
 }
 
 /// One look at the children: `ECHILD` if none fits, `EAGAIN` if none has something to tell.
-fn look(process: &Arc<Process>, which: Which, options: i32) -> Result<Found, Errno> {
+fn look(process: &Arc<Process>, tid: i32, which: Which, options: i32) -> Result<Found, Errno> {
     let mut any = false;
     if let Some(found) = look_at_tracees(process, which, options, &mut any) {
         return Ok(found);
     }
+    // __WNOTHREAD: not those of the other threads.
+    let own = (options & WNOTHREAD != 0).then(|| process.children_of(tid));
     let mut children = process.children.lock();
     let mut found = None;
     for child in children.values() {
+        if own.as_ref().is_some_and(|own| own.binary_search(&child.pid()).is_err()) {
+            continue;
+        }
         let fits = match which {
             Which::Any => true,
             Which::Pid(pid) => child.pid() == pid,

@@ -11,7 +11,7 @@ cases!("process": fork_wait, exit_code_is_one_byte, child_sees_copy, getppid_of_
     exit_group_ends_threads, vfork_shares_memory, kill_zero, pid_of_dead_is_gone, state_of_native_waits,
     name_of_a_zombie, pidfd_to_a_bad_address, signal_by_proc_directory, personality_takes_any, nonblocking_pidfd,
     login_is_kept, oom_score_is_not_lowered,
-    children_are_listed, forks_while_children_end, thousands_look_at_themselves, file_of_a_dead_process);
+    children_are_listed, children_of_threads, forks_while_children_end, thousands_look_at_themselves, file_of_a_dead_process);
 
 fn fork_wait() {
     let pid = fork(|| 7);
@@ -308,6 +308,37 @@ fn children_are_listed() {
     }
     assert_eq!(listed(), "");
     ok!(close(r));
+}
+
+/// A child is its maker's among the threads, for proc(5) and for __WNOTHREAD, until that thread ends.
+fn children_of_threads() {
+    let (r, w) = pipe();
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let maker = std::thread::spawn(move || {
+        let pid = fork(|| {
+            read(r, 1);
+            0
+        });
+        tell.send((ok!(syscall(SYS_gettid)), pid)).expect("the first thread waits");
+        let _ = ended.recv();
+    });
+    let (tid, pid) = told.recv().expect("a child");
+    let listed = |tid: c_long| std::fs::read_to_string(format!("/proc/self/task/{tid}/children"));
+    let (first, both) = (c_long::from(ok!(getpid())), format!("{pid} "));
+    assert_eq!(listed(tid).expect("children"), both);
+    assert_eq!(listed(first).expect("children"), "");
+    let mut status = 0;
+    fails!(ECHILD, waitpid(-1, &mut status, WNOHANG | __WNOTHREAD));
+    assert_eq!(ok!(waitpid(-1, &mut status, WNOHANG)), 0);
+    drop(end);
+    maker.join().expect("joined");
+    while listed(first).expect("children") != both {
+        sleep_ms(2);
+    }
+    assert_eq!(ok!(waitpid(pid, &mut status, WNOHANG | __WNOTHREAD)), 0);
+    write(w, b"x");
+    assert_eq!(wait(pid), End::Exited(0));
 }
 
 fn login_is_kept() {

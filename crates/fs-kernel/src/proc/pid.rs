@@ -432,11 +432,7 @@ fn contents(
         "oom_score_adj" => line(format!("{}\n", process.oom_score_adj.load(Ordering::Relaxed))),
         "oom_adj" => line(format!("{}\n", process.oom_score_adj.load(Ordering::Relaxed) * 17 / 1000)),
         "wchan" => line("0".into()),
-        // Which thread made a child is not kept: all are the leader's.
-        CHILDREN if thread.tid() == process.pid() => {
-            line(process.children.lock().keys().map(|pid| format!("{pid} ")).collect())
-        }
-        CHILDREN => line(String::new()),
+        CHILDREN => line(process.children_of(thread.tid()).iter().map(|pid| format!("{pid} ")).collect()),
         "personality" => line(format!("{:08x}\n", process.personality.load(Ordering::Relaxed))),
         "arch_status" => Ok(Vec::new()),
         "cpuset" => line("/\n".into()),
