@@ -104,6 +104,16 @@ fn kernel_directory() -> Fixed {
         .with_text("shmem_enabled", "always within_size advise [never] deny force\n")
         .with_text("use_zero_page", "1\n")
         .with_text("hpage_pmd_size", "2097152\n");
+    // Linux's defaults where a large page has 512 small ones.
+    let collapsing = Fixed::default()
+        .with_text("defrag", "1\n")
+        .with_text("max_ptes_none", "511\n")
+        .with_text("max_ptes_shared", "256\n")
+        .with_text("max_ptes_swap", "64\n")
+        .with_text("pages_to_scan", "4096\n")
+        .with_text("scan_sleep_millisecs", "10000\n")
+        .with_text("alloc_sleep_millisecs", "60000\n");
+    let huge = dir(huge, "kernel/mm/transparent_hugepage/khugepaged", collapsing);
     let mm = dir(Fixed::default(), "kernel/mm/transparent_hugepage", huge);
     let all = dir(Fixed::default(), "kernel/mm", mm);
     dir(all, "kernel/security", Fixed::default())

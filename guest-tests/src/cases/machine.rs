@@ -7,7 +7,29 @@ use libc::*;
 use crate::harness::{cases, fails, in_child, ok, sys, zeroed};
 
 cases!("machine": not_for_users, ports, clock_is_read, memory_policy, policy_errors, pages_of_node_zero, mlockall_errors,
-    rings_are_refused, kernel_log);
+    rings_are_refused, kernel_log, large_pages_are_told_of);
+
+/// What databases read of large pages at their start.
+fn large_pages_are_told_of() {
+    let read = |name: &str| {
+        std::fs::read_to_string(format!("/sys/kernel/mm/transparent_hugepage/{name}"))
+            .unwrap_or_else(|e| panic!("{name}: {e}"))
+    };
+    for name in ["enabled", "defrag", "shmem_enabled"] {
+        assert!(read(name).contains('['), "{name}");
+    }
+    for name in [
+        "max_ptes_none",
+        "max_ptes_swap",
+        "pages_to_scan",
+        "scan_sleep_millisecs",
+        "alloc_sleep_millisecs",
+        "defrag",
+    ] {
+        let text = read(&format!("khugepaged/{name}"));
+        assert!(text.trim_end().parse::<u32>().is_ok(), "{name} is {text:?}");
+    }
+}
 
 /// Runs the body as somebody without privileges.
 fn as_user(body: impl FnOnce()) {
