@@ -68,6 +68,7 @@ def update_pids(box):
 def shown(box):
     """What a program inside may learn of the container's limits."""
     script = """cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.swap.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max
+        cat /sys/fs/cgroup/cpu.weight /sys/fs/cgroup/cpuset.cpus.effective
         awk '/MemTotal/ { print $2 }' /proc/meminfo
         awk '/MemTotal/ { print $4 }' /sys/devices/system/node/node0/meminfo
         grep -c ^processor /proc/cpuinfo; cat /sys/devices/system/cpu/online
@@ -81,7 +82,7 @@ def update_is_seen_inside(box):
         return  # runc shows the host's limits where it mounts no cgroup2, and all memory of the machine
     mib = 1 << 20
     box.config["linux"]["resources"] = {
-        "memory": {"limit": 256 * mib, "swap": 256 * mib}, "pids": {"limit": 100}, "cpu": {"quota": 50000, "cpus": "0"}}
+        "memory": {"limit": 256 * mib, "swap": 256 * mib}, "pids": {"limit": 100}, "cpu": {"quota": 50000, "cpus": "0", "shares": 512}}
     box.config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup"})
     running(box)
     machine = open("/sys/devices/system/cpu/online").read().strip()
@@ -89,7 +90,7 @@ def update_is_seen_inside(box):
 
     def wanted(memory, swap, cpu, pids, allowed, mask):
         kib = str(memory >> 10)
-        return [str(memory), swap, cpu, pids, kib, kib, count, machine, allowed, mask, mask]
+        return [str(memory), swap, cpu, pids, "20", "0", kib, kib, count, machine, allowed, mask, mask]
 
     equal(wanted(256 * mib, "0", "50000 100000", "100", "1", "1"), shown(box))
     box.done(box.run("update", "--memory", "128m", box.id))
@@ -99,7 +100,8 @@ def update_is_seen_inside(box):
     equal("50000", limit(box, "cpu", "cfs_quota_us", "max").split()[0])
     if count != "1":
         box.done(box.run("update", "--cpuset-cpus", "0-1", box.id))
-        equal(["2", "3", "3"], shown(box)[8:])
+        seen = shown(box)
+        equal(["0-1", "2", "3", "3"], [seen[5], *seen[10:]])
     # A paused one learns of it when it goes on.
     box.done(box.run("pause", box.id))
     box.done(box.run("update", "--cpu-quota", "-1", "--pids-limit", "50", box.id))

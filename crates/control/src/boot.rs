@@ -274,10 +274,8 @@ pub struct CgroupInfo {
     pub cpu_quota_us: Option<u64>,
     /// Length of the period in microseconds.
     pub cpu_period_us: Option<u64>,
-    /// `cpu.shares` (v1 scale, 2 to 262144).
-    pub cpu_shares: Option<u64>,
-    /// CPUs the sandbox may use, in list format (`0-1,4`).
-    pub cpuset_cpus: Option<String>,
+    /// `cpu.weight`, 1 to 10000.
+    pub cpu_weight: Option<u64>,
     /// Greatest number of tasks.
     pub pids_limit: Option<u64>,
 }

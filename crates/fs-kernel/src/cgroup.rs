@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kernel::Kernel;
+use rustix::thread::{CpuSet, sched_getaffinity};
 use vfs::FileSystem;
 
 use crate::synthetic::{Fixed, Kind, Node, Synthetic};
@@ -26,6 +27,15 @@ fn resident_of(thread: &kernel::Thread) -> Option<u64> {
     let statm = host::proc_fs::read(&format!("{pid}/statm")).ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(4096)
+}
+
+/// CPUs of the group: those of the kernel process, which is in it. Its first thread never chooses among them.
+fn cpus(kernel: &Kernel) -> String {
+    let all = match sched_getaffinity(Some(rustix::process::getpid())) {
+        Ok(set) => (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect(),
+        Err(_) => (0..kernel.config.cpus).collect::<Vec<_>>(),
+    };
+    format!("{}\n", crate::cpus::list(&all))
 }
 
 /// A cgroup2 of this kernel.
@@ -53,13 +63,18 @@ pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
         None => "max 100000\n".into(),
     });
     let root = Fixed::default()
-        .with_text("cgroup.controllers", "cpu memory pids\n")
+        .with_text("cgroup.controllers", "cpuset cpu memory pids\n")
         .with_text("cgroup.subtree_control", "\n")
         .with_text("cgroup.type", "domain\n")
         .with_made("cgroup.procs", processes)
         .with_made("cgroup.events", with(|_| "populated 1\nfrozen 0\n".into()))
         .with_made("cpu.max", cpu_max)
         .with_made("cpu.stat", cpu)
+        .with_made(
+            "cpu.weight",
+            with(|kernel| format!("{}\n", kernel.cgroup_limits().cpu_weight.unwrap_or(100))),
+        )
+        .with_made("cpuset.cpus.effective", with(cpus))
         .with_made("memory.max", with(|kernel| limit(kernel.cgroup_limits().memory)))
         .with_text("memory.high", "max\n")
         .with_text("memory.low", "0\n")

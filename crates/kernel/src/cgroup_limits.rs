@@ -11,6 +11,8 @@ pub struct CgroupLimits {
     pub swap: Option<u64>,
     /// CPU time and the period that it is for, in microseconds.
     pub cpu_quota: Option<(u64, u64)>,
+    /// Its part of the CPUs beside other groups: 1 to 10000.
+    pub cpu_weight: Option<u64>,
 }
 
 impl Kernel {

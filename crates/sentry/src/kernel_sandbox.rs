@@ -46,6 +46,7 @@ pub(crate) fn set_limits(kernel: &Kernel, limits: &CgroupInfo) {
         memory: limits.memory_limit,
         swap: limits.memory_limit.and_then(swap),
         cpu_quota: limits.cpu_quota_us.map(|quota| (quota, limits.cpu_period_us.unwrap_or(100_000))),
+        cpu_weight: limits.cpu_weight,
     });
     kernel.pids.set_limit(limits.pids_limit);
 }

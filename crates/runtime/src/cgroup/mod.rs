@@ -25,6 +25,7 @@ use crate::oci::Resources;
 pub(crate) use hierarchy::Hierarchy;
 pub(crate) use stats::Stats;
 pub(crate) use systemd::Scope;
+pub(crate) use v2::weight;
 
 /// Tasks of ours beside the guest's: the kernel process and the zygote.
 const OWN_TASKS: i64 = 32;

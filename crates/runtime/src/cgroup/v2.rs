@@ -222,7 +222,7 @@ fn add_io(stats: &mut Stats, line: &str) -> Option<()> {
 }
 
 /// `cpu.shares` 2..262144 to `cpu.weight` 1..10000.
-pub(super) fn weight(shares: u64) -> u64 {
+pub(crate) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

@@ -261,8 +261,7 @@ pub(crate) fn cgroup_info(resources: Option<&Resources>) -> CgroupInfo {
         memory_swap_limit: positive(memory.swap),
         cpu_quota_us: positive(cpu.quota),
         cpu_period_us: cpu.period.filter(|period| *period > 0),
-        cpu_shares: cpu.shares.filter(|shares| *shares > 0),
-        cpuset_cpus: cpu.cpus.filter(|cpus| !cpus.is_empty()),
+        cpu_weight: cpu.shares.filter(|shares| *shares > 0).map(crate::cgroup::weight),
         pids_limit: positive(resources.pids.map(|pids| pids.limit)),
     }
 }
