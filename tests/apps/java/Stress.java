@@ -22,6 +22,30 @@ public class Stress {
         check(caught == 300_000, "caught " + caught);
     }
 
+    /** Null checks of compiled code in many threads at once, while collections stop them. */
+    static void nullsOfThreads() throws Exception {
+        Thread[] threads = new Thread[8];
+        ConcurrentLinkedQueue<Integer> counts = new ConcurrentLinkedQueue<>();
+        for (int t = 0; t < threads.length; t++) {
+            threads[t] = new Thread(() -> {
+                int caught = 0;
+                for (int i = 0; i < 40_000; i++) {
+                    Object[] holder = new Object[] {null, new byte[100]};
+                    try {
+                        sink += holder[i & 1].hashCode();
+                    } catch (NullPointerException expected) {
+                        caught++;
+                    }
+                }
+                counts.add(caught);
+            });
+            threads[t].start();
+        }
+        for (Thread thread : threads) thread.join();
+        for (int caught : counts) check(caught == 20_000, "caught " + caught);
+        check(counts.size() == 8, "threads " + counts.size());
+    }
+
     static void arithmetic() {
         int caught = 0, zero = sink == -1 ? 1 : 0;
         for (int i = 0; i < 200_000; i++) {
@@ -82,11 +106,33 @@ public class Stress {
                 check(false, "no error beyond the end");
             } catch (InternalError expected) {
             }
+            // More than there is memory: pages come as they are touched; read-only and private maps of the same file.
+            MappedByteBuffer sparse = file.map(FileChannel.MapMode.READ_WRITE, 1L << 32, Integer.MAX_VALUE);
+            for (int at = 0; at < sparse.capacity() - 4 && at >= 0; at += 1 << 24) sparse.putInt(at, at);
+            MappedByteBuffer same = file.map(FileChannel.MapMode.READ_ONLY, 1L << 32, 1 << 26);
+            MappedByteBuffer own = file.map(FileChannel.MapMode.PRIVATE, 1L << 32, 1 << 26);
+            own.putInt(1 << 24, 7);
+            check(same.getInt(1 << 24) == 1 << 24 && own.getInt(1 << 25) == 1 << 25 && own.getInt(1 << 24) == 7, "maps differ");
+            file.truncate(4096);
             file.write(ByteBuffer.wrap(new byte[100]), 0);
             try (FileChannel to = FileChannel.open(Paths.get("/tmp/copy"), StandardOpenOption.CREATE, StandardOpenOption.WRITE)) {
                 check(file.transferTo(0, 4096, to) == 4096, "transferTo");
             }
         }
+    }
+
+    /** Direct memory has a limit of its own (-XX:MaxDirectMemorySize), and is given back. */
+    static void directLimit() throws Exception {
+        List<ByteBuffer> all = new ArrayList<>();
+        try {
+            for (int i = 0; i < 100; i++) all.add(ByteBuffer.allocateDirect(2 << 20));
+            check(false, "no end of direct memory");
+        } catch (OutOfMemoryError expected) {
+            // Channels keep a little for themselves.
+            check(all.size() >= 30 && all.size() <= 32, "buffers " + all.size());
+        }
+        all.clear();
+        for (int i = 0; i < 30; i++) ByteBuffer.allocateDirect(2 << 20).put(0, (byte) 1);
     }
 
     static void exec() throws Exception {
@@ -110,6 +156,33 @@ public class Stress {
         Process sleeper = new ProcessBuilder("sleep", "100").start();
         sleeper.destroy();
         check(sleeper.waitFor() == 143, "destroyed");
+        try {
+            Runtime.getRuntime().exec("/no/such/program");
+            check(false, "no error");
+        } catch (IOException expected) {
+            check(expected.getMessage().contains("error=2"), expected.getMessage());
+        }
+        // What is big goes both ways; folder and variables are the child's own.
+        ProcessBuilder builder = new ProcessBuilder("sh", "-c", "pwd; echo $MARK; cat; ls /proc/self/fd | wc -l >&2");
+        builder.directory(new File("/usr")).environment().put("MARK", "here");
+        builder.redirectError(new File("/tmp/errors"));
+        Process big = builder.start();
+        Thread writer = new Thread(() -> {
+            try (OutputStream out = big.getOutputStream()) {
+                for (int i = 0; i < 300; i++) out.write(new byte[10_000]);
+            } catch (IOException failed) {
+                failed.printStackTrace();
+            }
+        });
+        writer.start();
+        DataInputStream in = new DataInputStream(big.getInputStream());
+        byte[] head = new byte[10];
+        in.readFully(head);
+        check(new String(head).equals("/usr\nhere\n"), new String(head));
+        in.readFully(new byte[3_000_000]);
+        check(in.read() == -1 && big.waitFor() == 0, "big");
+        // Nothing of the parent's is left open: 0, 1, 2 and the folder itself.
+        check(new String(Files.readAllBytes(Paths.get("/tmp/errors"))).trim().equals("4"), "descriptors");
         pool.shutdown();
     }
 
@@ -120,6 +193,31 @@ public class Stress {
         Files.write(folder.resolve("a"), "x".getBytes());
         WatchKey key = service.poll(10, TimeUnit.SECONDS);
         check(key != null && key.pollEvents().get(0).context().toString().equals("a"), "no event");
+        key.reset();
+        folder.register(service, StandardWatchEventKinds.ENTRY_CREATE, StandardWatchEventKinds.ENTRY_DELETE);
+        Set<String> seen = new TreeSet<>(), wanted = new TreeSet<>();
+        for (int i = 0; i < 100; i++) {
+            Files.move(Files.write(folder.resolve("new" + i), new byte[i]), folder.resolve("file" + i));
+            wanted.add("ENTRY_CREATE file" + i);
+        }
+        for (int i = 0; i < 100; i += 2) {
+            Files.delete(folder.resolve("file" + i));
+            wanted.add("ENTRY_DELETE file" + i);
+        }
+        while (!seen.containsAll(wanted)) {
+            key = service.poll(10, TimeUnit.SECONDS);
+            check(key != null, "only " + seen);
+            for (WatchEvent<?> event : key.pollEvents()) seen.add(event.kind() + " " + event.context());
+            key.reset();
+        }
+        for (int i = 1; i < 100; i += 2) Files.delete(folder.resolve("file" + i));
+        Files.delete(folder.resolve("a"));
+        Files.delete(folder);
+        do {
+            key = service.poll(10, TimeUnit.SECONDS);
+            check(key != null, "the folder's end is not told");
+            key.pollEvents();
+        } while (key.reset());
     }
 
     static void garbage() throws Exception {
