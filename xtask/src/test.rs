@@ -44,6 +44,23 @@ const PACKAGES: [(&str, &str); 25] = [
     ("xz", "xz-utils"),
 ];
 
+/// What whole series cannot do without.
+const FOR_DO: [&str; 9] = ["cc", "find", "git", "make", "perl", "ps", "python3", "strace", "xz"];
+const FOR_OCI: [&str; 2] = ["debootstrap", "python3"];
+const FOR_RUNTIME: [&str; 4] = ["debootstrap", "python3", "script", "setpriv"];
+const FOR_DOCKER: [&str; 10] = [
+    "ctr",
+    "curl",
+    "debootstrap",
+    "docker",
+    "docker-compose",
+    "dockerd",
+    "ip",
+    "iptables",
+    "podman",
+    "python3",
+];
+
 /// Sandboxes that work otherwise, or do without something that this host may have.
 const REDUCED: [(&str, &str); 5] = [
     ("memory calls checked", "--memory=checked"),
@@ -85,7 +102,7 @@ pub(crate) fn run() -> Result<bool> {
             let series = ["guest-tests", "--sandbox", "--with", flag, "--filter", REDUCED_CASES];
             steps.xtask(&format!("guest tests, {name}"), 10, &series)?;
         }
-        steps.xtask("programs in sallet do", 20, &["scripts", "do"])?;
+        steps.series("programs in sallet do", 20, &["scripts", "do"], &FOR_DO)?;
     } else {
         steps.lost("guest tests, inside", "no release build");
         steps.lost("programs in sallet do", "no release build");
@@ -94,10 +111,12 @@ pub(crate) fn run() -> Result<bool> {
         steps.skipped("runtime tests", "not root");
         steps.skipped("Docker tests", "not root");
     } else if built {
-        steps.xtask("OCI tests", 10, &["scripts", "oci"])?;
-        steps.xtask("runtime tests", 20, &["scripts", "runtime"])?;
+        steps.series("OCI tests", 10, &["scripts", "oci"], &FOR_OCI)?;
+        steps.series("runtime tests", 20, &["scripts", "runtime"], &FOR_RUNTIME)?;
         docker(&mut steps)?;
     } else {
+        steps.lost("OCI tests", "no release build");
+        steps.lost("runtime tests", "no release build");
         steps.lost("Docker tests", "no release build");
     }
     println!("{}", steps.counts);
@@ -121,12 +140,17 @@ fn install(steps: &mut Steps) -> Result<()> {
         "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {} libc6-dev",
         missing.join(" ")
     );
-    steps.run("packages", 20, "sh", &["-c", &install])?;
+    if !steps.run("packages", 20, "sh", &["-c", &install])? {
+        println!("   Steps that need what is missing will say so.");
+    }
     Ok(())
 }
 
 /// Runs the Docker tests with the Docker that is there, else with one of their own.
 fn docker(steps: &mut Steps) -> Result<()> {
+    if !steps.has("Docker tests", &FOR_DOCKER) {
+        return Ok(());
+    }
     let mut own = None;
     if !docker_answers() {
         match start_docker(&steps.logs) {
@@ -228,6 +252,27 @@ impl Steps {
             println!("   FAILED: {end}, {seconds} s, {counts}; log: {}", log.display());
         }
         Ok(passed)
+    }
+
+    /// A series of tests that cannot do without some programs.
+    fn series(&mut self, name: &str, minutes: u32, words: &[&str], programs: &[&str]) -> Result<()> {
+        if self.has(name, programs) {
+            self.xtask(name, minutes, words)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the programs that a step needs are there; it is lost without.
+    fn has(&mut self, name: &str, programs: &[&str]) -> bool {
+        let missing: Vec<String> = PACKAGES
+            .iter()
+            .filter(|(program, _)| programs.contains(program) && !on_path(program))
+            .map(|(program, package)| format!("{program} (package {package})"))
+            .collect();
+        if !missing.is_empty() {
+            self.lost(name, &format!("not installed: {}", missing.join(", ")));
+        }
+        missing.is_empty()
     }
 
     fn lost(&mut self, name: &str, reason: &str) {
