@@ -8,6 +8,7 @@
 mod block_on;
 mod blocking;
 mod clock;
+mod deferred;
 mod driver;
 mod host_source;
 mod task;
@@ -18,6 +19,7 @@ mod worker;
 pub use block_on::block_on;
 pub use blocking::{Blocking, blocking};
 pub use clock::{monotonic_ns, realtime_ns};
+pub use deferred::{defer, is_owing, settle};
 pub use driver::{look_at_host, set_panic_hook};
 pub use host_source::HostSource;
 pub use linux_abi::poll::Events;

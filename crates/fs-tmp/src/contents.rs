@@ -11,7 +11,7 @@ use vfs::{MapSource, Result};
 use crate::PAGE;
 use crate::errno;
 use crate::file_system::Usage;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::table;
 
 bitflags! {
@@ -127,6 +127,9 @@ impl Contents {
         let sealed = if size < self.size { Seals::SHRINK } else { Seals::GROW };
         if size != self.size && self.seals.contains(sealed) {
             return Err(Errno::EPERM);
+        }
+        if size == 0 && self.size >= store::MUCH && self.seals == Seals::SEAL && self.store.is_replaceable() {
+            std::mem::replace(&mut self.store, Store::Bytes(Vec::new())).free(self.size);
         }
         self.store.resize(size)?;
         self.size = size;
@@ -248,6 +251,7 @@ impl Contents {
     pub(crate) fn release(&mut self, usage: &Usage) {
         usage.account(self.charged, 0);
         self.charged = 0;
+        std::mem::replace(&mut self.store, Store::Bytes(Vec::new())).free(self.size);
     }
 }
 

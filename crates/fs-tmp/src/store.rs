@@ -36,7 +36,22 @@ pub(crate) struct HostFile {
     pub(crate) _permit: table::Permit,
 }
 
+/// Bytes whose freeing would keep others waiting.
+pub(crate) const MUCH: u64 = 16 << 20;
+
 impl Store {
+    /// Gives the memory back, later where that takes long. `size`: the file's.
+    pub(crate) fn free(self, size: u64) {
+        if size >= MUCH {
+            executor::defer(move || drop(self));
+        }
+    }
+
+    /// Whether another store may take its place: no guest sees this one.
+    pub(crate) fn is_replaceable(&self) -> bool {
+        !matches!(self, Store::Memfd(file) if file.mapped)
+    }
+
     /// Pages in use.
     pub(crate) fn pages(&self) -> u64 {
         match self {

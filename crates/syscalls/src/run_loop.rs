@@ -157,6 +157,9 @@ async fn finish(thread: &Arc<Thread>, mut guest: GuestThread, local: &mut Thread
         drop(guest);
     }
     kernel::exit::thread_exited(thread, ordered.unwrap_or(status));
+    if executor::is_owing() {
+        executor::settle().await;
+    }
 }
 
 /// Marks the robust futexes of a process that ends, or waits until another thread has done so.
@@ -210,6 +213,10 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
             (None, None) if native::takes(cx, nr, &args) => Box::pin(native::call(cx, nr, args)).await,
             (None, None) => table::dispatch(cx, nr, &args).await,
         };
+        if executor::is_owing() {
+            // The memory of a file that is gone: free before the caller goes on, as on Linux.
+            executor::settle().await;
+        }
         if let Some(trace) = &mut trace {
             trace.leave(cx, &result);
         }

@@ -10,7 +10,7 @@ cases!("memory": anonymous_is_zero, unmap_faults, protect_faults, fault_address,
     dontneed_zeroes, break_moves, unaligned, zero_length, mincore_call, msync_call, mlock_call, reserve_terabyte,
     stack_grows, stack_overflow, huge_length, exec_pages, maps_show_mapping, shared_anonymous_zero_file, mapping_outlives_descriptor,
     madvise_unknown, maps_device_zero, process_vm_self, process_vm_between, process_vm_of_others, many_mappings,
-    low_hints, files_mapped_under_signals, allocation_beside_others);
+    low_hints, files_mapped_under_signals, allocation_beside_others, freeing_beside_others);
 
 const PAGE: usize = 4096;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -486,21 +486,48 @@ fn files_mapped_under_signals() {
 }
 
 fn allocation_beside_others() {
+    beside_others(|step| {
+        let fd = ok!(libc::memfd_create(c"big".as_ptr(), 0));
+        step();
+        ok!(libc::fallocate(fd, 0, 0, BIG));
+        step();
+        close(fd);
+    });
+}
+
+fn freeing_beside_others() {
+    beside_others(|step| {
+        let fd = ok!(libc::memfd_create(c"big".as_ptr(), 0));
+        ok!(libc::fallocate(fd, 0, 0, BIG));
+        step();
+        close(fd);
+        step();
+    });
+    beside_others(|step| {
+        let fd = ok!(libc::memfd_create(c"big".as_ptr(), 0));
+        ok!(libc::fallocate(fd, 0, 0, BIG));
+        step();
+        ok!(libc::ftruncate(fd, 0));
+        step();
+        close(fd);
+    });
+}
+
+const BIG: libc::off_t = 384 << 20;
+
+/// Three times what `work` does between its two steps: another thread gets its turn meanwhile.
+fn beside_others(work: impl Fn(&dyn Fn()) + Sync) {
     use std::sync::atomic::{AtomicU32, Ordering};
-    const BYTES: i64 = 384 << 20;
     let step = AtomicU32::new(0);
     let (r, w) = pipe();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..3 {
-                let fd = ok!(libc::memfd_create(c"big".as_ptr(), 0));
-                step.fetch_add(1, Ordering::SeqCst);
-                ok!(libc::fallocate(fd, 0, 0, BYTES));
-                step.fetch_add(1, Ordering::SeqCst);
-                close(fd);
+                work(&|| {
+                    step.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
-        // How often others get their turn meanwhile.
         let mut turns = [0; 6];
         loop {
             let at = step.load(Ordering::SeqCst) as usize;
