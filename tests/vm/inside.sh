@@ -13,7 +13,7 @@ guest() { /share/xtask guest-tests --program /share/guest-tests --sallet $SALLET
 together() {
     local filter=$1
     shift
-    "$@" env SLOW=$SLOW /share/guest-tests run-all --filter "$filter" | grep -v '^ok '
+    "$@" env SLOW=$SLOW /share/guest-tests run-all --filter "$filter" | grep --line-buffered -v '^ok '
 }
 scripts() { /share/xtask scripts "$1" --sallet $SALLET --limit 1500; }
 
