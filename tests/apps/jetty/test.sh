@@ -101,18 +101,18 @@ case $1 in
         ;;
     measure)
         start speed --init -v /data "$IMAGE"
-        eventually 90 ready_once
+        eventually 240 ready_once
         first=$(docker logs "$TAG-speed" | sed -n 's/ready after \([0-9]*\) ms/\1/p')
         measure first-start "$(awk "BEGIN { print $first / 1000 }")" s
         URL=http://$(address speed):8080
-        jobs() { run_jobs 40 && eventually 120 all_are 40 SUCCESS; }
+        jobs() { run_jobs 40 && eventually 240 all_are 40 SUCCESS; }
         measure 40-builds "$(seconds jobs)" s
         post /job/quick true >/dev/null
         fast() { for n in 1 2 3 4 5 6; do post /job/quick/build; eventually 30 result_is "quick/$n" SUCCESS; done; }
         measure 6-builds-in-turn "$(seconds fast)" s
         docker stop "$TAG-speed" >/dev/null
         docker start "$TAG-speed" >/dev/null
-        eventually 90 ready_twice
+        eventually 240 ready_twice
         measure second-start "$(docker logs "$TAG-speed" | sed -n 's/ready after \([0-9]*\) ms/\1/p' | awk 'END { print $1 / 1000 }')" s
         ;;
 esac
