@@ -12,6 +12,8 @@ pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 /// Kernel user interface.
 pub const AF_NETLINK: u16 = 16;
+/// Packets of an interface.
+pub const AF_PACKET: u16 = 17;
 
 /// Byte stream.
 pub const SOCK_STREAM: u32 = 1;
@@ -67,6 +69,7 @@ pub mod so {
     pub const RCVBUFFORCE: i32 = 33;
     pub const TIMESTAMPNS: i32 = 35;
     pub const MARK: i32 = 36;
+    pub const TIMESTAMPING: i32 = 37;
     pub const PROTOCOL: i32 = 38;
     pub const DOMAIN: i32 = 39;
     pub const RXQ_OVFL: i32 = 40;
@@ -78,6 +81,10 @@ pub mod so {
     pub const COOKIE: i32 = 57;
     pub const PEERGROUPS: i32 = 59;
     pub const ZEROCOPY: i32 = 60;
+    pub const BINDTOIFINDEX: i32 = 62;
+    pub const TIMESTAMP_NEW: i32 = 63;
+    pub const TIMESTAMPNS_NEW: i32 = 64;
+    pub const TIMESTAMPING_NEW: i32 = 65;
     pub const PEERPIDFD: i32 = 77;
 }
 
@@ -105,6 +112,7 @@ bitflags! {
         const NOSIGNAL = 0x4000;
         const MORE = 0x8000;
         const WAITFORONE = 0x10000;
+        const ZEROCOPY = 0x400_0000;
         const FASTOPEN = 0x2000_0000;
         const CMSG_CLOEXEC = 0x4000_0000;
         const _ = !0;

@@ -13,6 +13,7 @@ pub mod registry;
 pub mod socket;
 pub mod tables;
 pub mod unix;
+mod zerocopy;
 
 pub use file::SocketFile;
 pub use provider::{Network, Provider};

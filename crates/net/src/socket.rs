@@ -152,6 +152,8 @@ pub trait Socket: Any + Send + Sync {
     }
     /// An error that a call met after it had moved bytes, which is all that it tells: the next call has it.
     fn restore_error(&self, errno: Errno) {}
+    /// A send(2) with `MSG_ZEROCOPY` was done: the bytes were copied, and the error queue says so.
+    fn sent_zerocopy(&self) {}
     /// What is ready.
     fn poll(&self) -> Events;
     /// Woken when what is ready changes.

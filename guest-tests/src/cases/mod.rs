@@ -60,6 +60,7 @@ mod udp_control;
 mod unix_options;
 mod unix_socket;
 mod wait;
+mod zerocopy;
 
 /// Every case, subject by subject.
 pub(crate) fn all() -> impl Iterator<Item = Case> {
@@ -122,6 +123,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         unix_options::CASES,
         unix_socket::CASES,
         wait::CASES,
+        zerocopy::CASES,
     ];
     subjects.into_iter().flatten().copied()
 }

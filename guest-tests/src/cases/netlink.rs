@@ -9,7 +9,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use crate::harness::{cases, fails, ok, zeroed};
 
 cases!("netlink": diag_listener, diag_connection, diag_states, diag_unix, diag_errors, uevents_are_silent, addresses, truncated,
-    unknown_protocols, proc_tcp, proc_udp, proc_unix, proc_tables, sys_class_net);
+    unknown_protocols, changes_refused, question_and_change,
+    packets_need_a_right,  proc_tcp, proc_udp, proc_unix, proc_tables, sys_class_net);
 
 fn netlink(protocol: i32) -> RawFd {
     let fd = ok!(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol));
@@ -54,6 +55,85 @@ fn inet_request(states: u32) -> Vec<u8> {
     body.extend(states.to_ne_bytes());
     body.resize(56, 0);
     body
+}
+
+/// Takes capabilities away from this thread.
+fn without(capabilities: u64) {
+    let header = [0x2008_0522_u32, 0];
+    let mut data = [0_u32; 6];
+    ok!(libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()));
+    for at in 0..2 {
+        data[3 * at] &= !((capabilities >> (32 * at)) as u32);
+    }
+    ok!(libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()));
+}
+
+fn route_message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let mut data = (16 + body.len() as u32).to_ne_bytes().to_vec();
+    data.extend(kind.to_ne_bytes());
+    data.extend(flags.to_ne_bytes());
+    data.extend(9_u32.to_ne_bytes());
+    data.extend([0; 4]);
+    data.extend(body);
+    data
+}
+
+/// RTM_NEWADDR of 127.0.0.9/8 on lo.
+fn new_address() -> Vec<u8> {
+    let body = [&[2, 8, 0, 0][..], &1_u32.to_ne_bytes(), &[8, 0, 2, 0, 127, 0, 0, 9]].concat();
+    route_message(20, 0x405, &body)
+}
+
+fn changes_refused() {
+    without(1 << 12);
+    let fd = ok!(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0));
+    let ask = new_address();
+    assert_eq!(ok!(libc::send(fd, ask.as_ptr().cast(), ask.len(), 0)) as usize, ask.len());
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    assert_eq!((ok!(libc::poll(&mut entry, 1, 5000)), entry.revents), (1, libc::POLLIN));
+    let mut data = [0_u8; 200];
+    let n = ok!(libc::recv(fd, data.as_mut_ptr().cast(), data.len(), 0)) as usize;
+    // struct nlmsghdr of NLMSG_ERROR with the number of the request, the errno, the request.
+    assert_eq!((n, data[4]), (20 + ask.len(), 2));
+    assert_eq!(data[8..12], 9_u32.to_ne_bytes());
+    assert_eq!(data[16..20], (-libc::EPERM).to_ne_bytes());
+    assert_eq!(data[20..28], ask[..8]);
+    fails!(libc::EAGAIN, libc::recv(fd, data.as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT));
+    // Whether there is such an object or not.
+    let ask = route_message(25, 5, &[0; 12]);
+    ok!(libc::send(fd, ask.as_ptr().cast(), ask.len(), 0));
+    ok!(libc::recv(fd, data.as_mut_ptr().cast(), data.len(), 0));
+    assert_eq!(data[16..20], (-libc::EPERM).to_ne_bytes());
+    // No such request at all.
+    let ask = route_message(500, 5, &[0; 12]);
+    ok!(libc::send(fd, ask.as_ptr().cast(), ask.len(), 0));
+    ok!(libc::recv(fd, data.as_mut_ptr().cast(), data.len(), 0));
+    assert_eq!(data[16..20], (-libc::EOPNOTSUPP).to_ne_bytes());
+}
+
+fn question_and_change() {
+    without(1 << 12);
+    let fd = netlink(0);
+    // RTM_GETLINK of interface 1, then a change: both are answered.
+    let mut body = vec![0; 16];
+    body[4] = 1;
+    let ask = [route_message(18, 1, &body), new_address()].concat();
+    ok!(libc::send(fd, ask.as_ptr().cast(), ask.len(), 0));
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        let mut data = [0_u8; 8192];
+        ok!(libc::recv(fd, data.as_mut_ptr().cast(), data.len(), 0));
+        kinds.push(data[4]);
+    }
+    // RTM_NEWLINK, NLMSG_ERROR.
+    assert_eq!(kinds, [16, 2]);
+}
+
+fn packets_need_a_right() {
+    without(1 << 13);
+    fails!(libc::EPERM, libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0x300));
+    fails!(libc::EPERM, libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_TCP));
+    fails!(libc::EPERM, libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP));
 }
 
 fn inode(fd: RawFd) -> u64 {

@@ -4,17 +4,18 @@ use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use super::tcp::{bind, connect, name_of, poll, recv, send, set};
+use super::tcp::{bind, connect, get, name_of, poll, recv, send, set};
 use super::udp::{LO, bound, free_port, nothing, recv_from, send_to, udp};
 use crate::harness::{cases, fails, ok, skip, zeroed};
 
-cases!("udp_control": packet_info, timestamps, carried_both_ways, error_queue, own_address, other_source, seen_at_once);
+cases!("udp_control": packet_info, timestamps, carried_both_ways, error_queue, own_address, new_timestamps,
+    timestamping, interface_by_number, other_source, seen_at_once);
 
 /// Level, type and data of a control message.
-type Message = (i32, i32, Vec<u8>);
+pub(super) type Message = (i32, i32, Vec<u8>);
 
 /// Receives with control messages: the bytes, the messages, the flags.
-fn with_control(fd: RawFd, flags: i32) -> (Vec<u8>, Vec<Message>, i32) {
+pub(super) fn with_control(fd: RawFd, flags: i32) -> (Vec<u8>, Vec<Message>, i32) {
     let (mut data, mut control) = ([0_u8; 100], [0_u64; 64]);
     let mut iov = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
     let mut header: libc::msghdr = zeroed();
@@ -86,6 +87,51 @@ fn timestamps() {
         assert_eq!(control.len(), 1);
         assert_eq!((control[0].0, control[0].1, control[0].2.len()), (libc::SOL_SOCKET, kind, size));
     }
+}
+
+fn new_timestamps() {
+    let (to, port) = bound();
+    // SO_TIMESTAMP_NEW, SO_TIMESTAMPNS_NEW.
+    for name in [63, 64] {
+        set(to, libc::SOL_SOCKET, name, 1).expect("set");
+        send_to(udp(), b"x", LO, port).expect("send");
+        let control = with_control(to, 0).1;
+        assert_eq!(control.len(), 1);
+        assert_eq!((control[0].0, control[0].1, control[0].2.len()), (libc::SOL_SOCKET, name, 16));
+    }
+}
+
+fn timestamping() {
+    let ((to, port), (from, _)) = (bound(), bound());
+    // SOF_TIMESTAMPING_RX_SOFTWARE, -SOFTWARE; TX_SOFTWARE, OPT_ID.
+    set(to, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, 1 << 3 | 1 << 4).expect("set");
+    set(from, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, 1 << 1 | 1 << 4 | 1 << 7).expect("set");
+    assert_eq!(get(to, libc::SOL_SOCKET, libc::SO_TIMESTAMPING), 1 << 3 | 1 << 4);
+    assert_eq!(set(to, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, 1 << 25), Err(libc::EINVAL));
+    send_to(from, b"stamped", LO, port).expect("send");
+    let (data, control, _) = with_control(to, 0);
+    assert_eq!(data, b"stamped");
+    let stamp = |c: &[Message]| c.iter().find(|c| (c.0, c.1) == (1, libc::SCM_TIMESTAMPING)).cloned();
+    assert!(stamp(&control).expect("stamp").2[..8] != [0; 8]);
+    // The sender's comes with the packet and its number.
+    assert_eq!(poll(from, 1000) & libc::POLLERR, libc::POLLERR);
+    let (data, control, flags) = with_control(from, libc::MSG_ERRQUEUE);
+    assert!(data.ends_with(b"stamped") && flags & libc::MSG_ERRQUEUE != 0);
+    assert!(stamp(&control).expect("stamp").2[..8] != [0; 8]);
+    let error = control.iter().find(|c| (c.0, c.1) == (libc::IPPROTO_IP, libc::IP_RECVERR)).expect("number");
+    // ENOMSG, SO_EE_ORIGIN_TIMESTAMPING; ee_data.
+    assert_eq!((&error.2[..4], error.2[4]), (&libc::ENOMSG.to_ne_bytes()[..], 4));
+    assert_eq!(error.2[12..16], [0; 4]);
+}
+
+fn interface_by_number() {
+    const SO_BINDTOIFINDEX: i32 = 62;
+    let ((to, port), from) = (bound(), udp());
+    set(from, libc::SOL_SOCKET, SO_BINDTOIFINDEX, 1).expect("set");
+    assert_eq!(get(from, libc::SOL_SOCKET, SO_BINDTOIFINDEX), 1);
+    send_to(from, b"lo", LO, port).expect("send");
+    assert_eq!(recv(to, 10, 0), Ok(b"lo".to_vec()));
+    assert_eq!(set(udp(), libc::SOL_SOCKET, SO_BINDTOIFINDEX, 54_321), Err(libc::ENODEV));
 }
 
 fn carried_both_ways() {

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use crate::harness::{cases, close, fails, ok, read, sys, write, zeroed};
 
-cases!("unix_options": peek_offset, peek_offset_datagram, peek_offset_waits, peer_groups, peer_pidfd, peer_pidfd_gone, time_stamps,
+cases!("unix_options": cookies, peek_offset, peek_offset_datagram, peek_offset_waits, peer_groups, peer_pidfd, peer_pidfd_gone, time_stamps,
     passing_names, plain_numbers, refused);
 
 fn pair(kind: i32) -> (RawFd, RawFd) {
@@ -172,4 +172,16 @@ fn refused() {
     assert_eq!(set(a, libc::SO_ZEROCOPY, 1), Err(libc::EOPNOTSUPP));
     assert_eq!(set(a, 9999, 1), Err(libc::ENOPROTOOPT));
     assert_eq!(get(a, 9999), Err(libc::ENOPROTOOPT));
+}
+
+fn cookies() {
+    let fd = ok!(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0));
+    let cookie = |fd| {
+        let (mut value, mut len) = (0_u64, 8);
+        ok!(libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, (&raw mut value).cast(), &mut len));
+        assert_eq!(len, 8);
+        value
+    };
+    let other = ok!(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0));
+    assert!(cookie(fd) == cookie(fd) && cookie(fd) != cookie(other) && cookie(fd) != 0);
 }

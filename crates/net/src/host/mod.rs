@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use executor::WaitQueue;
 use identity::Capability;
 use linux_abi::Errno;
-use linux_abi::socket::{AF_INET, AF_INET6, AF_NETLINK, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
+use linux_abi::socket::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
 use vfs::Caller;
 
 use rustix::process::{Resource, getrlimit};
@@ -21,6 +21,7 @@ pub use socket::HostSocket;
 use crate::Result;
 use crate::provider::Provider;
 use crate::socket::{Socket, SocketCaller};
+use netlink::RouteSocket;
 
 const IPPROTO_ICMP: i32 = 1;
 const IPPROTO_TCP: i32 = 6;
@@ -107,6 +108,9 @@ impl Provider for HostProvider {
         kind: u32,
         protocol: i32,
     ) -> Result<Arc<dyn Socket>> {
+        if family == AF_PACKET && !caller.credentials.capable(Capability::NET_RAW) {
+            return Err(Errno::EPERM);
+        }
         if !matches!(family, AF_INET | AF_INET6 | AF_NETLINK) {
             return Err(Errno::EAFNOSUPPORT);
         }
@@ -128,6 +132,10 @@ impl Provider for HostProvider {
             (_, SOCK_STREAM | SOCK_DGRAM | SOCK_RAW, _) => return Err(Errno::EPROTONOSUPPORT),
             _ => return Err(Errno::ESOCKTNOSUPPORT),
         }
-        Ok(Arc::new(self.0.open((family, kind, protocol), None)?))
+        let socket = self.0.open((family, kind, protocol), None)?;
+        if family == AF_NETLINK {
+            return Ok(Arc::new(RouteSocket::new(socket)));
+        }
+        Ok(Arc::new(socket))
     }
 }

@@ -31,13 +31,21 @@ pub(super) fn may_get(level: i32, name: i32) -> bool {
                     | so::COOKIE
                     | so::SNDLOWAT
                     | so::MARK
+                    // SO_MEMINFO, SO_TXTIME, SO_PREFER_BUSY_POLL, SO_BUF_LOCK, SO_RCVMARK
+                    | 55
+                    | 61
+                    | 69
+                    | 72
+                    | 75
             ),
-            // TCP_INFO, TCP_CC_INFO.
-            TCP => matches!(name, 11 | 26),
-            // IP_MTU.
-            IP => name == 14,
-            // IPV6_MTU, IPV6_PATHMTU.
-            IPV6 => matches!(name, 24 | 61),
+            // TCP_INFO, TCP_CC_INFO, TCP_SAVE_SYN, TCP_SAVED_SYN.
+            TCP => matches!(name, 11 | 26 | 27 | 28),
+            // HDRINCL, OPTIONS, ROUTER_ALERT, RETOPTS, MTU, PASSSEC, TRANSPARENT, NODEFRAG, CHECKSUM, RECVFRAGSIZE,
+            // PROTOCOL
+            IP => matches!(name, 3 | 4 | 5 | 7 | 14 | 18 | 19 | 22 | 23 | 25 | 52),
+            // 2292PKTINFO, -HOPOPTS, -DSTOPTS, -RTHDR, -HOPLIMIT, FLOWINFO, ROUTER_ALERT, MTU, ROUTER_ALERT_ISOLATE,
+            // FLOWINFO_SEND, RECVHOPOPTS, RECVRTHDR, RECVDSTOPTS, PATHMTU, RECVORIGDSTADDR, TRANSPARENT, RECVFRAGSIZE
+            IPV6 => matches!(name, 2..=5 | 8 | 11 | 22 | 24 | 30 | 33 | 53 | 56 | 58 | 61 | 74 | 75 | 77),
             _ => false,
         }
 }
@@ -77,6 +85,11 @@ pub(super) fn may_set(level: i32, name: i32) -> bool {
                 | so::RCVLOWAT
                 | so::TIMESTAMP
                 | so::TIMESTAMPNS
+                | so::TIMESTAMPING
+                | so::TIMESTAMP_NEW
+                | so::TIMESTAMPNS_NEW
+                | so::TIMESTAMPING_NEW
+                | so::BINDTOIFINDEX
                 | so::RXQ_OVFL
                 | so::PEEK_OFF
                 | so::BINDTODEVICE
@@ -85,8 +98,8 @@ pub(super) fn may_set(level: i32, name: i32) -> bool {
         ),
         IP => matches!(
             name,
-            // TOS, TTL, RECVOPTS, PKTINFO, MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, FREEBIND, RECVORIGDSTADDR
-            1 | 2 | 6 | 8 | 10 | 11 | 12 | 13 | 15 | 20
+            // TOS, TTL, RECVOPTS, RETOPTS, PKTINFO, MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, FREEBIND, RECVORIGDSTADDR
+            1 | 2 | 6 | 7 | 8 | 10 | 11 | 12 | 13 | 15 | 20
             // MINTTL, BIND_ADDRESS_NO_PORT, MULTICAST_IF, -TTL, -LOOP, ADD_/DROP_MEMBERSHIP, UNBLOCK-, BLOCK_SOURCE
             | 21 | 24 | 32
                 ..=38
@@ -100,8 +113,8 @@ pub(super) fn may_set(level: i32, name: i32) -> bool {
             1..=10
             // QUICKACK, CONGESTION, THIN_LINEAR_TIMEOUTS, THIN_DUPACK, USER_TIMEOUT, FASTOPEN, TIMESTAMP
             | 12 | 13 | 16 | 17 | 18 | 23 | 24
-            // NOTSENT_LOWAT, FASTOPEN_CONNECT, FASTOPEN_NO_COOKIE, INQ, TX_DELAY
-            | 25 | 30 | 34 | 36 | 37
+            // NOTSENT_LOWAT, SAVE_SYN, FASTOPEN_CONNECT, FASTOPEN_NO_COOKIE, INQ, TX_DELAY
+            | 25 | 27 | 30 | 34 | 36 | 37
         ),
         // CORK, NO_CHECK6_TX, NO_CHECK6_RX, SEGMENT, GRO
         UDP => matches!(name, 1 | 101 | 102 | 103 | 104),
@@ -113,8 +126,8 @@ pub(super) fn may_set(level: i32, name: i32) -> bool {
             | 29 | 31 | 42
                 ..=47 | 49 | 50 | 51 | 52
             // RECVPATHMTU, DONTFRAG, RECVTCLASS, TCLASS, AUTOFLOWLABEL, ADDR_PREFERENCES, MINHOPCOUNT, UNICAST_IF,
-            // FREEBIND
-            | 60 | 62 | 66 | 67 | 70 | 72 | 73 | 76 | 78
+            // FREEBIND; RECVHOPOPTS, RECVRTHDR, RECVDSTOPTS, RECVORIGDSTADDR, RECVFRAGSIZE
+            | 53 | 56 | 58 | 74 | 77 | 60 | 62 | 66 | 67 | 70 | 72 | 73 | 76 | 78
         ),
         // CORK, SEND_CSCOV, RECV_CSCOV
         UDPLITE => matches!(name, 1 | 10 | 11),
@@ -129,6 +142,8 @@ pub(super) fn may_set(level: i32, name: i32) -> bool {
 /// Whether a control message of sendmsg(2) goes to the host.
 pub(super) fn may_send(level: i32, kind: i32) -> bool {
     match level {
+        // Which time stamps this datagram has.
+        SOL_SOCKET => kind == so::TIMESTAMPING,
         // TOS, TTL, PKTINFO
         IP => matches!(kind, 1 | 2 | 8),
         // PKTINFO, HOPLIMIT, TCLASS, DONTFRAG

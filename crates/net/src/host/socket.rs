@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use executor::{Events, HostSource, WaitQueue};
 use identity::Capability;
 use linux_abi::Errno;
-use linux_abi::socket::{AF_INET, AF_INET6, AF_NETLINK, MsgFlags, SOCK_STREAM, SOL_SOCKET, SOMAXCONN, so};
+use linux_abi::socket::{AF_INET, AF_INET6, MsgFlags, SOCK_STREAM, SOL_SOCKET, SOMAXCONN, so};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use vfs::Caller;
 
-use super::{Place, Room, netlink, options};
+use super::{Place, Room, options};
 use crate::registry::Description;
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, int_option};
 use crate::{Address, Result};
@@ -174,9 +174,6 @@ impl Socket for HostSocket {
         control: &mut Vec<Control>,
         flags: MsgFlags,
     ) -> Result<usize> {
-        if self.kind.0 == AF_NETLINK {
-            netlink::check(data)?;
-        }
         let known = MsgFlags::OOB
             | MsgFlags::DONTROUTE
             | MsgFlags::EOR

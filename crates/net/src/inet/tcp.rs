@@ -19,6 +19,7 @@ use super::{Inet, tcp_options};
 use crate::host::HostSocket;
 use crate::registry::{Description, TcpDescription};
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller};
+use crate::zerocopy::Completions;
 use crate::{Address, Result};
 
 pub(super) const IPPROTO_TCP: i32 = 6;
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     pub(super) host: OnceLock<HostSocket>,
     /// An error of the host's socket that was not told yet, 0 for none.
     untold: AtomicI32,
+    pub(super) zerocopy: Completions,
     pub(super) options: Mutex<Kept>,
 }
 
@@ -86,6 +88,7 @@ impl Shared {
             role: RwLock::new(role),
             host: OnceLock::new(),
             untold: AtomicI32::new(0),
+            zerocopy: Completions::default(),
             options: Mutex::new(Kept { options, ..Kept::default() }),
         })
     }
@@ -350,11 +353,14 @@ impl Socket for TcpSocket {
                 let queue = host.wait_queue();
                 let new = Shared::new(&shared.inet, shared.family, queue, Role::Host, Options::default());
                 let _ = new.host.set(host);
+                new.zerocopy.inherit(&shared.zerocopy);
                 return Ok(Arc::new(TcpSocket(new)));
             }
             Err(errno) => return Err(errno),
         };
-        Ok(Arc::new(TcpSocket(Shared::new(&shared.inet, shared.family, queue, role, options))))
+        let new = Shared::new(&shared.inet, shared.family, queue, role, options);
+        new.zerocopy.inherit(&shared.zerocopy);
+        Ok(Arc::new(TcpSocket(new)))
     }
     fn send(
         &self,
@@ -395,6 +401,11 @@ impl Socket for TcpSocket {
         }
     }
     fn receive(&self, buf: &mut [u8], control_room: usize, flags: MsgFlags) -> Result<Received> {
+        if flags.contains(MsgFlags::ERRQUEUE)
+            && let Some(told) = self.0.zerocopy.take(self.0.family)
+        {
+            return Ok(told);
+        }
         let role = self.0.role.read();
         match &*role {
             Role::Local { .. } if flags.contains(MsgFlags::ERRQUEUE) => Err(Errno::EAGAIN),
@@ -481,8 +492,12 @@ impl Socket for TcpSocket {
             _ => {}
         }
     }
+    fn sent_zerocopy(&self) {
+        self.0.zerocopy.note(&self.0.queue);
+    }
     fn poll(&self) -> Events {
-        match &*self.0.role.read() {
+        let told = self.0.zerocopy.events();
+        told | match &*self.0.role.read() {
             Role::Local { end, .. } => end.poll(),
             Role::Host => self.0.made_host().map_or(Events::empty(), Socket::poll),
             Role::Listening(listener) if listener.is_ready() => Events::READABLE,

@@ -25,7 +25,19 @@ const TCP_INFO_SIZE: usize = 248;
 fn host_only(level: i32, name: i32) -> bool {
     match level {
         SOL_SOCKET => {
-            matches!(name, so::BINDTODEVICE | so::TIMESTAMP | so::TIMESTAMPNS | so::RXQ_OVFL | so::PEEK_OFF)
+            matches!(
+                name,
+                so::BINDTODEVICE
+                    | so::BINDTOIFINDEX
+                    | so::TIMESTAMP
+                    | so::TIMESTAMPNS
+                    | so::TIMESTAMPING
+                    | so::TIMESTAMP_NEW
+                    | so::TIMESTAMPNS_NEW
+                    | so::TIMESTAMPING_NEW
+                    | so::RXQ_OVFL
+                    | so::PEEK_OFF
+            )
         }
         // TCP_INQ
         SOL_TCP => name == 36,
@@ -79,6 +91,7 @@ impl TcpSocket {
             (SOL_SOCKET, so::TYPE) => return Ok(int(linux_abi::socket::SOCK_STREAM.cast_signed())),
             (SOL_SOCKET, so::DOMAIN) => return Ok(int(i32::from(shared.family))),
             (SOL_SOCKET, so::PROTOCOL) => return Ok(int(IPPROTO_TCP)),
+            (SOL_SOCKET, so::ZEROCOPY) => return Ok(int(shared.zerocopy.is_enabled().into())),
             _ => {}
         }
         let role = shared.role.read();
@@ -122,6 +135,9 @@ impl TcpSocket {
         }
         if level == 41 && shared.family != linux_abi::socket::AF_INET6 {
             return Err(Errno::ENOPROTOOPT);
+        }
+        if (level, name) == (SOL_SOCKET, so::ZEROCOPY) {
+            return shared.zerocopy.set(value);
         }
         if host_only(level, name) {
             if matches!(*shared.role.read(), Role::Local { .. }) {

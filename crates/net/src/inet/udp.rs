@@ -22,6 +22,7 @@ use super::ports::Ports;
 use crate::host::HostSocket;
 use crate::registry::Description;
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, int_option};
+use crate::zerocopy::Completions;
 use crate::{Address, Result};
 
 pub(super) const IPPROTO_UDP: i32 = 17;
@@ -82,6 +83,7 @@ pub(super) struct Shared {
     /// SO_RCVBUF; 0 if not known.
     room: AtomicUsize,
     in_a_row: AtomicU8,
+    zerocopy: Completions,
 }
 
 /// A UDP socket.
@@ -314,6 +316,7 @@ impl UdpSocket {
             read_shut: AtomicBool::new(false),
             room: AtomicUsize::new(0),
             in_a_row: AtomicU8::new(0),
+            zerocopy: Completions::default(),
         })))
     }
 }
@@ -353,7 +356,7 @@ impl Socket for UdpSocket {
         control: &mut Vec<Control>,
         flags: MsgFlags,
     ) -> Result<usize> {
-        let plain = MsgFlags::DONTWAIT | MsgFlags::NOSIGNAL | MsgFlags::CONFIRM;
+        let plain = MsgFlags::DONTWAIT | MsgFlags::NOSIGNAL | MsgFlags::CONFIRM | MsgFlags::ZEROCOPY;
         let shared = &self.0;
         if control.is_empty() && (flags - plain).is_empty() && shared.send_inside(caller, data, to)? {
             return Ok(data.len());
@@ -371,6 +374,11 @@ impl Socket for UdpSocket {
     }
     fn receive(&self, buf: &mut [u8], control_room: usize, flags: MsgFlags) -> Result<Received> {
         let shared = &self.0;
+        if flags.contains(MsgFlags::ERRQUEUE)
+            && let Some(told) = shared.zerocopy.take(shared.family)
+        {
+            return Ok(told);
+        }
         let told = flags.intersects(MsgFlags::ERRQUEUE | MsgFlags::OOB);
         if told || shared.inbox.lock().waiting.is_empty() {
             return match shared.host.receive(buf, control_room, flags) {
@@ -413,10 +421,17 @@ impl Socket for UdpSocket {
         self.0.host.peer_address()
     }
     fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>> {
+        if (level, name) == (SOL_SOCKET, so::ZEROCOPY) {
+            let on = i32::from(self.0.zerocopy.is_enabled());
+            return Ok(on.to_ne_bytes().into_iter().take(len).collect());
+        }
         self.0.host.option(level, name, len)
     }
     fn set_option(&self, caller: &SocketCaller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()> {
         let shared = &self.0;
+        if (level, name) == (SOL_SOCKET, so::ZEROCOPY) {
+            return shared.zerocopy.set(value);
+        }
         shared.host.set_option(caller, level, name, value)?;
         let off = value.iter().all(|byte| *byte == 0);
         if !harmless(level, name) && !off {
@@ -431,8 +446,11 @@ impl Socket for UdpSocket {
     fn take_error(&self) -> Option<Errno> {
         self.0.host.take_error()
     }
+    fn sent_zerocopy(&self) {
+        self.0.zerocopy.note(&self.0.queue);
+    }
     fn poll(&self) -> Events {
-        let ready = self.0.host.poll();
+        let ready = self.0.host.poll() | self.0.zerocopy.events();
         if self.0.inbox.lock().waiting.is_empty() { ready } else { ready | Events::READABLE }
     }
     fn wait_queue(&self) -> Arc<WaitQueue> {

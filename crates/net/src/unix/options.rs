@@ -1,5 +1,7 @@
 //! Options of local sockets: socket(7), unix(7).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use identity::Capability;
 use linux_abi::Errno;
 use linux_abi::socket::{AF_UNIX, SOL_SOCKET, so};
@@ -16,6 +18,8 @@ const MAX_BUFFER: usize = 212_992;
 /// The most that SO_SNDBUFFORCE gives.
 const MAX_FORCED_BUFFER: usize = 32 << 20;
 const MIN_BUFFER: usize = 4608;
+/// Beyond the host's, which counts from 1.
+static NEXT_COOKIE: AtomicU64 = AtomicU64::new(1 << 48);
 
 #[derive(Clone, Debug)]
 pub(super) struct Options {
@@ -29,6 +33,8 @@ pub(super) struct Options {
     linger: [i32; 2],
     /// Time stamps with each message: `SO_TIMESTAMP`, or in nanoseconds (`SO_TIMESTAMPNS`).
     pub(super) stamps: Option<i32>,
+    /// `SO_COOKIE`, 0 until somebody asks.
+    cookie: u64,
     /// Numbers of options without effect on local sockets, by their place in [`NUMBERS`].
     numbers: [i32; NUMBERS.len()],
 }
@@ -57,6 +63,7 @@ impl Default for Options {
             keepalive: false,
             linger: [0, 0],
             stamps: None,
+            cookie: 0,
             numbers: NUMBERS.map(|(_, default)| default),
         }
     }
@@ -79,7 +86,7 @@ impl UnixSocket {
         }
         let kind = self.kind();
         let mut state = self.0.state.lock();
-        let options = &state.options;
+        let options = &mut state.options;
         let value = match name {
             so::TYPE => i32::try_from(kind.1).unwrap_or(0),
             so::DOMAIN => i32::from(AF_UNIX),
@@ -101,6 +108,15 @@ impl UnixSocket {
                 let identity = state.peer_identity.as_ref().ok_or(Errno::ENODATA)?;
                 let bytes: Vec<u8> = identity.groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
                 return if bytes.len() > len { Err(Errno::ERANGE) } else { Ok(bytes) };
+            }
+            so::COOKIE => {
+                if len < 8 {
+                    return Err(Errno::EINVAL);
+                }
+                if options.cookie == 0 {
+                    options.cookie = NEXT_COOKIE.fetch_add(1, Ordering::Relaxed);
+                }
+                return Ok(options.cookie.to_ne_bytes().to_vec());
             }
             so::LINGER => {
                 return Ok(options.linger.map(i32::to_ne_bytes).concat().into_iter().take(len).collect());

@@ -160,6 +160,9 @@ async fn send(
             break;
         }
     }
+    if flags.contains(MsgFlags::ZEROCOPY) && total > 0 {
+        socket.sent_zerocopy();
+    }
     Ok(done as i64)
 }
 
