@@ -89,6 +89,25 @@ names() {
     # A server of the sandbox on every address does not hide Docker's.
     contains "$(drun --network "$net" $NET bash -c "python3 -c '$ECHO' 53 & python3 -c '$UDP_ECHO' 53 & sleep 0.5; dig +short web; dig +tcp +short web" | sort | uniq -c)" "2 "
 }
+search_domains() {
+    local net
+    net=$(network search) || return
+    dstart --network "$net" --network-alias web.corp.test $NET sleep 60 >/dev/null
+    local run="drun --network $net --dns-search corp.test --dns-opt ndots:2 $NET"
+    contains "$($run cat /etc/resolv.conf)" "search corp.test"
+    contains "$($run cat /etc/resolv.conf)" "ndots:2"
+    contains "$($run getent hosts web)" "web.corp.test"
+    contains "$($run python3 -c 'import socket; print(socket.gethostbyname("web"))')" "."
+    exits 2 $run getent hosts nobody
+}
+network_changes() {
+    # What a container may not: the answers of ip(8) are the kernel's.
+    local what
+    for what in "address add 192.0.2.7/24 dev lo" "route add 192.0.2.0/24 via 127.0.0.1" "link set lo down"; do
+        contains "$(drun $NET ip $what 2>&1)" "RTNETLINK answers: Operation not permitted"
+    done
+    contains "$(drun $NET ip -o link show lo)" "LOOPBACK,UP"
+}
 two_networks() {
     local one two id
     one=$(network one) && two=$(network two) || return
@@ -218,7 +237,7 @@ redis() {
     equal "5000" "$(drun $NET bash -c 'redis-server --save "" >/dev/null & for i in $(seq 50); do redis-cli ping >/dev/null 2>&1 && break; sleep 0.1; done; redis-benchmark -q -n 5000 -t set >/dev/null; seq 5000 | xargs -n1 -P1 echo SET k | sed "s/k/k /" | redis-cli --pipe 2>&1 | grep -o "replies: [0-9]*" | cut -d" " -f2')"
 }
 
-for t in loopback own_address between_containers published_tcp published_udp names two_networks shared_namespace low_ports host_network \
+for t in loopback own_address between_containers published_tcp published_udp names search_domains network_changes two_networks shared_namespace low_ports host_network \
     no_network ipv6 http pings netcat ssh_between ip_shows ss_shows proc_net redis; do
     run_test $t
 done

@@ -63,6 +63,8 @@ pub mod so {
     pub const RCVTIMEO: i32 = 20;
     pub const SNDTIMEO: i32 = 21;
     pub const BINDTODEVICE: i32 = 25;
+    pub const ATTACH_FILTER: i32 = 26;
+    pub const DETACH_FILTER: i32 = 27;
     pub const TIMESTAMP: i32 = 29;
     pub const ACCEPTCONN: i32 = 30;
     pub const SNDBUFFORCE: i32 = 32;
@@ -76,6 +78,7 @@ pub mod so {
     pub const PEEK_OFF: i32 = 42;
     pub const LOCK_FILTER: i32 = 44;
     pub const BUSY_POLL: i32 = 46;
+    pub const BPF_EXTENSIONS: i32 = 48;
     pub const INCOMING_CPU: i32 = 49;
     pub const INCOMING_NAPI_ID: i32 = 56;
     pub const COOKIE: i32 = 57;

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod file;
+pub mod filter;
 pub mod host;
 pub mod inet;
 pub mod links;

@@ -10,6 +10,7 @@ use linux_abi::socket::MsgFlags;
 use vfs::{Caller, Inode, OpenFile};
 
 use crate::Result;
+use crate::filter::Filter;
 use crate::registry::Description;
 
 /// Credentials that unix(7) sockets tell of the other side: `struct ucred`.
@@ -146,6 +147,10 @@ pub trait Socket: Any + Send + Sync {
     fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>>;
     /// setsockopt(2).
     fn set_option(&self, caller: &SocketCaller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()>;
+    /// The place for a filter of what arrives; none if the family takes none.
+    fn filter(&self) -> Option<&Filter> {
+        None
+    }
     /// The pending error (`SO_ERROR`), taken away.
     fn take_error(&self) -> Option<Errno> {
         None

@@ -43,6 +43,7 @@ mod sigio;
 mod signal;
 mod signal_frame;
 mod signal_wait;
+mod socket_filter;
 mod statfs;
 mod sysv_msg;
 mod sysv_sem;
@@ -106,6 +107,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         signal::CASES,
         signal_frame::CASES,
         signal_wait::CASES,
+        socket_filter::CASES,
         statfs::CASES,
         sysv_msg::CASES,
         sysv_sem::CASES,

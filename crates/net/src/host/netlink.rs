@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use vfs::Caller;
 
 use super::HostSocket;
+use crate::filter::Filter;
 use crate::registry::Description;
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller};
 use crate::{Address, Result};
@@ -142,6 +143,9 @@ impl RouteSocket {
 impl Socket for RouteSocket {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+    fn filter(&self) -> Option<&Filter> {
+        Some(self.host.filter_place())
     }
     fn kind(&self) -> (u16, u32, i32) {
         self.host.kind()

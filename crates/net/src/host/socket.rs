@@ -5,19 +5,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bpf::Program;
 use executor::{Events, HostSource, WaitQueue};
 use identity::Capability;
 use linux_abi::Errno;
-use linux_abi::socket::{AF_INET, AF_INET6, MsgFlags, SOCK_STREAM, SOL_SOCKET, SOMAXCONN, so};
+use linux_abi::socket::{AF_INET, AF_INET6, MsgFlags, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SOMAXCONN, so};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use vfs::Caller;
 
 use super::{Place, Room, options};
+use crate::filter::{Bare, Datagram, Filter};
+use crate::inet::endpoint::Endpoint;
 use crate::registry::Description;
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, int_option};
 use crate::{Address, Result};
 
+/// The longest message that a filter looks at, and how many it throws away at a time.
+const LONGEST: usize = 64 << 10;
+const MOST_LOOKED_AT: usize = 64;
 /// The most bytes of control messages from the host at once.
 const MAX_CONTROL: usize = 4096;
 pub(super) const SIOCGIFCONF: u32 = 0x8912;
@@ -30,6 +36,7 @@ pub struct HostSocket {
     room: Arc<Room>,
     /// Its close(2) would wait: SO_LINGER with a time.
     lingers: AtomicBool,
+    filter: Filter,
 }
 
 impl Drop for HostSocket {
@@ -52,7 +59,14 @@ impl HostSocket {
         let interest = Events::IN | Events::OUT | Events::PRI | Events::RDHUP;
         let source = HostSource::with_queue(Arc::new(fd), interest, queue)
             .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
-        Ok(HostSocket { source, kind, _place: place, room, lingers: AtomicBool::new(false) })
+        Ok(HostSocket {
+            source,
+            kind,
+            _place: place,
+            room,
+            lingers: AtomicBool::new(false),
+            filter: Filter::default(),
+        })
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -88,6 +102,40 @@ impl HostSocket {
         const IPV6: i32 = 41;
         const V6ONLY: i32 = 26;
         host::socket::option(self.fd(), IPV6, V6ONLY, 4).is_ok_and(|v| int_option(&v).is_ok_and(|v| v != 0))
+    }
+
+    /// The filter of what arrives, for the socket that this one carries.
+    pub(crate) fn filter_place(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// How much of the message to read next the filter leaves; what it throws away is gone then. The filter runs here:
+    /// the host is never handed a guest's program. `EAGAIN`.
+    fn look(&self, program: &Program) -> Result<usize> {
+        let udp = self.kind.1 == SOCK_DGRAM && matches!(self.kind.2, 0 | 17 | 136);
+        let own = if udp { host::socket::name(self.fd(), false).ok() } else { None };
+        let mut buf = vec![0; LONGEST];
+        // What a flood leaves is looked at the next time.
+        for _ in 0..MOST_LOOKED_AT {
+            let flags = (MsgFlags::PEEK | MsgFlags::TRUNC).bits();
+            let message = host::socket::receive(self.fd(), &mut buf, 0, flags)?;
+            let data = buf.get(..message.length.min(LONGEST)).unwrap_or_default();
+            let end = |bytes: &[u8]| Endpoint::parse(bytes).map(|(_, end)| end);
+            let keep = match (end(&message.from), own.as_deref().and_then(end)) {
+                (Some(from), Some(own)) if udp => Datagram::new(from, own, data).judge(program),
+                _ => match program.run(&Bare(data)) as usize {
+                    0 => None,
+                    keep => Some(keep),
+                },
+            };
+            if let Some(keep) = keep {
+                return Ok(keep);
+            }
+            host::socket::receive(self.fd(), &mut [], 0, 0)?;
+        }
+        // There may be more, of which the host tells only once.
+        self.source.queue().wake(Events::READABLE);
+        Err(Errno::EAGAIN)
     }
 
     fn is_stream(&self) -> bool {
@@ -186,15 +234,24 @@ impl Socket for HostSocket {
         control.clear();
         Ok(n)
     }
+    fn filter(&self) -> Option<&Filter> {
+        (!self.is_stream()).then_some(&self.filter)
+    }
     fn receive(&self, buf: &mut [u8], control_room: usize, flags: MsgFlags) -> Result<Received> {
+        let program = self.filter.get().filter(|_| !flags.contains(MsgFlags::ERRQUEUE));
+        let _looking = program.as_ref().map(|_| self.filter.looking.lock());
+        let keep = match &program {
+            Some(program) => self.look(program)?,
+            None => usize::MAX,
+        };
         let mut known = flags & (MsgFlags::OOB | MsgFlags::PEEK | MsgFlags::ERRQUEUE);
         // A datagram tells its whole length; a stream would throw the bytes away.
         known.set(MsgFlags::TRUNC, !self.is_stream());
         let message = host::socket::receive(self.fd(), buf, control_room.min(MAX_CONTROL), known.bits())?;
         let told = MsgFlags::TRUNC | MsgFlags::CTRUNC | MsgFlags::EOR | MsgFlags::OOB | MsgFlags::ERRQUEUE;
         Ok(Received {
-            count: message.length.min(buf.len()),
-            length: message.length,
+            count: message.length.min(buf.len()).min(keep),
+            length: message.length.min(keep),
             flags: MsgFlags::from_bits_retain(message.flags) & told,
             from: if message.from.is_empty() { None } else { Some(message.from) },
             control: decode(&message.control),
@@ -256,12 +313,23 @@ impl Socket for HostSocket {
             | PollFlags::RDBAND
             | PollFlags::RDHUP;
         let fd = self.fd();
-        let mut fds = [PollFd::new(&fd, all)];
-        if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_err() {
-            return Events::empty();
+        let ready = || {
+            let mut fds = [PollFd::new(&fd, all)];
+            if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_err() {
+                return Events::empty();
+            }
+            let [ready] = &fds;
+            Events::from_bits_truncate(u32::from(ready.revents().bits()))
+        };
+        let found = ready();
+        if found.contains(Events::IN)
+            && let Some(program) = self.filter.get()
+        {
+            let _looking = self.filter.looking.lock();
+            let _ = self.look(&program);
+            return ready();
         }
-        let [ready] = &fds;
-        Events::from_bits_truncate(u32::from(ready.revents().bits()))
+        found
     }
     fn wait_queue(&self) -> Arc<WaitQueue> {
         self.source.queue().clone()

@@ -19,6 +19,7 @@ use vfs::Caller;
 use super::Inet;
 use super::endpoint::Endpoint;
 use super::ports::Ports;
+use crate::filter::{Datagram, Filter};
 use crate::host::HostSocket;
 use crate::registry::Description;
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, int_option};
@@ -44,14 +45,14 @@ const IN_A_ROW: u8 = 16;
 #[derive(Default)]
 pub(super) struct Bound(RwLock<HashMap<u16, Vec<Weak<Shared>>>>);
 
-struct Datagram {
+struct Mail {
     from: Endpoint,
     data: Box<[u8]>,
 }
 
 #[derive(Default)]
 struct Inbox {
-    waiting: VecDeque<Datagram>,
+    waiting: VecDeque<Mail>,
     /// What they count against SO_RCVBUF.
     used: usize,
 }
@@ -244,12 +245,20 @@ impl Shared {
             return self.send_inside(caller, data, Some(&Address::plain(to.render(self.family))));
         }
         self.pending()?;
-        receiver.deliver(source, data);
+        receiver.deliver(source, to, data);
         Ok(true)
     }
 
     /// Puts a datagram into the inbox; as in Linux it is lost if the buffer is full.
-    fn deliver(&self, from: Endpoint, data: &[u8]) {
+    fn deliver(&self, from: Endpoint, to: Endpoint, data: &[u8]) {
+        let mut keep = data.len();
+        if let Some(program) = self.host.filter_place().get() {
+            match Datagram::new(from, to, data).judge(&program) {
+                Some(left) => keep = keep.min(left),
+                None => return,
+            }
+        }
+        let data = data.get(..keep).unwrap_or_default();
         let mut room = self.room.load(Ordering::Relaxed);
         if room == 0 {
             let told = self.host.option(SOL_SOCKET, so::RCVBUF, 4).and_then(|v| int_option(&v));
@@ -266,7 +275,7 @@ impl Shared {
             return;
         }
         inbox.used += size;
-        inbox.waiting.push_back(Datagram { from, data: data.into() });
+        inbox.waiting.push_back(Mail { from, data: data.into() });
         drop(inbox);
         self.queue.wake(Events::READABLE);
     }
@@ -334,6 +343,9 @@ impl Drop for UdpSocket {
 impl Socket for UdpSocket {
     fn as_any(&self) -> &dyn std::any::Any {
         self
+    }
+    fn filter(&self) -> Option<&Filter> {
+        Some(self.0.host.filter_place())
     }
     fn kind(&self) -> (u16, u32, i32) {
         self.0.host.kind()

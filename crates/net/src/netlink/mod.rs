@@ -13,6 +13,7 @@ use linux_abi::socket::{AF_NETLINK, AF_UNSPEC, MsgFlags, SOCK_DGRAM, SOCK_RAW, S
 use parking_lot::Mutex;
 use vfs::Caller;
 
+use crate::filter::{Bare, Filter};
 use crate::provider::Provider;
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, int_option};
 use crate::{Address, Result};
@@ -57,6 +58,7 @@ struct NetlinkSocket {
     kind: u32,
     protocol: i32,
     queue: Arc<WaitQueue>,
+    filter: Filter,
     state: Mutex<State>,
 }
 
@@ -126,7 +128,13 @@ impl Provider for NetlinkProvider {
         match (family, kind, protocol) {
             (AF_NETLINK, SOCK_DGRAM | SOCK_RAW, NETLINK_SOCK_DIAG | NETLINK_KOBJECT_UEVENT) => {
                 let queue = Arc::new(WaitQueue::new());
-                Ok(Arc::new(NetlinkSocket { kind, protocol, queue, state: Mutex::default() }))
+                Ok(Arc::new(NetlinkSocket {
+                    kind,
+                    protocol,
+                    queue,
+                    filter: Filter::default(),
+                    state: Mutex::default(),
+                }))
             }
             _ => Err(Errno::EAFNOSUPPORT),
         }
@@ -178,7 +186,14 @@ impl NetlinkSocket {
             return;
         }
         let mut state = self.state.lock();
-        for datagram in datagrams {
+        let program = self.filter.get();
+        for mut datagram in datagrams {
+            if let Some(program) = &program {
+                match program.run(&Bare(&datagram)) as usize {
+                    0 => continue,
+                    keep => datagram.truncate(keep),
+                }
+            }
             if state.bytes + datagram.len() > MAX_BUFFER {
                 state.overrun = true;
                 break;
@@ -194,6 +209,9 @@ impl NetlinkSocket {
 impl Socket for NetlinkSocket {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+    fn filter(&self) -> Option<&Filter> {
+        Some(&self.filter)
     }
     fn kind(&self) -> (u16, u32, i32) {
         (AF_NETLINK, self.kind, self.protocol)

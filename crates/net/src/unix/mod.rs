@@ -19,6 +19,7 @@ use vfs::{Caller, Inode};
 
 pub use names::{Names, path_of};
 
+use crate::filter::Filter;
 use crate::registry::{Description, UnixDescription};
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, Ucred};
 use crate::{Address, Result};
@@ -90,6 +91,7 @@ struct Endpoint {
     kind: Kind,
     names: Arc<Names>,
     queue: Arc<WaitQueue>,
+    filter: Filter,
     state: Mutex<State>,
 }
 
@@ -102,6 +104,7 @@ impl Endpoint {
             kind,
             names: names.clone(),
             queue: Arc::new(WaitQueue::new()),
+            filter: Filter::default(),
             state: Mutex::new(State { own, ..State::default() }),
         })
     }
@@ -294,6 +297,9 @@ impl UnixSocket {
 impl Socket for UnixSocket {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+    fn filter(&self) -> Option<&Filter> {
+        Some(&self.0.filter)
     }
     fn kind(&self) -> (u16, u32, i32) {
         let kind = match self.0.kind {

@@ -11,6 +11,7 @@ use vfs::Caller;
 use super::inbox::{MAX_MESSAGES, Message, Taken};
 use super::rights::Rights;
 use super::{Endpoint, Kind, State, UnixSocket, names, wake_blocked};
+use crate::filter::Bare;
 use crate::socket::{Control, Received, SocketCaller, Ucred};
 use crate::{Address, Result};
 
@@ -110,13 +111,10 @@ impl UnixSocket {
             return Err(Errno::EAGAIN);
         }
         let n = room.min(data.len());
-        let message = Message {
-            data: data.get(..n).unwrap_or_default().to_vec(),
-            taken: 0,
-            rights: cargo.rights,
-            sender: cargo.sender,
-            from,
-        };
+        let passed = if whole { passed(&peer, data) } else { data.get(..n) };
+        let Some(passed) = passed else { return Ok(n) };
+        let message =
+            Message { data: passed.to_vec(), taken: 0, rights: cargo.rights, sender: cargo.sender, from };
         if whole {
             other.inbox.push(message);
         } else {
@@ -166,8 +164,9 @@ impl UnixSocket {
             Endpoint::block(&mut other, &self.0);
             return Err(Errno::EAGAIN);
         }
+        let Some(passed) = passed(&target, data) else { return Ok(data.len()) };
         other.inbox.push(Message {
-            data: data.to_vec(),
+            data: passed.to_vec(),
             taken: 0,
             rights: cargo.rights,
             sender: cargo.sender,
@@ -283,6 +282,13 @@ impl UnixSocket {
 }
 
 /// Whether a datagram of this size is taken: one always is, more as far as the receive buffer goes.
+/// What the receiver's filter leaves of a message; none if it throws it away, which the sender is not told.
+fn passed<'a>(to: &Endpoint, data: &'a [u8]) -> Option<&'a [u8]> {
+    let Some(program) = to.filter.get() else { return Some(data) };
+    let keep = program.run(&Bare(data)) as usize;
+    if keep == 0 { None } else { data.get(..keep.min(data.len())) }
+}
+
 fn takes_datagram(state: &State, len: usize) -> bool {
     let fits = state.inbox.bytes().saturating_add(len) <= state.options.rcvbuf;
     state.inbox.len() < MAX_DATAGRAMS && (fits || state.inbox.is_empty())
