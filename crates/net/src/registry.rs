@@ -14,6 +14,8 @@ pub enum Description {
     Host(u64),
     /// An end of a TCP connection inside the sandbox.
     Tcp(TcpDescription),
+    /// A UDP socket: the host lists it, without what is kept here.
+    Udp(UdpDescription),
     /// A unix(7) socket.
     Unix(UnixDescription),
 }
@@ -30,6 +32,17 @@ pub struct TcpDescription {
     pub remote: Vec<u8>,
     pub unread: usize,
     pub unsent: usize,
+}
+
+/// What the host does not know of a UDP socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UdpDescription {
+    /// The host's inode number.
+    pub host: u64,
+    /// What waits here, as it counts against `SO_RCVBUF`.
+    pub unread: usize,
+    /// Datagrams for which there was no room.
+    pub lost: u64,
 }
 
 /// A unix(7) socket.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use linux_abi::socket::AF_INET6;
 
 use crate::inet::endpoint::Endpoint;
+use crate::inet::udp_counts::counts;
 use crate::registry::{Description, Open, TcpDescription, UnixDescription, list};
 
 /// Tables that are the host's as they are: they tell of the network namespace alone.
@@ -39,6 +40,9 @@ pub const SOCKET_TABLES: [&str; 8] = ["tcp", "tcp6", "udp", "udp6", "udplite", "
 
 /// Column of the inode number in those.
 const INODE_COLUMN: usize = 9;
+/// Those of what waits to be sent and to be read, and of what was lost.
+const QUEUES_COLUMN: usize = 4;
+const DROPS_COLUMN: usize = 12;
 const TCP_HEADER: &str =
     "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
 /// Rows of /proc/net/tcp are filled up to this.
@@ -55,28 +59,98 @@ pub fn text(name: &str) -> Option<Vec<u8>> {
     }
     match name {
         "unix" => Some(unix(&list())),
+        "snmp" => Some(snmp().into_bytes()),
+        "snmp6" => Some(snmp6().into_bytes()),
         "sockstat" => Some(sockstat(&list()).into_bytes()),
         _ if HOST_TABLES.contains(&name) => Some(host_table(name).into_bytes()),
         _ => None,
     }
 }
 
-/// The guest's inode numbers by the host's.
-fn inodes(all: &[Open]) -> HashMap<u64, u64> {
+/// What is to be changed of the host's row for a socket.
+#[derive(Clone, Copy, Default)]
+struct Own {
+    ino: u64,
+    unread: usize,
+    lost: u64,
+}
+
+/// The guest's sockets by the host's inode numbers.
+fn inodes(all: &[Open]) -> HashMap<u64, Own> {
     let known = all.iter().filter_map(|open| match open.what {
-        Description::Host(ino) => Some((ino, open.ino)),
+        Description::Host(host) => Some((host, Own { ino: open.ino, ..Own::default() })),
+        Description::Udp(udp) => Some((udp.host, Own { ino: open.ino, unread: udp.unread, lost: udp.lost })),
         _ => None,
     });
     known.collect()
 }
 
 /// A line with the inode number in a column replaced; others' sockets have none. Lines keep their width if they can.
-fn translated(line: &str, inodes: &HashMap<u64, u64>) -> String {
-    let start = |word: &str| word.as_ptr() as usize - line.as_ptr() as usize;
+fn translated(line: &str, inodes: &HashMap<u64, Own>) -> String {
     let Some(word) = line.split_ascii_whitespace().nth(INODE_COLUMN) else { return line.to_owned() };
-    let ino = word.parse().ok().and_then(|host: u64| inodes.get(&host)).copied().unwrap_or(0);
+    let own = word.parse().ok().and_then(|host: u64| inodes.get(&host)).copied().unwrap_or_default();
+    let mut line = replaced(line, INODE_COLUMN, |_| Some(own.ino.to_string()));
+    if own.unread > 0 {
+        line = replaced(&line, QUEUES_COLUMN, |word| {
+            let (unsent, unread) = word.split_once(':')?;
+            let unread = u64::from_str_radix(unread, 16).ok()?.saturating_add(own.unread as u64);
+            Some(format!("{unsent}:{unread:08X}"))
+        });
+    }
+    if own.lost > 0 {
+        let more = |word: &str| Some(word.parse::<u64>().ok()?.saturating_add(own.lost).to_string());
+        line = replaced(&line, DROPS_COLUMN, more);
+    }
+    line
+}
+
+/// A line with one of its words replaced, if there is such a word.
+fn replaced(line: &str, column: usize, by: impl Fn(&str) -> Option<String>) -> String {
+    let start = |word: &str| word.as_ptr() as usize - line.as_ptr() as usize;
+    let found = line.split_ascii_whitespace().nth(column).and_then(|word| Some((word, by(word)?)));
+    let Some((word, new)) = found else { return line.to_owned() };
     let (before, after) = (line.get(..start(word)), line.get(start(word) + word.len()..));
-    format!("{}{ino}{}", before.unwrap_or_default(), after.unwrap_or_default())
+    format!("{}{new}{}", before.unwrap_or_default(), after.unwrap_or_default())
+}
+
+/// /proc/net/snmp with the datagrams that stayed inside: pairs of lines, names and numbers.
+fn snmp() -> String {
+    let (mut out, mut names) = (String::new(), Vec::new());
+    for line in host_table("snmp").lines() {
+        match line.split_once(": ") {
+            Some(("Udp", rest)) if names.is_empty() => {
+                names = rest.split(' ').map(str::to_owned).collect();
+                out.push_str(line);
+            }
+            Some(("Udp", rest)) => {
+                out.push_str("Udp:");
+                for (number, name) in rest.split(' ').zip(&names) {
+                    let _ = write!(out, " {}", more(number, counts(false).named(name)));
+                }
+            }
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// /proc/net/snmp6 with the same: a name and a number on each line.
+fn snmp6() -> String {
+    let mut out = String::new();
+    for line in host_table("snmp6").lines() {
+        let name = line.split_ascii_whitespace().next().and_then(|name| name.strip_prefix("Udp6"));
+        match name.map(|name| counts(true).named(name)) {
+            Some(own) if own > 0 => out.push_str(&replaced(line, 1, |number| Some(more(number, own)))),
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn more(number: &str, own: u64) -> String {
+    number.parse::<u64>().map_or_else(|_| number.to_owned(), |host| host.saturating_add(own).to_string())
 }
 
 fn sockets(name: &str, all: &[Open]) -> String {
@@ -244,16 +318,17 @@ fn unhex(word: &str) -> Option<Endpoint> {
 
 #[cfg(test)]
 mod tests {
-    use super::{hex, row, translated, unhex};
+    use super::{Own, hex, row, translated, unhex};
     use std::collections::HashMap;
 
     #[test]
     fn rows_are_read_as_they_are_written() {
         let line = "   0: 0100007F:1B58 00000000:0000 0A 00000001:00000002 00:00000000 00000000    33        0 1581 1 000000007f107fbc 100 0 0 10 0";
-        let got = row(&translated(line, &HashMap::from([(1581, 7)]))).unwrap();
+        let got =
+            row(&translated(line, &HashMap::from([(1581, Own { ino: 7, unread: 0x10, lost: 3 })]))).unwrap();
         assert_eq!(
             (got.local.port, got.state, got.unsent, got.unread, got.uid, got.ino),
-            (7000, 10, 1, 2, 33, 7)
+            (7000, 10, 1, 0x12, 33, 7)
         );
         assert_eq!(row(&translated(line, &HashMap::new())).unwrap().ino, 0);
         let six = unhex("00000000000000000000000001000000:0050").unwrap();

@@ -10,7 +10,7 @@ use crate::harness::{cases, fails, ok, zeroed};
 
 cases!("netlink": diag_listener, diag_connection, diag_states, diag_unix, diag_errors, uevents_are_silent, addresses, truncated,
     unknown_protocols, changes_refused, question_and_change,
-    packets_need_a_right,  proc_tcp, proc_udp, proc_unix, proc_tables, sys_class_net);
+    packets_need_a_right,  proc_tcp, proc_udp, udp_queue, udp_counters, interface_changes, proc_unix, proc_tables, sys_class_net);
 
 fn netlink(protocol: i32) -> RawFd {
     let fd = ok!(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol));
@@ -286,6 +286,77 @@ fn proc_udp() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
     let row = line("udp", 9, inode(socket.as_raw_fd())).expect("listed");
     assert_eq!(row[1], format!("0100007F:{:04X}", socket.local_addr().expect("name").port()));
+}
+
+fn udp_queue() {
+    let to = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let from = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let row = || line("udp", 9, inode(to.as_raw_fd())).expect("listed");
+    let queue = || u32::from_str_radix(row()[4].split_once(':').expect("two").1, 16).expect("number");
+    assert_eq!((queue(), row()[12].as_str()), (0, "0"));
+    for _ in 0..3 {
+        from.send_to(&[1; 1000], to.local_addr().expect("name")).expect("send");
+    }
+    assert!(queue() >= 3000, "{}", queue());
+    for _ in 0..3 {
+        to.recv(&mut [0; 1000]).expect("receive");
+    }
+    assert_eq!(queue(), 0);
+    // What is too much is lost, and counted.
+    for _ in 0..2000 {
+        from.send_to(&[1; 1000], to.local_addr().expect("name")).expect("send");
+    }
+    assert!(row()[12].parse::<u32>().expect("drops") > 100);
+}
+
+/// A counter of UDP in /proc/net/snmp.
+fn counter(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/net/snmp").expect("snmp");
+    let mut rows = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let at = rows.next().expect("names").split(' ').position(|n| n == name).expect("name");
+    rows.next().expect("numbers").split(' ').nth(at).expect("number").parse().expect("number")
+}
+
+fn udp_counters() {
+    let to = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let from = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let all = || ["InDatagrams", "OutDatagrams", "RcvbufErrors", "InErrors"].map(counter);
+    let before = all();
+    for _ in 0..10 {
+        from.send_to(b"x", to.local_addr().expect("name")).expect("send");
+        to.recv(&mut [0; 1]).expect("receive");
+    }
+    let after = all();
+    // Others of this machine count, too.
+    assert!(after[0] >= before[0] + 10 && after[1] >= before[1] + 10);
+    for _ in 0..2000 {
+        from.send_to(&[1; 1000], to.local_addr().expect("name")).expect("send");
+    }
+    let lost = all();
+    assert!(lost[2] > after[2] + 100 && lost[3] > after[3] + 100);
+    if let Ok(six) = UdpSocket::bind("[::1]:0") {
+        let counter = || {
+            let text = fs::read_to_string("/proc/net/snmp6").expect("snmp6");
+            let row = text.lines().find(|l| l.starts_with("Udp6OutDatagrams")).expect("row").to_owned();
+            row.split_ascii_whitespace().nth(1).expect("number").parse::<u64>().expect("number")
+        };
+        let before = counter();
+        for _ in 0..10 {
+            six.send_to(b"x", six.local_addr().expect("name")).expect("send");
+        }
+        assert!(counter() >= before + 10);
+    }
+}
+
+fn interface_changes() {
+    without(1 << 12);
+    let fd = ok!(libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0));
+    let mut request = [0_u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    for what in [libc::SIOCSIFFLAGS, libc::SIOCSIFADDR, libc::SIOCSIFMTU, libc::SIOCSIFNETMASK] {
+        fails!(libc::EPERM, libc::ioctl(fd, what, request.as_mut_ptr()));
+    }
+    fails!(libc::EFAULT, libc::ioctl(fd, libc::SIOCSIFFLAGS, std::ptr::without_provenance_mut::<u8>(8)));
 }
 
 fn proc_unix() {

@@ -81,7 +81,8 @@ impl Maker {
     /// An ioctl about interfaces, made on a socket for it alone.
     pub(crate) fn interface_ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         // Only what is about interfaces: the rest would be about the socket made here.
-        if cmd != socket::SIOCGIFCONF && host::socket::ioctl_size(cmd) != Some(host::socket::IFREQ) {
+        let known = cmd == socket::SIOCGIFCONF || socket::changes(cmd);
+        if !known && host::socket::ioctl_size(cmd) != Some(host::socket::IFREQ) {
             return Err(Errno::ENOTTY);
         }
         let _place = self.room.take()?;

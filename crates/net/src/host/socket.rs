@@ -347,6 +347,11 @@ pub(super) fn ask(fd: BorrowedFd<'_>, caller: &mut dyn Caller, cmd: u32, arg: u6
     if cmd == SIOCGIFCONF {
         return interfaces(fd, caller, arg);
     }
+    if changes(cmd) {
+        caller.read_memory(arg, &mut [0; host::socket::IFREQ])?;
+        let may = caller.credentials().capable(Capability::NET_ADMIN);
+        return Err(if may { Errno::EOPNOTSUPP } else { Errno::EPERM });
+    }
     let size = host::socket::ioctl_size(cmd).ok_or(Errno::ENOTTY)?;
     let mut data = vec![0; size];
     // Requests about an interface carry its name or number; the others only answer.
@@ -356,6 +361,12 @@ pub(super) fn ask(fd: BorrowedFd<'_>, caller: &mut dyn Caller, cmd: u32, arg: u6
     host::socket::ioctl(fd, cmd, &mut data)?;
     caller.write_memory(arg, &data)?;
     Ok(0)
+}
+
+/// Requests to change an interface: SIOCSIFFLAGS, -ADDR, -DSTADDR, -BRDADDR, -NETMASK, -METRIC, -MTU, -NAME, -HWADDR,
+/// -TXQLEN.
+pub(super) fn changes(cmd: u32) -> bool {
+    matches!(cmd, 0x8914 | 0x8916 | 0x8918 | 0x891a | 0x891c | 0x891e | 0x8922 | 0x8923 | 0x8924 | 0x8943)
 }
 
 /// SIOCGIFCONF: `struct ifconf` is a length and, at 8, an address (null asks for the length alone).

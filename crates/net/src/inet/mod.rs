@@ -14,6 +14,7 @@ mod ports;
 mod tcp;
 mod tcp_options;
 mod udp;
+pub(crate) mod udp_counts;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

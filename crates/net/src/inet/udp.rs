@@ -19,9 +19,10 @@ use vfs::Caller;
 use super::Inet;
 use super::endpoint::Endpoint;
 use super::ports::Ports;
+use super::udp_counts::counts;
 use crate::filter::{Datagram, Filter};
 use crate::host::HostSocket;
-use crate::registry::Description;
+use crate::registry::{Description, UdpDescription};
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, int_option};
 use crate::zerocopy::Completions;
 use crate::{Address, Result};
@@ -55,6 +56,8 @@ struct Inbox {
     waiting: VecDeque<Mail>,
     /// What they count against SO_RCVBUF.
     used: usize,
+    /// Datagrams for which there was no room.
+    lost: u64,
 }
 
 /// What the host said last of the socket's names.
@@ -245,6 +248,7 @@ impl Shared {
             return self.send_inside(caller, data, Some(&Address::plain(to.render(self.family))));
         }
         self.pending()?;
+        counts(to.ip.is_ipv6()).add_sent();
         receiver.deliver(source, to, data);
         Ok(true)
     }
@@ -268,10 +272,14 @@ impl Shared {
         let size = data.len() + OVERHEAD;
         let mut inbox = self.inbox.lock();
         if inbox.used > room {
+            inbox.lost += 1;
+            counts(to.ip.is_ipv6()).add_lost();
             return;
         }
         if self.inet.in_inboxes.fetch_add(size, Ordering::Relaxed) > ALL_INBOXES {
             self.inet.in_inboxes.fetch_sub(size, Ordering::Relaxed);
+            inbox.lost += 1;
+            counts(to.ip.is_ipv6()).add_lost();
             return;
         }
         inbox.used += size;
@@ -290,6 +298,7 @@ impl Shared {
         }
         let from = Some(first.from.render(self.family));
         if !flags.contains(MsgFlags::PEEK) {
+            counts(first.from.ip.is_ipv6()).add_read();
             inbox.waiting.pop_front();
             inbox.used = inbox.used.saturating_sub(length + OVERHEAD);
             self.inet.in_inboxes.fetch_sub(length + OVERHEAD, Ordering::Relaxed);
@@ -469,7 +478,9 @@ impl Socket for UdpSocket {
         self.0.queue.clone()
     }
     fn describe(&self) -> Option<Description> {
-        self.0.host.describe()
+        let Some(Description::Host(host)) = self.0.host.describe() else { return None };
+        let inbox = self.0.inbox.lock();
+        Some(Description::Udp(UdpDescription { host, unread: inbox.used, lost: inbox.lost }))
     }
     fn ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         if cmd == FIONREAD {
