@@ -1,8 +1,8 @@
 //! Which host calls the kernel process may make, and why.
 
 use libc::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS,
-    CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM, PROT_EXEC,
+    AF_INET, AF_INET6, AF_NETLINK, CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID,
+    CLONE_NEWUSER, CLONE_NEWUTS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM, PROT_EXEC,
 };
 
 /// One allowed call.
@@ -51,64 +51,87 @@ const NEW_NAMESPACES: u32 = (CLONE_NEWUSER
 /// namespace is shared.
 const FAMILIES: [u32; 3] = [AF_INET as u32, AF_INET6 as u32, AF_NETLINK as u32];
 
-/// The list, by subject; frequent calls stand first.
+/// The list, by subject; frequent calls stand first. Beside each: what for, and why it is safe.
 pub const RULES: &[Rule] = &[
     // Wake-ups between workers, and of stubs over shared memory.
+    // Wakes workers and guest threads; on memory that is mapped already.
     any(libc::SYS_futex),
     // Answers to seccomp notifications; terminal and socket settings.
+    // Answers notifications, terminals, sockets; on descriptors it holds.
     any(libc::SYS_ioctl),
     // Host files, pipes, sockets, timers and event descriptors.
+    // Files, timers, event counters; a descriptor it holds.
     any(libc::SYS_read),
+    // Files, doorbells, the debug log; a descriptor it holds.
     any(libc::SYS_write),
+    // Reads of host files at an offset; a descriptor it holds.
     any(libc::SYS_pread64),
+    // Writes of host files at an offset; a descriptor opened for writing.
     any(libc::SYS_pwrite64),
-    any(libc::SYS_readv),
-    any(libc::SYS_writev),
-    any(libc::SYS_preadv),
-    any(libc::SYS_pwritev),
+    // Reads that must not wait (RWF_NOWAIT); a descriptor it holds.
     any(libc::SYS_preadv2),
+    // Appends and synchronous writes; a descriptor opened for writing.
     any(libc::SYS_pwritev2),
+    // Guests close files; only its own descriptors.
     any(libc::SYS_close),
+    // The same of many at once.
     any(libc::SYS_close_range),
-    any(libc::SYS_dup),
-    any(libc::SYS_dup2),
-    any(libc::SYS_dup3),
+    // Copies of descriptors, flags, locks, seals; a descriptor it holds.
     any(libc::SYS_fcntl),
+    // Holes and ends of host files; a descriptor it holds.
     any(libc::SYS_lseek),
+    // Pipes for its own threads; they reach nobody else.
     any(libc::SYS_pipe2),
     // Guest memory that did not travel in a slot.
+    // Guest memory that did not travel in a slot; the host's ptrace check lets it at its own stubs alone.
     any(libc::SYS_process_vm_readv),
+    // The same, into guest memory: never into what the host keeps.
     any(libc::SYS_process_vm_writev),
     // The driver thread's waiting.
+    // The driver thread waits for readiness; changes nothing.
     any(libc::SYS_epoll_wait),
+    // The same, as the C library calls it.
     any(libc::SYS_epoll_pwait),
+    // The same with nanoseconds.
     any(libc::SYS_epoll_pwait2),
+    // Which descriptors it waits for; those it holds.
     any(libc::SYS_epoll_ctl),
+    // One set of them for each driver.
     any(libc::SYS_epoll_create1),
+    // Whether a descriptor is ready; changes nothing.
     any(libc::SYS_poll),
+    // The same, as the C library calls it.
     any(libc::SYS_ppoll),
+    // Wakes of its own threads; private.
     any(libc::SYS_eventfd2),
+    // SIGWINCH of the terminal; its own signals alone.
     any(libc::SYS_signalfd4),
+    // Deadlines of guests; private.
     any(libc::SYS_timerfd_create),
+    // Sets those.
     any(libc::SYS_timerfd_settime),
-    any(libc::SYS_timerfd_gettime),
     // Time: the vDSO falls back to these on odd clock sources.
+    // The vDSO falls back to it on odd clock sources; read-only.
     any(libc::SYS_clock_gettime),
+    // Guests ask it; read-only.
     any(libc::SYS_clock_getres),
-    any(libc::SYS_gettimeofday),
+    // Short rests of its threads; affects nobody else.
     any(libc::SYS_clock_nanosleep),
-    any(libc::SYS_nanosleep),
     // Its own memory: never executable.
+    // Stacks, heaps and slots; without a file that it could not read anyway.
     checked(libc::SYS_mmap, &[Check::Without(2, PROT_EXEC as u32)]),
+    // Guard pages of new stacks.
     checked(libc::SYS_mprotect, &[Check::Without(2, PROT_EXEC as u32)]),
+    // Gives its own memory back.
     any(libc::SYS_munmap),
+    // The allocator grows blocks; keeps their protection, so nothing becomes executable.
     any(libc::SYS_mremap),
+    // Gives stacks and free blocks back; its own memory.
     any(libc::SYS_madvise),
+    // The allocator; memory that is not executable.
     any(libc::SYS_brk),
+    // Orders slots with guest threads; no data passes.
     any(libc::SYS_membarrier),
-    any(libc::SYS_mincore),
-    any(libc::SYS_msync),
-    any(libc::SYS_mlock),
     // Threads of its own, in the namespaces it has; no processes.
     checked(
         libc::SYS_clone,
@@ -119,134 +142,198 @@ pub const RULES: &[Rule] = &[
     ),
     // Its flags lie in memory, out of a filter's sight: clone serves instead.
     checked(libc::SYS_clone3, &[Check::Missing]),
+    // The C library registers each thread; the thread itself alone.
     any(libc::SYS_set_robust_list),
+    // The same.
     any(libc::SYS_rseq),
+    // The same.
     any(libc::SYS_set_tid_address),
+    // A thread ends; itself alone.
     any(libc::SYS_exit),
+    // The sandbox ends; itself alone.
     any(libc::SYS_exit_group),
+    // A spinning worker gives way; harmless.
     any(libc::SYS_sched_yield),
+    // Workers and guest threads on CPUs that the cpuset allows; processes of our namespace.
     any(libc::SYS_sched_setaffinity),
+    // Which CPUs there are; read-only.
     any(libc::SYS_sched_getaffinity),
+    // Which CPU a worker runs on; read-only.
     any(libc::SYS_getcpu),
     // Names of threads.
     checked(libc::SYS_prctl, &[Check::OneOf(0, &[libc::PR_SET_NAME as u32, libc::PR_GET_NAME as u32])]),
     // Its own signals, and a stub or thread interrupted or ended: one by one.
+    // Handlers of its own.
     any(libc::SYS_rt_sigaction),
+    // Threads are born with signals blocked; itself alone.
     any(libc::SYS_rt_sigprocmask),
+    // The end of a handler; itself alone.
     any(libc::SYS_rt_sigreturn),
+    // A stack for overflows, per thread; itself alone.
     any(libc::SYS_sigaltstack),
+    // The host goes on with a wait after a stop.
     any(libc::SYS_restart_syscall),
+    // One stub; the PID namespace holds stubs alone.
     checked(libc::SYS_kill, &[Check::Positive(0)]),
+    // One thread of a stub, or of itself.
     checked(libc::SYS_tgkill, &[Check::Positive(0), Check::Positive(1)]),
+    // Faults and signals with a value for a guest thread; the PID namespace holds stubs alone.
     any(libc::SYS_rt_tgsigqueueinfo),
+    // Ends of stubs become readable; the PID namespace holds stubs alone.
     any(libc::SYS_pidfd_open),
+    // Signals by such a descriptor; likewise.
     any(libc::SYS_pidfd_send_signal),
+    // The notification descriptor of a new stub; from its own children alone.
     any(libc::SYS_pidfd_getfd),
     // Death of stubs.
+    // Collects stubs that have ended; its own children.
     any(libc::SYS_wait4),
+    // The same by pidfd.
     any(libc::SYS_waitid),
     // Limits, times and priorities of stubs.
+    // Limits of stubs; raises none without CAP_SYS_RESOURCE, which it lacks.
     any(libc::SYS_prlimit64),
+    // CPU time of its threads and stubs; read-only.
     any(libc::SYS_getrusage),
-    any(libc::SYS_times),
+    // Nice values that guests set; raises none without CAP_SYS_NICE, which it lacks.
     any(libc::SYS_setpriority),
-    any(libc::SYS_getpriority),
-    any(libc::SYS_sched_setscheduler),
-    any(libc::SYS_sched_getscheduler),
-    any(libc::SYS_sched_getparam),
     // Who it is itself.
+    // Its own number.
     any(libc::SYS_getpid),
+    // Its own number.
     any(libc::SYS_gettid),
-    any(libc::SYS_getppid),
+    // Its own id.
     any(libc::SYS_getuid),
+    // Its own id.
     any(libc::SYS_geteuid),
+    // Its own id.
     any(libc::SYS_getgid),
+    // Its own id.
     any(libc::SYS_getegid),
+    // Names and version of the host for guests; read-only.
     any(libc::SYS_uname),
+    // Memory of the machine, for /proc/meminfo; read-only.
     any(libc::SYS_sysinfo),
     // Randomness for guests and for hash tables.
+    // Guests and hash tables; read-only.
     any(libc::SYS_getrandom),
     // Files below the mounts it was handed; its root is empty.
+    // Files below the mounts it was handed; its root is empty, and beside them it holds its own namespace's procfs.
     any(libc::SYS_openat),
+    // The same, held below a folder and without links.
     any(libc::SYS_openat2),
+    // Metadata of a descriptor; read-only.
     any(libc::SYS_fstat),
+    // Metadata of a name below such a folder; read-only.
     any(libc::SYS_newfstatat),
+    // The same, with the time of birth.
     any(libc::SYS_statx),
+    // Free space, for guests; read-only.
     any(libc::SYS_fstatfs),
+    // Lists a folder; read-only.
     any(libc::SYS_getdents64),
+    // Reads a link below such a folder; read-only.
     any(libc::SYS_readlinkat),
+    // Whether a file may be used; read-only.
     any(libc::SYS_faccessat),
+    // The same with flags.
     any(libc::SYS_faccessat2),
+    // Guests make folders; read-only mounts refuse it, here and below.
     any(libc::SYS_mkdirat),
+    // FIFOs and empty files; devices want CAP_MKNOD, which it lacks.
     any(libc::SYS_mknodat),
+    // Guests remove files.
     any(libc::SYS_unlinkat),
+    // Guests link files; both names lie below such folders.
     any(libc::SYS_linkat),
+    // Guests make links; the host follows none of them for it.
     any(libc::SYS_symlinkat),
+    // Guests rename; both names lie below such folders.
     any(libc::SYS_renameat),
+    // The same, without replacing or by exchange.
     any(libc::SYS_renameat2),
+    // Guests set modes; files of the mounts it was handed.
     any(libc::SYS_fchmod),
+    // The same by name.
     any(libc::SYS_fchmodat),
-    // fchmodat2
+    // fchmodat2: chmod that follows no link.
     any(452),
+    // Guests give files away; to ids of its user namespace alone.
     any(libc::SYS_fchown),
+    // The same by name.
     any(libc::SYS_fchownat),
+    // Guests set times.
     any(libc::SYS_utimensat),
+    // Guests shorten files; a descriptor opened for writing.
     any(libc::SYS_ftruncate),
+    // Guests reserve or punch; a descriptor opened for writing.
     any(libc::SYS_fallocate),
+    // What a guest will read; a hint.
     any(libc::SYS_fadvise64),
-    any(libc::SYS_readahead),
-    // cachestat
+    // cachestat: guests ask how much of a file is in memory; read-only.
     any(451),
+    // Guests wait for the disk.
     any(libc::SYS_fsync),
+    // The same without metadata.
     any(libc::SYS_fdatasync),
+    // The same for a file system that it holds.
     any(libc::SYS_syncfs),
-    any(libc::SYS_sync_file_range),
-    any(libc::SYS_copy_file_range),
-    any(libc::SYS_sendfile),
-    any(libc::SYS_splice),
-    any(libc::SYS_tee),
+    // Guests lock host files against others' processes, as a program of the host may.
     any(libc::SYS_flock),
+    // Modes come from guests whole; itself alone.
     any(libc::SYS_umask),
     // Watching host folders: a watch on "." after fchdir needs no name.
+    // Guests watch host folders; sees what it may read.
     any(libc::SYS_inotify_init1),
+    // A watch on "." after fchdir, without a name.
     any(libc::SYS_inotify_add_watch),
+    // Ends one.
     any(libc::SYS_inotify_rm_watch),
+    // The watching thread enters a folder that it holds.
     any(libc::SYS_fchdir),
-    any(libc::SYS_chdir),
     // The watching thread has a current directory of its own.
     checked(libc::SYS_unshare, &[Check::Equals(0, libc::CLONE_FS as u32)]),
     // Extended attributes.
+    // Attributes of a descriptor; read-only.
     any(libc::SYS_fgetxattr),
+    // Guests set them; the host's privileged ones want capabilities, which count in its own user namespace.
     any(libc::SYS_fsetxattr),
+    // Their names; read-only.
     any(libc::SYS_flistxattr),
+    // Guests remove them.
     any(libc::SYS_fremovexattr),
-    any(libc::SYS_getxattr),
-    any(libc::SYS_setxattr),
-    any(libc::SYS_listxattr),
-    any(libc::SYS_removexattr),
-    any(libc::SYS_lgetxattr),
-    any(libc::SYS_lsetxattr),
-    any(libc::SYS_llistxattr),
-    any(libc::SYS_lremovexattr),
     // Slots, and files in memory that guests map.
+    // Slots, and files in memory that guests map; private until handed on.
     any(libc::SYS_memfd_create),
     // Control connections, and guests' sockets in the container's network.
+    // Guests' sockets and netlink questions, in the container's network.
     checked(libc::SYS_socket, &[Check::OneOf(0, &FAMILIES)]),
-    checked(libc::SYS_socketpair, &[Check::Equals(0, AF_UNIX as u32)]),
+    // A guest's server; ports of the container's network.
     any(libc::SYS_bind),
+    // A guest's client; the container's network.
     any(libc::SYS_connect),
+    // A guest's server.
     any(libc::SYS_listen),
+    // A guest's server.
     any(libc::SYS_accept),
+    // The same, and control connections.
     any(libc::SYS_accept4),
+    // A socket's own address; read-only.
     any(libc::SYS_getsockname),
+    // The other side's address; read-only.
     any(libc::SYS_getpeername),
+    // Options that guests ask; read-only.
     any(libc::SYS_getsockopt),
+    // Options that guests set and our kernel lets through; many want capabilities that it lacks.
     any(libc::SYS_setsockopt),
+    // Guests end a direction.
     any(libc::SYS_shutdown),
+    // Guests' data, answers of the control socket.
     any(libc::SYS_sendto),
+    // The same with descriptors or addresses.
     any(libc::SYS_sendmsg),
-    any(libc::SYS_sendmmsg),
+    // Data for guests.
     any(libc::SYS_recvfrom),
+    // The same; descriptors of the runtime's requests.
     any(libc::SYS_recvmsg),
-    any(libc::SYS_recvmmsg),
 ];
