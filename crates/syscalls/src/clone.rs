@@ -174,6 +174,8 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
             cx.local.alt_stack
         },
         clear_child_tid: if flags.contains(CloneFlags::CHILD_CLEARTID) { args.child_tid } else { 0 },
+        // A debugger asks for it at the first stop.
+        fs_base: if flags.contains(CloneFlags::SETTLS) { args.tls } else { cx.local.fs_base },
         ..ThreadLocal::default()
     };
     if let Some((_, pidfd)) = &pidfd {

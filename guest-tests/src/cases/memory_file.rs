@@ -8,7 +8,7 @@ use crate::harness::{End, c, cases, close, fails, fork, is_root, ok, pipe, read,
 
 cases!("memory-file": own_memory, what_the_program_may_not_touch, ends_at_a_hole, of_a_child, of_a_child_at_once, of_another_user,
     old_memory_is_empty, positions, links_count_threads, title,
-    tracees_are_shown_stopped);
+    tracees_are_shown_stopped, new_thread_has_its_base);
 
 const PAGE: usize = 4096;
 
@@ -246,4 +246,33 @@ fn tracees_are_shown_stopped() {
     }
     ok!(ptrace(PTRACE_CONT, pid, 0, 0));
     assert_eq!(wait(pid), End::Exited(0));
+}
+
+/// Debuggers find a new thread's descriptor by the FS base that it has at its first stop.
+fn new_thread_has_its_base() {
+    let pid = fork(|| {
+        ok!(ptrace(PTRACE_TRACEME, 0, 0, 0));
+        ok!(raise(SIGSTOP));
+        std::thread::spawn(|| {}).join().expect("joined");
+        0
+    });
+    let mut status = 0;
+    assert_eq!(ok!(waitpid(pid, &mut status, 0)), pid);
+    ok!(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL));
+    ok!(ptrace(PTRACE_CONT, pid, 0, 0));
+    assert_eq!(ok!(waitpid(pid, &mut status, __WALL)), pid);
+    assert_eq!(status >> 8, SIGTRAP | PTRACE_EVENT_CLONE << 8);
+    let mut thread: c_ulong = 0;
+    ok!(ptrace(PTRACE_GETEVENTMSG, pid, 0, &raw mut thread));
+    let thread = thread as pid_t;
+    assert_eq!(ok!(waitpid(thread, &mut status, __WALL)), thread);
+    assert_eq!(status >> 8, SIGSTOP);
+    let (mut base, mut word) = (0u64, 0u64);
+    let at = std::mem::offset_of!(user_regs_struct, fs_base);
+    ok!(syscall(SYS_ptrace, PTRACE_PEEKUSER as c_long, thread, at, &raw mut base));
+    assert_ne!(base, 0);
+    // The first word of it is its own address (System V ABI).
+    ok!(syscall(SYS_ptrace, PTRACE_PEEKDATA as c_long, thread, base, &raw mut word));
+    assert_eq!(word, base);
+    ok!(kill(pid, SIGKILL));
 }
