@@ -25,6 +25,7 @@ const MEMBER: u8 = 3;
 const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
+const SENDER: u8 = 7;
 const SIGNATURE: u8 = 8;
 
 /// The value of a property.
@@ -50,6 +51,8 @@ pub(crate) struct Bus {
     stream: UnixStream,
     serial: u32,
     signals: VecDeque<Message>,
+    /// Whose signals count, by its unique name: any program on the bus can send us some.
+    heard: String,
 }
 
 /// Who is called.
@@ -67,6 +70,8 @@ pub(crate) struct Message {
     pub(crate) member: String,
     error: String,
     reply_to: u32,
+    /// The bus itself writes it.
+    sender: String,
     signature: String,
     body: Vec<u8>,
 }
@@ -81,7 +86,7 @@ impl Bus {
             .with_context(|| format!("connect to the bus {address}"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let mut bus = Bus { stream, serial: 0, signals: VecDeque::new() };
+        let mut bus = Bus { stream, serial: 0, signals: VecDeque::new(), heard: String::new() };
         let name: String = uid.to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
         bus.stream.write_all(format!("\0AUTH EXTERNAL {name}\r\n").as_bytes())?;
         let answer = bus.line()?;
@@ -91,8 +96,10 @@ impl Bus {
         Ok(bus)
     }
 
-    /// Has signals sent here; `rule` as for AddMatch.
-    pub(crate) fn watch(&mut self, rule: &str) -> Result<()> {
+    /// Has signals of the owner of a name sent here; `rule` as for AddMatch.
+    pub(crate) fn watch(&mut self, name: &str, rule: &str) -> Result<()> {
+        let reply = self.call(DAEMON, "GetNameOwner", &Body::default().text(name))?;
+        self.heard = reply.reader().text().with_context(|| format!("the bus does not say who {name} is"))?;
         self.call(DAEMON, "AddMatch", &Body::default().text(rule)).map(drop)
     }
 
@@ -101,7 +108,9 @@ impl Bus {
         self.serial += 1;
         let message = encode(self.serial, target, member, body)?;
         self.stream.write_all(&message).context("write to the bus")?;
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            ensure!(Instant::now() < deadline, "{member}: no answer in {} s", PATIENCE.as_secs());
             let message = self.receive()?;
             match message.kind {
                 METHOD_RETURN if message.reply_to == self.serial => return Ok(message),
@@ -113,7 +122,7 @@ impl Bus {
                     };
                     bail!("{member}: {}: {text}", message.error);
                 }
-                SIGNAL => self.signals.push_back(message),
+                SIGNAL if message.sender == self.heard => self.signals.push_back(message),
                 _ => {}
             }
         }
@@ -130,7 +139,7 @@ impl Bus {
             }
             ensure!(Instant::now() < deadline, "no answer in {} s", PATIENCE.as_secs());
             let message = self.receive()?;
-            if message.kind == SIGNAL {
+            if message.kind == SIGNAL && message.sender == self.heard {
                 self.signals.push_back(message);
             }
         }
@@ -267,6 +276,7 @@ impl Message {
                 (SIGNATURE, "g") => self.signature = reader.signature()?,
                 (MEMBER, "s") => self.member = reader.text()?,
                 (ERROR_NAME, "s") => self.error = reader.text()?,
+                (SENDER, "s") => self.sender = reader.text()?,
                 (_, "s" | "o") => drop(reader.text()?),
                 (_, "u") => drop(reader.u32()?),
                 _ => return None,
@@ -420,6 +430,64 @@ mod tests {
         assert!(message.take_fields(&[1, 1, b'o', 0, 255, 0, 0, 0, b'/']).is_none());
         assert!(message.take_fields(&[9, 1, b'x', 0]).is_none());
         assert!(Message::default().reader().text().is_none());
+    }
+
+    /// A message of a bus.
+    fn message(kind: u8, reply_to: u32, sender: &str, member: &str, texts: &[&str]) -> Vec<u8> {
+        let mut fields = Writer::default();
+        for (code, text) in [(SENDER, sender), (MEMBER, member)] {
+            fields.align(8);
+            fields.0.push(code);
+            fields.signature("s");
+            fields.text(text);
+        }
+        fields.align(8);
+        fields.0.push(REPLY_SERIAL);
+        fields.signature("u");
+        fields.u32(reply_to);
+        let body = texts.iter().fold(Body::default(), |body, text| body.text(text));
+        let mut message = Writer(vec![b'l', kind, 0, 1]);
+        for number in [body.bytes.0.len() as u32, 1, fields.0.len() as u32] {
+            message.u32(number);
+        }
+        message.0.extend(fields.0);
+        message.align(8);
+        message.0.extend(body.bytes.0);
+        message.0
+    }
+
+    #[test]
+    fn signals_of_strangers_are_not_heard() {
+        let name = format!("sallet-test-bus-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = [0; 4096];
+            // AUTH, BEGIN and Hello, then what `watch` and `call` ask.
+            assert!(stream.read(&mut bytes).unwrap() > 0);
+            stream.write_all(b"OK 0\r\n").unwrap();
+            let mut heard = Vec::new();
+            for (serial, member) in (1..).zip(["Hello", "GetNameOwner", "AddMatch", "Start"]) {
+                while !heard.windows(member.len()).any(|at| at == member.as_bytes()) {
+                    let n = stream.read(&mut bytes).unwrap();
+                    heard.extend_from_slice(&bytes[..n]);
+                }
+                if member == "Start" {
+                    stream.write_all(&message(SIGNAL, 0, ":1.9", "Removed", &["forged"])).unwrap();
+                }
+                stream.write_all(&message(METHOD_RETURN, serial, ":1.1", "", &[":1.1"])).unwrap();
+            }
+            stream.write_all(&message(SIGNAL, 0, ":1.9", "Removed", &["forged"])).unwrap();
+            stream.write_all(&message(SIGNAL, 0, ":1.1", "Removed", &["done"])).unwrap();
+        });
+        let mut bus = Bus::connect(&format!("unix:abstract={name}"), 0).unwrap();
+        bus.watch("manager", "rule").unwrap();
+        let target = Target { destination: "manager", path: "/", interface: "i" };
+        bus.call(target, "Start", &Body::default()).unwrap();
+        let told = bus.wait(|signal| signal.reader().text()).unwrap();
+        assert_eq!(told, "done");
+        server.join().unwrap();
     }
 
     #[test]

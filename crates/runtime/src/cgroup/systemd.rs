@@ -148,7 +148,8 @@ impl Scope {
 
 /// Calls a method that gives a job, and waits for the job's end.
 fn run_job(bus: &mut Bus, method: &str, body: &Body) -> Result<()> {
-    bus.watch("type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'")?;
+    let rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
+    bus.watch(MANAGER.destination, rule)?;
     bus.call(MANAGER, "Subscribe", &Body::default())?;
     let job = bus.call(MANAGER, method, body)?.reader().text().context("systemd names no job")?;
     let result = bus.wait(|signal| {
