@@ -462,6 +462,12 @@ def a_hook_that_fails(box):
 
 
 @test
+def a_hook_may_take_for_ever(box):
+    box.config["hooks"] = {"createRuntime": [{"path": "/bin/true", "timeout": 2**63 - 1}]}
+    equal("fine", box.sh("echo fine"))
+
+
+@test
 def a_hook_inside_has_a_timeout(box):
     if YARDSTICK:
         return  # runc 1.1 looks at no timeout of a startContainer hook

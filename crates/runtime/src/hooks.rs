@@ -38,9 +38,10 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
         let _ = input.write_all(state.as_bytes());
     }
     if let Some(timeout) = hook.timeout.and_then(|s| u64::try_from(s).ok()) {
-        let deadline = Instant::now() + Duration::from_secs(timeout);
+        // One that is too late to be told never comes.
+        let deadline = Instant::now().checked_add(Duration::from_secs(timeout));
         while child.try_wait()?.is_none() {
-            if Instant::now() >= deadline {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 child.kill()?;
                 child.wait()?;
                 bail!("{} ran past its timeout of {timeout} s", hook.path.display());
