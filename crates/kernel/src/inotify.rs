@@ -28,9 +28,13 @@ const IN_ALL_EVENTS: u32 = 0xfff;
 const MAX_EVENTS: usize = 16_384;
 /// The most watches of one instance (/proc/sys/fs/inotify/max_user_watches).
 const MAX_WATCHES: usize = 1 << 17;
+/// The most instances of one user (/proc/sys/fs/inotify/max_user_instances).
+const MAX_INSTANCES: usize = 8192;
 const FIONREAD: u32 = 0x541b;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// Instances by user.
+static INSTANCES: Mutex<BTreeMap<u32, usize>> = Mutex::new(BTreeMap::new());
 
 #[derive(Clone, PartialEq, Eq)]
 struct Event {
@@ -99,10 +103,38 @@ struct State {
 pub struct Inotify {
     state: Mutex<State>,
     queue: Arc<WaitQueue>,
+    _counted: Counted,
 }
 
 /// What its open file holds.
 pub struct InotifyFile(Arc<Inotify>);
+
+/// One of a user's instances.
+struct Counted(u32);
+
+impl Counted {
+    fn new(uid: u32) -> Result<Counted> {
+        let mut instances = INSTANCES.lock();
+        let own = instances.entry(uid).or_default();
+        if *own >= MAX_INSTANCES {
+            return Err(Errno::EMFILE);
+        }
+        *own += 1;
+        Ok(Counted(uid))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut instances = INSTANCES.lock();
+        if let Some(own) = instances.get_mut(&self.0) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                instances.remove(&self.0);
+            }
+        }
+    }
+}
 
 fn address(dentry: &Arc<Dentry>) -> usize {
     Arc::as_ptr(dentry).addr()
@@ -259,9 +291,11 @@ pub fn of(file: &OpenFile) -> Option<Arc<Inotify>> {
     file.ops_as::<InotifyFile>().map(|f| f.0.clone())
 }
 
-/// A new inotify instance.
-pub fn open(nonblock: bool) -> Arc<OpenFile> {
-    let instance = Arc::new(Inotify { state: Mutex::default(), queue: Arc::new(WaitQueue::new()) });
+/// A new inotify instance of a user; `EMFILE` if there are too many.
+pub fn open(nonblock: bool, uid: u32) -> Result<Arc<OpenFile>> {
+    let _counted = Counted::new(uid)?;
+    let queue = Arc::new(WaitQueue::new());
+    let instance = Arc::new(Inotify { state: Mutex::default(), queue, _counted });
     let flags = if nonblock { OpenFlags::NONBLOCK } else { OpenFlags::empty() };
-    OpenFile::anonymous(b"anon_inode:inotify", 0o600, Arc::new(InotifyFile(instance)), flags)
+    Ok(OpenFile::anonymous(b"anon_inode:inotify", 0o600, Arc::new(InotifyFile(instance)), flags))
 }

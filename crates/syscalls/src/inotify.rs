@@ -23,7 +23,8 @@ pub fn inotify_init1(cx: &mut Cx<'_>, flags: u32) -> SysResult {
     if !(flags - (OpenFlags::CLOEXEC | OpenFlags::NONBLOCK)).is_empty() {
         return Err(Errno::EINVAL.into());
     }
-    cx.install(inotify::open(flags.contains(OpenFlags::NONBLOCK)), flags.contains(OpenFlags::CLOEXEC))
+    let instance = inotify::open(flags.contains(OpenFlags::NONBLOCK), cx.credentials.uid)?;
+    cx.install(instance, flags.contains(OpenFlags::CLOEXEC))
 }
 
 /// inotify_add_watch(2).

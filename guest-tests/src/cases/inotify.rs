@@ -2,10 +2,10 @@
 
 use libc::*;
 
-use crate::harness::{Temp, cases, close, fails, file, ok, write, zeroed};
+use crate::harness::{Temp, cases, close, fails, file, ok, skip, sys, write, zeroed};
 
 cases!("inotify": moved_pair, one_shot, excluded_after_unlink, ends_with_the_file, removed_watch, shown_in_fdinfo,
-    mask_create_and_add, equal_events_join);
+    mask_create_and_add, equal_events_join, limited);
 
 /// What waits to be read: mask, cookie, name.
 fn events(fd: i32) -> Vec<(u32, u32, String)> {
@@ -132,4 +132,28 @@ fn equal_events_join() {
     write(fd, b"1");
     write(fd, b"2");
     assert_eq!(masks(watch), [IN_MODIFY]);
+}
+
+fn limited() {
+    let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").expect("a limit");
+    let most: u64 = text.trim().parse().expect("a number");
+    let mut limit: rlimit = zeroed();
+    ok!(getrlimit(RLIMIT_NOFILE, &mut limit));
+    limit.rlim_cur = limit.rlim_max;
+    ok!(setrlimit(RLIMIT_NOFILE, &limit));
+    if limit.rlim_max < most + 100 {
+        skip!("the limit of descriptors comes first");
+    }
+    let mut own = Vec::new();
+    let end = loop {
+        match sys!(inotify_init1(0)) {
+            Ok(fd) => own.push(fd),
+            Err(errno) => break errno,
+        }
+        assert!(own.len() as u64 <= most);
+    };
+    assert_eq!(end, EMFILE);
+    // One that goes makes room for another.
+    close(own.pop().expect("one at least"));
+    ok!(inotify_init1(0));
 }
