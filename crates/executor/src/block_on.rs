@@ -26,6 +26,8 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     loop {
         match future.as_mut().poll(&mut cx) {
             Poll::Ready(value) => return value,
+            // It is aside already.
+            Poll::Pending if crate::pace::wants_aside() => {}
             Poll::Pending => thread::park(),
         }
     }

@@ -20,7 +20,7 @@ const MAX_THREADS: usize = 8;
 /// How long a thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(5);
 
-type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct State {
@@ -40,27 +40,36 @@ impl Pool {
     }
 
     fn submit(&'static self, job: Job) {
-        let mut state = self.state.lock();
-        state.jobs.push_back(job);
-        if state.idle >= state.jobs.len() || state.threads >= MAX_THREADS {
-            drop(state);
-            self.work.notify_one();
-            return;
+        // With no thread at all the caller does the work itself.
+        if let Some(job) = self.offer(job) {
+            job();
         }
-        state.threads += 1;
-        drop(state);
-        let spawned =
-            thread::Builder::new().name("blocking".into()).stack_size(512 << 10).spawn(|| self.serve());
-        if spawned.is_err() {
-            let mut state = self.state.lock();
-            state.threads -= 1;
-            // With no thread at all the caller does the work itself.
-            let job = if state.threads == 0 { state.jobs.pop_back() } else { None };
+    }
+
+    /// Queues a job; gives it back where there is no thread, and none to be had.
+    pub(crate) fn offer(&'static self, job: Job) -> Option<Job> {
+        let mut state = self.state.lock();
+        if state.idle <= state.jobs.len() && state.threads < MAX_THREADS {
+            state.threads += 1;
             drop(state);
-            if let Some(job) = job {
-                job();
+            let spawned =
+                thread::Builder::new().name("blocking".into()).stack_size(512 << 10).spawn(|| self.serve());
+            state = self.state.lock();
+            if spawned.is_err() {
+                state.threads -= 1;
+            }
+            if state.threads == 0 {
+                // Others may have relied on this thread.
+                let left = std::mem::take(&mut state.jobs);
+                drop(state);
+                left.into_iter().for_each(|job| job());
+                return Some(job);
             }
         }
+        state.jobs.push_back(job);
+        drop(state);
+        self.work.notify_one();
+        None
     }
 
     fn serve(&self) {

@@ -60,6 +60,9 @@ impl Task {
         match result {
             Ok(Poll::Pending) => {
                 drop(slot);
+                if crate::pace::wants_aside() {
+                    return self.step_aside();
+                }
                 let back = self.state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire);
                 if back.is_err() {
                     self.state.store(SCHEDULED, Ordering::Release);
@@ -73,6 +76,16 @@ impl Task {
                 self.finish(future);
                 driver::report_panic(&*payload);
             }
+        }
+    }
+
+    /// Goes on in the blocking pool, or here where that has no threads.
+    fn step_aside(self: Arc<Self>) {
+        // A wake that came meanwhile is served by the next poll, too.
+        self.state.store(SCHEDULED, Ordering::Release);
+        let task = Arc::clone(&self);
+        if driver::Executor::get().pool.offer(Box::new(move || task.run())).is_some() {
+            worker::schedule(self);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use executor::{Events, Waiter};
+use executor::{Events, Pace, Waiter};
 use identity::Credentials;
 use kernel::Mm;
 use kernel::aio::{Context, IoEvent};
@@ -52,6 +52,8 @@ const RWF_NOWAIT: u32 = 8;
 const RWF_APPEND: u32 = 16;
 /// Bytes that one step of a transfer moves.
 const CHUNK: usize = 256 << 10;
+/// Bytes that take a while.
+const MUCH: u64 = 4 << 20;
 /// Bytes that one request moves at most, as one read(2).
 const MAX_RW_COUNT: u64 = 0x7fff_f000;
 
@@ -100,7 +102,9 @@ pub async fn io_submit(cx: &mut Cx<'_>, id: u64, count: i64, list: Ptr) -> SysRe
     let context = cx.mm().aio.get(id)?;
     let count = u64::try_from(count).map_err(|_| Errno::EINVAL)?;
     let mut begun = 0;
+    let mut pace = Pace::default();
     while begun < count {
+        pace.keep().await;
         match submit(cx, &context, list, begun).await {
             Ok(()) => begun += 1,
             Err(err) if begun == 0 => return Err(err),
@@ -218,6 +222,9 @@ async fn start(cx: &mut Cx<'_>, request: Request, buf: u64) {
             executor::blocking(move || request.finish(request.run())).await;
         });
     } else if request.file.ops().seekable() {
+        if request.vectors.iter().map(|vector| vector.len).sum::<u64>() > MUCH {
+            executor::step_aside().await;
+        }
         request.finish(request.run());
     } else {
         // A pipe or socket blocks the submitter, as on Linux.

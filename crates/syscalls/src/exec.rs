@@ -41,8 +41,8 @@ pub async fn execveat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, argv: Ptr, envp: P
         return Err(Errno::EINVAL.into());
     }
     let path = cx.read_path(path)?;
-    let args = read_strings(cx, argv)?;
-    let env = read_strings(cx, envp)?;
+    let args = read_strings(cx, argv).await?;
+    let env = read_strings(cx, envp).await?;
     let total: usize = args.iter().chain(&env).map(|s| s.len() + 9).sum();
     let stack = cx.process().limit(kernel::limits::resource::STACK);
     // A quarter of the stack, at least 128 KiB.
@@ -166,7 +166,7 @@ async fn others_end(cx: &mut Cx<'_>) {
 }
 
 /// Reads argv or envp; NULL counts as empty, as in Linux.
-fn read_strings(cx: &mut Cx<'_>, list: Ptr) -> SysResult<Vec<Vec<u8>>> {
+async fn read_strings(cx: &mut Cx<'_>, list: Ptr) -> SysResult<Vec<Vec<u8>>> {
     let mut out = Vec::new();
     if list.is_null() {
         return Ok(out);
@@ -176,7 +176,9 @@ fn read_strings(cx: &mut Cx<'_>, list: Ptr) -> SysResult<Vec<Vec<u8>>> {
     // Pointers are read a page's rest at a time.
     let mut words: Vec<u8> = Vec::new();
     let mut next = 0;
+    let mut pace = executor::Pace::default();
     loop {
+        pace.keep().await;
         if next + 8 > words.len() {
             let room = (4096 - (at % 4096) as usize).max(8);
             words = match cx.read_bytes(Ptr(at), room & !7) {

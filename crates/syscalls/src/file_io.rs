@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use executor::Events;
+use executor::{Events, Pace};
 use kernel::FdFlags;
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
@@ -212,6 +212,7 @@ async fn transfer_in(
     }
     let want = total.min(CHUNK as u64) as usize;
     let mut done = 0u64;
+    let mut pace = Pace::default();
     loop {
         let size = (total - done).min(want.max(1) as u64) as usize;
         let step = cx
@@ -238,6 +239,7 @@ async fn transfer_in(
         if n < size || done >= total || !file.ops().seekable() {
             break;
         }
+        pace.keep().await;
     }
     if done > 0 {
         vfs::notify::used(file, Happening::ACCESS);
@@ -338,6 +340,7 @@ async fn transfer_out(
     }
     let fsize = cx.process().limit(kernel::limits::resource::FSIZE);
     let mut done = 0u64;
+    let mut pace = Pace::default();
     loop {
         let size = (total - done).min(CHUNK as u64) as usize;
         let step = cx
@@ -379,6 +382,7 @@ async fn transfer_out(
         if n < size && nonblock {
             break;
         }
+        pace.keep().await;
     }
     if done > 0 && file.ops().seekable() {
         vfs::ops::attributes::written(&cx.credentials, file.inode().as_ref())?;

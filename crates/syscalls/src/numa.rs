@@ -136,7 +136,7 @@ pub fn migrate_pages(cx: &mut Cx<'_>, pid: i32, maxnode: u64, old: Ptr, new: Ptr
 }
 
 /// move_pages(2).
-pub fn move_pages(
+pub async fn move_pages(
     cx: &mut Cx<'_>,
     pid: i32,
     count: u64,
@@ -160,7 +160,9 @@ pub fn move_pages(
         crate::ptrace::may_access(&cx.credentials, &thread)?;
         thread.mm()
     };
+    let mut pace = executor::Pace::default();
     for index in 0..count {
+        pace.keep().await;
         let page: u64 = cx.read(pages.add(index.checked_mul(8).ok_or(Errno::EFAULT)?)?)?;
         let at = index.checked_mul(4).ok_or(Errno::EFAULT)?;
         if !nodes.is_null() && cx.read::<i32>(nodes.add(at)?)? != 0 {

@@ -34,6 +34,9 @@ pub fn ready(file: &OpenFile, events: Events) -> Events {
     file.ops().poll(file) & (events | Events::ALWAYS)
 }
 
+/// A poll of more files takes its time.
+const MANY: u32 = 16 << 10;
+
 /// A waiter's places in the queues of several files, given up on drop.
 struct Listening(SmallVec<[(Arc<WaitQueue>, Key); 8]>);
 
@@ -152,6 +155,9 @@ async fn poll_until(cx: &mut Cx<'_>, at: Ptr, count: u32, at_once: bool, deadlin
     {
         return Err(Errno::EINVAL.into());
     }
+    if count > MANY {
+        executor::step_aside().await;
+    }
     let mut fds: SmallVec<[PollFd; 16]> = SmallVec::from_elem(PollFd::default(), count as usize);
     cx.guest.copy_in(at.0, fds.as_mut_slice().as_mut_bytes())?;
     let old: SmallVec<[u16; 16]> = fds.iter().map(|p| p.revents).collect();
@@ -190,7 +196,11 @@ async fn poll_until(cx: &mut Cx<'_>, at: Ptr, count: u32, at_once: bool, deadlin
         .await?;
     }
     // Only `revents` is the kernel's to write, and only where it is not what it was.
+    let mut pace = executor::Pace::default();
     for (index, (entry, old)) in fds.iter().zip(&old).enumerate() {
+        if index.is_multiple_of(1024) && index > 0 {
+            pace.keep().await;
+        }
         if entry.revents != *old {
             cx.write(at.add(index as u64 * 8 + 6)?, &entry.revents)?;
         }

@@ -94,6 +94,7 @@ async fn transfer(
     let (mut local, mut remote) = (local.into_iter().peekable(), remote.into_iter().peekable());
     let mut done = 0usize;
     let mut buffer = Vec::new();
+    let mut pace = executor::Pace::default();
     while let Some(at) = local.peek().map(|(_, len)| (*len).min(STEP)) {
         if at == 0 {
             local.next();
@@ -111,9 +112,10 @@ async fn transfer(
         let got = from.0.read(from.1, &mut buffer).unwrap_or(0);
         let put = to.0.write(to.1, buffer.get(..got).unwrap_or_default()).unwrap_or(0);
         done += put;
-        if put < len {
+        if put < len || cx.thread.is_dying() {
             break;
         }
+        pace.keep().await;
     }
     if done == 0 { Err(Errno::EFAULT.into()) } else { Ok(done as i64) }
 }

@@ -144,6 +144,7 @@ async fn copy(
     let nonblock = to.flags().contains(OpenFlags::NONBLOCK);
     let mut buf = vec![0; CHUNK.min(usize::try_from(count).unwrap_or(CHUNK))];
     let mut done = 0;
+    let mut pace = executor::Pace::default();
     while done < count {
         let size = buf.len().min(usize::try_from(count - done).unwrap_or(CHUNK));
         let n = match get(from, buf.get_mut(..size).unwrap_or_default(), *from_at) {
@@ -162,7 +163,7 @@ async fn copy(
         }
         vfs::notify::used(to, Happening::MODIFY);
         // Files are always ready: others have their turn between chunks.
-        executor::yield_now().await;
+        pace.keep().await;
     }
     (done, None)
 }

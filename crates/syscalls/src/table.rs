@@ -368,7 +368,7 @@ syscalls! {
     276 tee boxed crate::splice::tee, 4, Full, "";
     277 sync_file_range wait crate::sync::sync_file_range, 4, Full, "the whole file is written";
     278 vmsplice boxed crate::splice::vmsplice, 4, Full, "";
-    279 move_pages sync crate::numa::move_pages, 6, Full, "";
+    279 move_pages boxed crate::numa::move_pages, 6, Full, "";
     280 utimensat sync crate::attr::utimensat, 4, Full, "";
     281 epoll_pwait wait crate::epoll::epoll_pwait, 6, Full, "";
     282 signalfd sync crate::signal::receive::signalfd, 3, Full, "";

@@ -6,6 +6,7 @@ mod acl;
 mod aio;
 mod aslr;
 mod attack;
+mod attack_long;
 mod attack_memory;
 mod core_dump;
 mod credentials;
@@ -70,6 +71,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         aio::CASES,
         aslr::CASES,
         attack::CASES,
+        attack_long::CASES,
         attack_memory::CASES,
         core_dump::CASES,
         credentials::CASES,

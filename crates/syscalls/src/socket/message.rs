@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use executor::Events;
+use executor::{Events, Pace};
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
 use linux_abi::signal::Signo;
@@ -65,7 +65,9 @@ pub async fn sendmsg(cx: &mut Cx<'_>, fd: i32, at: Ptr, flags: u32) -> SysResult
 pub async fn sendmmsg(cx: &mut Cx<'_>, fd: i32, at: Ptr, count: u32, flags: u32) -> SysResult {
     let (file, socket) = socket_of(cx, fd)?;
     let mut done = 0;
+    let mut pace = Pace::default();
     while done < count.min(MAX_MESSAGES) {
+        pace.keep().await;
         let one = at.add(u64::from(done) * 64)?;
         let sent = send_one(cx, &file, &socket, one, MsgFlags::from_bits_retain(flags)).await;
         match sent {
@@ -127,6 +129,7 @@ async fn send(
         return Err(Errno::EMSGSIZE.into());
     }
     let mut done = 0;
+    let mut pace = Pace::default();
     loop {
         let size = (total - done).min(if stream { CHUNK } else { MAX_DATAGRAM }) as usize;
         let sent = wait(cx, file, socket, Events::WRITABLE, dontwait, Side::Send, |cx, socket| {
@@ -159,6 +162,7 @@ async fn send(
         if !stream || done >= total || nonblock {
             break;
         }
+        pace.keep().await;
     }
     if flags.contains(MsgFlags::ZEROCOPY) && total > 0 {
         socket.sent_zerocopy();
@@ -224,7 +228,9 @@ pub async fn recvmmsg(cx: &mut Cx<'_>, fd: i32, at: Ptr, count: u32, flags: u32,
     };
     let mut flags = MsgFlags::from_bits_retain(flags);
     let mut done = 0;
+    let mut pace = Pace::default();
     while done < count.min(MAX_MESSAGES) {
+        pace.keep().await;
         let one = at.add(u64::from(done) * 64)?;
         match receive_one(cx, &file, &socket, one, flags - MsgFlags::WAITFORONE).await {
             Ok(n) => cx.write(one.add(56)?, &(n as u32))?,
@@ -295,6 +301,7 @@ async fn receive(
     let mut inner = flags - MsgFlags::WAITALL;
     inner.set(MsgFlags::DONTWAIT, dontwait || file.flags().contains(OpenFlags::NONBLOCK));
     let mut all = Received::default();
+    let mut pace = Pace::default();
     loop {
         let done = all.count as u64;
         let size = (total - done).min(if stream { CHUNK } else { MAX_DATAGRAM }) as usize;
@@ -340,6 +347,7 @@ async fn receive(
         if !go_on {
             break;
         }
+        pace.keep().await;
     }
     Ok(all)
 }
