@@ -241,11 +241,17 @@ impl Trial {
     }
 }
 
+/// CPU time of this thread: unlike the clock's it does not run on while others have the CPU.
+fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
+}
+
 /// Spins until requests dry up, or there is no CPU to spare any more; whether others came to this one.
 fn spin(platform: &Arc<Platform>, trial: &mut Trial) -> Option<bool> {
     let spinner = &platform.spinner;
     let mut last = Instant::now();
-    let mut judged = last;
+    let (mut judged, mut used) = (last, cpu_time());
     let mut crowd = Crowd::new(last);
     let mut rounds = 0u32;
     WOKE_PARKED.set(false);
@@ -257,8 +263,9 @@ fn spin(platform: &Arc<Platform>, trial: &mut Trial) -> Option<bool> {
             rounds = 0;
             trial.requests = trial.requests.saturating_add(found);
             if last.duration_since(judged) > TRIAL {
-                trial.time += last.duration_since(judged);
-                judged = last;
+                let now = cpu_time();
+                trial.time += now.saturating_sub(used);
+                (judged, used) = (last, now);
                 if trial.judge() == Some(true) && spinner.quota.is_contended() {
                     return Some(true);
                 }
@@ -282,7 +289,7 @@ fn spin(platform: &Arc<Platform>, trial: &mut Trial) -> Option<bool> {
         }
     }
     let now = Instant::now();
-    trial.time += now.duration_since(judged);
+    trial.time += cpu_time().saturating_sub(used);
     match trial.judge() {
         Some(true) if spinner.quota.is_contended() => Some(true),
         Some(_) => crowd.came(now),

@@ -144,7 +144,14 @@ pub(crate) fn create_with(
     } else if rootless {
         Cgroup::default()
     } else {
-        Cgroup::plan(&Hierarchy::find(), &linux.cgroups_path, &plan.id)
+        let planned = Cgroup::plan(&Hierarchy::find(), &linux.cgroups_path, &plan.id);
+        // In a container they often are. What nobody asked limits of runs without a group, as a user's does.
+        if plan.ordinary_init && planned.is_read_only() {
+            log::debug("the control groups are read-only: none is made");
+            Cgroup::default()
+        } else {
+            planned
+        }
     };
     let ids = if rootless {
         rootless::enter(&linux)?;

@@ -92,6 +92,14 @@ impl Cgroup {
         cgroup
     }
 
+    /// Whether a hierarchy that it would be made in is mounted read-only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.roots.iter().any(|root| {
+            rustix::fs::statvfs(root)
+                .is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+        })
+    }
+
     /// Fails where others live in a group: deleting the container would kill them.
     pub(crate) fn ensure_unused(&self) -> Result<()> {
         let members = self.directories().into_iter().map(|group| files::members(group).len()).max();
