@@ -196,8 +196,8 @@ impl End {
         let [a, b] = &self.connection.queues;
         if self.side == 0 { a } else { b }
     }
-    /// Whether it is this end that `other` is.
-    pub(super) fn is(&self, other: &Weak<Connection>) -> bool {
+    /// Whether it is an end of this connection.
+    pub(super) fn is_of(&self, other: &Weak<Connection>) -> bool {
         std::ptr::eq(Arc::as_ptr(&self.connection), other.as_ptr())
     }
     /// The connection, held by nobody.

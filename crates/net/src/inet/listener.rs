@@ -47,7 +47,7 @@ struct Undefer {
 impl Observer for Undefer {
     fn notify(&self, _events: Events) -> bool {
         let Some(listener) = self.listener.upgrade() else { return false };
-        listener.undefer(|end| end.is(&self.connection));
+        listener.undefer(|end| end.is_of(&self.connection));
         true
     }
 }

@@ -10,7 +10,7 @@ use super::v2::{swap_only, weight};
 use super::{Cgroup, Hierarchy, OWN_TASKS};
 use crate::dbus::{Body, Bus, Target, Value};
 use crate::log;
-use crate::oci::Resources;
+use crate::oci::{Resources, translate};
 
 const MANAGER: Target<'static> = Target {
     destination: "org.freedesktop.systemd1",
@@ -237,16 +237,12 @@ fn limits(resources: &Resources, v2: bool) -> Result<Vec<(&'static str, Value)>>
 /// `0-2,5` as a bit mask.
 fn bits(list: &str) -> Result<Vec<u8>> {
     let mut mask = Vec::new();
-    for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let parse = |text: &str| text.trim().parse::<u16>().with_context(|| format!("no list: {list:?}"));
-        for bit in parse(first)?..=parse(last)? {
-            let at = usize::from(bit / 8);
-            if mask.len() <= at {
-                mask.resize(at + 1, 0);
-            }
-            mask[at] |= 1 << (bit % 8);
+    for bit in translate::numbers(list).with_context(|| format!("no list: {list:?}"))? {
+        let at = usize::from(bit / 8);
+        if mask.len() <= at {
+            mask.resize(at + 1, 0);
         }
+        mask[at] |= 1 << (bit % 8);
     }
     Ok(mask)
 }

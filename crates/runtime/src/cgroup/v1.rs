@@ -188,7 +188,8 @@ fn set_memory(
 
 /// The host's EBUSY says that more than the new limit is in use and cannot be given back: runc's words.
 fn explain(error: anyhow::Error, groups: &Directories, limit: i64) -> anyhow::Error {
-    let busy = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(16);
+    let busy =
+        error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ResourceBusy);
     match groups.get("memory").filter(|_| busy) {
         None => error,
         Some(directory) => {
@@ -281,7 +282,8 @@ pub(super) fn stats(groups: &Directories) -> Stats {
 
 /// A cpuset: what is in use, and version 1's flags.
 pub(super) fn cpuset(directory: &Path, cpus: &str, mems: &str) -> CpusetStats {
-    let list = |file| translate::numbers(files::read(directory, file).unwrap_or_default().trim());
+    let list =
+        |file| translate::numbers(&files::read(directory, file).unwrap_or_default()).unwrap_or_default();
     let flag = |name: &str| {
         let text = files::read(directory, &format!("cpuset.{name}")).unwrap_or_default();
         text.trim().parse().unwrap_or(0)

@@ -144,25 +144,21 @@ pub(crate) fn memory_policy(wanted: &config::MemoryPolicy) -> Result<MemoryPolic
             other => bail!("invalid linux.memoryPolicy.flags {other:?}"),
         };
     }
-    let mut nodes = Vec::new();
-    for part in wanted.nodes.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| {
-            let number = text.trim().parse::<u16>().ok().filter(|n| *n < MAX_NODES);
-            number.with_context(|| format!("invalid linux.memoryPolicy.nodes {:?}", wanted.nodes))
-        };
-        nodes.extend(number(first)?..=number(last)?);
-    }
+    let nodes = numbers(&wanted.nodes)
+        .filter(|nodes| nodes.iter().all(|node| *node < MAX_NODES))
+        .with_context(|| format!("invalid linux.memoryPolicy.nodes {:?}", wanted.nodes))?;
     Ok(MemoryPolicy { mode: mode | flags, nodes })
 }
 
-/// Numbers of a list such as `0-2,5`; those that are none are left out.
-pub(crate) fn numbers(list: &str) -> Vec<u16> {
-    let range = |part: &str| {
+/// Numbers of a list such as `0-2,5`, as cpuset(7) writes CPUs and memory nodes; none if it is no list.
+pub(crate) fn numbers(list: &str) -> Option<Vec<u16>> {
+    let number = |text: &str| text.trim().parse::<u16>().ok();
+    let mut all = Vec::new();
+    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.trim().parse::<u16>().ok()?..=last.trim().parse::<u16>().ok()?)
-    };
-    list.split(',').filter_map(range).flatten().collect()
+        all.extend(number(first)?..=number(last)?);
+    }
+    Some(all)
 }
 
 /// Of variables that are set twice, the last value counts.
@@ -302,6 +298,16 @@ mod tests {
         ] {
             assert!(policy(mode, nodes, flags).is_err(), "{mode} {nodes}");
         }
+    }
+
+    #[test]
+    fn lists_become_numbers() {
+        assert_eq!(numbers("0-2,8\n"), Some(vec![0, 1, 2, 8]));
+        assert_eq!(
+            (numbers("\n"), numbers("3-1"), numbers(" 5 ,")),
+            (Some(vec![]), Some(vec![]), Some(vec![5]))
+        );
+        assert_eq!((numbers("x"), numbers("1-"), numbers("65536")), (None, None, None));
     }
 
     #[test]
