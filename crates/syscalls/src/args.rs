@@ -1,5 +1,6 @@
 //! From registers to typed arguments.
 
+use linux_abi::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{Cx, SysResult};
@@ -35,7 +36,7 @@ impl Ptr {
     /// This many bytes further on; `EFAULT` on wrap.
     #[expect(clippy::should_implement_trait, reason = "it may fail")]
     pub fn add(self, bytes: u64) -> SysResult<Ptr> {
-        Ok(Ptr(self.0.checked_add(bytes).ok_or(linux_abi::Errno::EFAULT)?))
+        Ok(Ptr(self.0.checked_add(bytes).ok_or(Errno::EFAULT)?))
     }
 }
 
@@ -56,6 +57,30 @@ impl Cx<'_> {
         let mut bytes = vec![0; len];
         self.guest.copy_in(ptr.0, &mut bytes)?;
         Ok(bytes)
+    }
+    /// Reads a structure that grows from one Linux to the next: `size` is the caller's, of at least `least`
+    /// bytes (`EINVAL`); what is beyond ours must be zero, and all is within a page (`E2BIG`). `EFAULT`.
+    pub fn read_extensible<T: FromBytes + IntoBytes + Default>(
+        &mut self,
+        ptr: Ptr,
+        size: usize,
+        least: usize,
+    ) -> SysResult<T> {
+        if size < least {
+            return Err(Errno::EINVAL.into());
+        }
+        if size > 4096 {
+            return Err(Errno::E2BIG.into());
+        }
+        let bytes = self.read_bytes(ptr, size)?;
+        if bytes.iter().skip(size_of::<T>()).any(|b| *b != 0) {
+            return Err(Errno::E2BIG.into());
+        }
+        let mut value = T::default();
+        for (to, from) in value.as_mut_bytes().iter_mut().zip(&bytes) {
+            *to = *from;
+        }
+        Ok(value)
     }
     /// Writes bytes; `EFAULT`.
     pub fn write_bytes(&mut self, ptr: Ptr, bytes: &[u8]) -> SysResult<()> {
@@ -83,13 +108,13 @@ impl Cx<'_> {
                 out.extend_from_slice(&chunk);
                 return Ok(Some(out));
             }
-            at = at.checked_add(chunk.len() as u64).ok_or(linux_abi::Errno::EFAULT)?;
+            at = at.checked_add(chunk.len() as u64).ok_or(Errno::EFAULT)?;
             out.extend_from_slice(&chunk);
         }
         Ok(None)
     }
     /// Reads a path; `EFAULT`, `ENAMETOOLONG`. An empty path is given as such.
     pub fn read_path(&mut self, ptr: Ptr) -> SysResult<Vec<u8>> {
-        Ok(self.read_cstr(ptr, linux_abi::fs::PATH_MAX)?.ok_or(linux_abi::Errno::ENAMETOOLONG)?)
+        Ok(self.read_cstr(ptr, linux_abi::fs::PATH_MAX)?.ok_or(Errno::ENAMETOOLONG)?)
     }
 }

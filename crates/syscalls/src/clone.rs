@@ -78,21 +78,8 @@ pub async fn clone(
 
 /// clone3(2).
 pub async fn clone3(cx: &mut Cx<'_>, args: Ptr, size: usize) -> SysResult {
-    if size < 64 {
-        return Err(Errno::EINVAL.into());
-    }
-    if size > 4096 {
-        return Err(Errno::E2BIG.into());
-    }
-    let bytes = cx.read_bytes(args, size)?;
-    let mut all = CloneArgs::default();
-    let known = std::mem::size_of::<CloneArgs>();
-    if bytes.iter().skip(known).any(|b| *b != 0) {
-        return Err(Errno::E2BIG.into());
-    }
-    for (to, from) in all.as_mut_bytes().iter_mut().zip(&bytes) {
-        *to = *from;
-    }
+    // The first clone3(2) ended before set_tid.
+    let mut all: CloneArgs = cx.read_extensible(args, size, 64)?;
     if all.exit_signal > 64 || (all.stack == 0) != (all.stack_size == 0) {
         return Err(Errno::EINVAL.into());
     }

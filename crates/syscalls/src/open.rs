@@ -56,7 +56,7 @@ const RESOLVE: [(u64, WalkFlags); 5] = [
 
 /// openat2(2).
 pub async fn openat2(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, how: Ptr, size: usize) -> SysResult {
-    let how = read_how(cx, how, size)?;
+    let how: OpenHow = cx.read_extensible(how, size, size_of::<OpenHow>())?;
     let flags = u32::try_from(how.flags).map_err(|_| Errno::EINVAL)?;
     let flags = OpenFlags::from_bits_retain(flags);
     let mode = u32::try_from(how.mode).map_err(|_| Errno::EINVAL)?;
@@ -84,23 +84,6 @@ pub async fn openat2(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, how: Ptr, size: usi
     }
     let path = cx.read_path(path)?;
     open_path(cx, dirfd, &path, flags, mode, walk).await
-}
-
-/// Reads an extensible structure: what is beyond our size must be zero (`E2BIG`).
-fn read_how(cx: &mut Cx<'_>, how: Ptr, size: usize) -> SysResult<OpenHow> {
-    const SIZE: usize = size_of::<OpenHow>();
-    if size < SIZE {
-        return Err(Errno::EINVAL.into());
-    }
-    if size > 4096 {
-        return Err(Errno::E2BIG.into());
-    }
-    let bytes = cx.read_bytes(how, size)?;
-    let (head, tail) = bytes.split_at(SIZE);
-    if tail.iter().any(|b| *b != 0) {
-        return Err(Errno::E2BIG.into());
-    }
-    Ok(OpenHow::read_from_bytes(head).map_err(|_| Errno::EINVAL)?)
 }
 
 /// Opens a path and installs the descriptor.
