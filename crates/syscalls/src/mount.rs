@@ -1,4 +1,4 @@
-//! mount(2), umount2(2), pivot_root(2), and new mount namespaces.
+//! mount(2), mount_setattr(2), umount2(2), pivot_root(2), and new mount namespaces.
 
 use std::sync::Arc;
 
@@ -6,9 +6,10 @@ use identity::Capability;
 use linux_abi::Errno;
 use linux_abi::fs::AT_FDCWD;
 use vfs::{MountFlags, MountNamespace, Place, Propagation, WalkFlags};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::args::Ptr;
-use crate::path::resolve;
+use crate::path::{at, check_flags, resolve, resolve_at};
 use crate::{Cx, SysResult};
 
 const MS_REMOUNT: u64 = 32;
@@ -48,13 +49,13 @@ pub fn mount(cx: &mut Cx<'_>, source: Ptr, target: Ptr, fs_type: Ptr, flags: u64
     let recursive = flags & MS_REC != 0;
     if flags & MS_REMOUNT != 0 {
         check_root(&place)?;
-        namespace.remount(&place.mount, mount_flags(flags, place.mount.flags()))?;
+        namespace.remount(&place.mount, mount_flags(flags, Some(place.mount.flags())))?;
     } else if flags & MS_BIND != 0 {
         let from = read_source(cx, source)?;
         namespace.bind(&from, &place, recursive)?;
     } else if flags & PROPAGATION != 0 {
         check_root(&place)?;
-        namespace.set_propagation(&place.mount, propagation(flags)?, recursive);
+        namespace.set_propagation(&place.mount, propagation(flags & !MS_REC)?, recursive);
     } else if flags & MS_MOVE != 0 {
         let from = read_source(cx, source)?;
         check_root(&from)?;
@@ -65,7 +66,7 @@ pub fn mount(cx: &mut Cx<'_>, source: Ptr, target: Ptr, fs_type: Ptr, flags: u64
         let options = if data.is_null() { Vec::new() } else { read_options(cx, data)? };
         let make = cx.kernel().io.file_systems.get(&kind)?;
         let fs = make(&name, &options)?;
-        namespace.mount(fs, &place, mount_flags(flags, MountFlags::empty()), &name)?;
+        namespace.mount(fs, &place, mount_flags(flags, None), &name)?;
     }
     Ok(0)
 }
@@ -80,28 +81,112 @@ fn read_source(cx: &mut Cx<'_>, source: Ptr) -> SysResult<Place> {
     resolve(cx, AT_FDCWD, &path, WalkFlags::FOLLOW)
 }
 
-/// Flags of a mount from `MS_*`; one that names no access time rule keeps the old one, or relatime.
-fn mount_flags(flags: u64, old: MountFlags) -> MountFlags {
+/// Flags of a mount from `MS_*`; one that says nothing of access times keeps the old rule, or gets relatime.
+fn mount_flags(flags: u64, old: Option<MountFlags>) -> MountFlags {
     let times = MountFlags::NOATIME | MountFlags::NODIRATIME | MountFlags::RELATIME;
     // The low half holds all that we know.
     let mut new = MountFlags::from_bits_truncate((flags & 0xffff_ffff) as u32);
     if flags & MS_STRICTATIME != 0 {
-        return new - times;
+        return new - ACCESS_TIMES;
     }
-    if !new.intersects(times) {
-        new |= if old.intersects(times) { old & times } else { MountFlags::RELATIME };
+    match old {
+        Some(old) if !new.intersects(times) => new |= old & times,
+        // Also beside MS_NODIRATIME, which is of directories alone.
+        _ => new.set(MountFlags::RELATIME, !new.contains(MountFlags::NOATIME)),
     }
     new
 }
 
 fn propagation(flags: u64) -> SysResult<Propagation> {
-    match flags & !MS_REC {
+    match flags {
         MS_UNBINDABLE => Ok(Propagation::Unbindable),
         MS_PRIVATE => Ok(Propagation::Private),
         MS_SLAVE => Ok(Propagation::Slave(0)),
         MS_SHARED => Ok(Propagation::Shared(0)),
         _ => Err(Errno::EINVAL.into()),
     }
+}
+
+/// `struct mount_attr`.
+#[repr(C)]
+#[derive(Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// `MOUNT_ATTR_*` but for the rule of access times.
+const ATTRIBUTES: [(u64, MountFlags); 6] = [
+    (1, MountFlags::RDONLY),
+    (2, MountFlags::NOSUID),
+    (4, MountFlags::NODEV),
+    (8, MountFlags::NOEXEC),
+    (0x80, MountFlags::NODIRATIME),
+    (0x20_0000, MountFlags::NOSYMFOLLOW),
+];
+/// `MOUNT_ATTR__ATIME`: a field of three values, of which relatime is 0.
+const ATTR_ATIME: u64 = 0x70;
+const ATTR_NOATIME: u64 = 0x10;
+const ATTR_STRICTATIME: u64 = 0x20;
+/// The rule of access times; neither is strictatime.
+const ACCESS_TIMES: MountFlags = MountFlags::NOATIME.union(MountFlags::RELATIME);
+
+/// Flags of attributes; `EINVAL` for those that we lack: `MOUNT_ATTR_IDMAP` as of a file system without.
+fn attributes(bits: u64) -> SysResult<MountFlags> {
+    let mut rest = bits & !ATTR_ATIME;
+    let mut flags = MountFlags::empty();
+    for (bit, flag) in ATTRIBUTES {
+        if rest & bit != 0 {
+            rest &= !bit;
+            flags |= flag;
+        }
+    }
+    if rest == 0 { Ok(flags) } else { Err(Errno::EINVAL.into()) }
+}
+
+/// mount_setattr(2).
+pub fn mount_setattr(
+    cx: &mut Cx<'_>,
+    dirfd: i32,
+    path: Ptr,
+    flags: u32,
+    attr: Ptr,
+    size: usize,
+) -> SysResult {
+    const RECURSIVE: u32 = 0x8000;
+    check_flags(flags, at::EMPTY_PATH | at::SYMLINK_NOFOLLOW | at::NO_AUTOMOUNT | RECURSIVE)?;
+    let attr: MountAttr = cx.read_extensible(attr, size, size_of::<MountAttr>())?;
+    cx.require(Capability::SYS_ADMIN)?;
+    if attr.set == 0 && attr.clear == 0 && attr.propagation == 0 {
+        return Ok(0);
+    }
+    let mut set = attributes(attr.set)?;
+    let mut clear = attributes(attr.clear)?;
+    match (attr.clear & ATTR_ATIME, attr.set & ATTR_ATIME) {
+        (0, 0) => {}
+        (ATTR_ATIME, rule) => {
+            clear |= ACCESS_TIMES;
+            match rule {
+                0 => set |= MountFlags::RELATIME,
+                ATTR_NOATIME => set |= MountFlags::NOATIME,
+                ATTR_STRICTATIME => {}
+                _ => return Err(Errno::EINVAL.into()),
+            }
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    let kind = if attr.propagation == 0 { None } else { Some(propagation(attr.propagation)?) };
+    let place = resolve_at(cx, dirfd, path, flags)?;
+    check_root(&place)?;
+    let namespace = namespace(cx)?;
+    let recursive = flags & RECURSIVE != 0;
+    namespace.set_attributes(&place.mount, clear, set, recursive)?;
+    if let Some(kind) = kind {
+        namespace.set_propagation(&place.mount, kind, recursive);
+    }
+    Ok(0)
 }
 
 /// umount2(2).

@@ -429,6 +429,7 @@ syscalls! {
     438 pidfd_getfd sync crate::pidfd::pidfd_getfd, 3, Full, "";
     439 faccessat2 sync crate::attr::faccessat2, 4, Full, "";
     441 epoll_pwait2 wait crate::epoll::epoll_pwait2, 6, Full, "";
+    442 mount_setattr sync crate::mount::mount_setattr, 5, Partial, "MOUNT_ATTR_IDMAP: EINVAL; MOUNT_ATTR_RDONLY does not ask for files that are open for writing";
     451 cachestat sync crate::sync::cachestat, 4, Partial, "needs a host that has it, but for small files in memory; EPERM for trees that are read-only or only copied on write";
     452 fchmodat2 sync crate::attr::fchmodat2, 4, Full, "";
     462 mseal sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";

@@ -270,20 +270,42 @@ impl MountNamespace {
 
     /// `MS_REMOUNT | MS_BIND`: replaces a mount's flags.
     pub fn remount(&self, mount: &Arc<Mount>, flags: MountFlags) -> Result<()> {
-        if !self.table.read().mounts.contains_key(&mount.id()) {
+        self.set_attributes(mount, MountFlags::all(), flags, false)
+    }
+
+    /// mount_setattr(2): clears and then sets flags of a mount, with `recursive` of those below it, too.
+    /// `EINVAL` for what is not mounted here.
+    pub fn set_attributes(
+        &self,
+        mount: &Arc<Mount>,
+        clear: MountFlags,
+        set: MountFlags,
+        recursive: bool,
+    ) -> Result<()> {
+        let all = self.with_below(mount, recursive);
+        // Under the lock: two changes at once would lose one.
+        let table = self.table.write();
+        if !table.mounts.contains_key(&mount.id()) {
             return Err(Errno::EINVAL);
         }
-        mount.set_flags(flags);
+        for mount in &all {
+            mount.set_flags((mount.flags() - clear) | set);
+        }
         self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// A mount, and with `recursive` those below it.
+    fn with_below(&self, mount: &Arc<Mount>, recursive: bool) -> Vec<Arc<Mount>> {
+        let mut all = if recursive { self.tree_below(&mount.root_place()) } else { Vec::new() };
+        all.push(mount.clone());
+        all
     }
 
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`. The type is kept and shown; events
     /// travel nowhere, since each namespace of a sandbox starts as a private copy.
     pub fn set_propagation(&self, mount: &Arc<Mount>, kind: Propagation, recursive: bool) {
-        let mut all = if recursive { self.tree_below(&mount.root_place()) } else { Vec::new() };
-        all.push(mount.clone());
-        for mount in all {
+        for mount in self.with_below(mount, recursive) {
             mount.set_propagation(match (kind, mount.propagation()) {
                 (Propagation::Shared(_), shared @ Propagation::Shared(_)) => shared,
                 (Propagation::Shared(_), _) => {

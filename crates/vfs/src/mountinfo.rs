@@ -26,14 +26,13 @@ fn mount_options(mount: &Mount) -> String {
     text
 }
 
-/// Writes blanks and backslashes in octal, as the kernel does.
-fn push_escaped(out: &mut Vec<u8>, path: &[u8]) {
+/// Writes blanks, backslashes and what is in `also` in octal, as the kernel does.
+fn push_escaped(out: &mut Vec<u8>, path: &[u8], also: &[u8]) {
     for byte in path {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\\' => {
-                let _ = write!(out, "\\{byte:03o}");
-            }
-            other => out.push(*other),
+        if b" \t\n\\".contains(byte) || also.contains(byte) {
+            let _ = write!(out, "\\{byte:03o}");
+        } else {
+            out.push(*byte);
         }
     }
 }
@@ -83,12 +82,12 @@ impl MountNamespace {
             };
             let (major, minor) = (linux_abi::fs::major(dev), linux_abi::fs::minor(dev));
             let _ = write!(text, "{} {parent} {major}:{minor} ", mount.id());
-            push_escaped(&mut text, &root_in_fs(&mount));
+            push_escaped(&mut text, &root_in_fs(&mount), b"");
             text.push(b' ');
-            push_escaped(&mut text, &point);
+            push_escaped(&mut text, &point, b"");
             let (options, kind) = (mount_options(&mount), mount.file_system.type_name());
             let _ = write!(text, " {options} {propagation}- {kind} ");
-            push_escaped(&mut text, mount.source());
+            push_escaped(&mut text, mount.source(), b"#");
             let _ = writeln!(text, " {}", super_options(&mount));
         }
         text
@@ -101,9 +100,9 @@ impl MountNamespace {
             let Some(point) = point(&mount, root) else { continue };
             let fs_options = mount.file_system.options();
             let comma = if fs_options.is_empty() { "" } else { "," };
-            push_escaped(&mut text, mount.source());
+            push_escaped(&mut text, mount.source(), b"#");
             text.push(b' ');
-            push_escaped(&mut text, &point);
+            push_escaped(&mut text, &point, b"");
             let (kind, options) = (mount.file_system.type_name(), mount_options(&mount));
             let _ = writeln!(text, " {kind} {options}{comma}{fs_options} 0 0");
         }

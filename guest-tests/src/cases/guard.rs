@@ -173,6 +173,8 @@ fn mounts_of_another_namespace() {
             EINVAL,
             mount(ptr::null(), foreign.as_ptr(), ptr::null(), MS_REMOUNT | MS_BIND | MS_RDONLY, none)
         );
+        let attr = [MOUNT_ATTR_RDONLY, 0, 0, 0u64];
+        fails!(EINVAL, syscall(SYS_mount_setattr, AT_FDCWD, foreign.as_ptr(), 0, attr.as_ptr(), 32));
         fails!(EINVAL, umount2(foreign.as_ptr(), MNT_DETACH));
         fails!(EINVAL, syscall(SYS_pivot_root, foreign.as_ptr(), old.as_ptr()));
         // Its own it may bind, and what was taken off is nobody's any more.

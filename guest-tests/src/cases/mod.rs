@@ -27,6 +27,7 @@ mod limits_memory;
 mod machine;
 mod memory;
 mod memory_file;
+mod mount;
 mod mqueue;
 mod netlink;
 mod page_cache;
@@ -92,6 +93,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         machine::CASES,
         memory::CASES,
         memory_file::CASES,
+        mount::CASES,
         mqueue::CASES,
         netlink::CASES,
         page_cache::CASES,

@@ -182,6 +182,7 @@ const CALLS: &[(&str, &[Kind])] = &[
     ("pipe2", &[PairOut, Flags(&names::OPEN_BITS)]),
     ("mount", &[Path, Path, Path, Hex, Address]),
     ("umount2", &[Path, Hex]),
+    ("mount_setattr", &[DirFd, Path, Hex, Address, Unsigned]),
     ("mmap", &[Address, Unsigned, Flags(&names::PROT), Flags(&names::MAP), Fd, Hex]),
     ("mprotect", &[Address, Unsigned, Flags(&names::PROT)]),
     ("munmap", &[Address, Unsigned]),
