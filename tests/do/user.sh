@@ -30,6 +30,17 @@ own_files() {
     exits 0 user ./sallet do --rw "$WORK" -- sh -c 'echo new >made; chmod 640 made'
     equal "$USER_ID 640 new" "$(stat -c '%u %a' made) $(cat made)"
 }
+# The program gets the caller's limits. The sandbox does not, but for hard ones that only root could raise.
+callers_limits() {
+    local output
+    output=$(ulimit -Sn 64 && ulimit -Sf 100 && ulimit -Sv 2000000 && sandbox bash -c 'ulimit -n; ulimit -f; ulimit -v')
+    equal "64 100 2000000" "$(echo $output)"
+    (ulimit -Sf 100; exits 153 sandbox sh -c 'head -c 1000000 /dev/zero >/tmp/big') || exit 1
+    (ulimit -Sv 500000; exits 1 sandbox python3 -c 'bytearray(1 << 30)') || exit 1
+    output=$(ulimit -f 100; sandbox true 2>&1)
+    equal 1 $?
+    contains "$output" "hard limit of ulimit -f"
+}
 # A folder of PATH that the user may not search, such as another one's ~/bin, says nothing of what is in it.
 closed_folder_in_path() {
     local output
@@ -60,6 +71,6 @@ stubs_are_powerless() {
     wait
 }
 
-for t in ids pipeline threads own_files closed_folder_in_path calls_are_patched stubs_are_powerless; do
+for t in ids pipeline threads own_files callers_limits closed_folder_in_path calls_are_patched stubs_are_powerless; do
     run_test $t
 done

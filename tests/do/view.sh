@@ -36,6 +36,19 @@ writable_path() {
     exits 0 timeout 60 "$SALLET" do --rw "$WORK" -- sh -c 'echo out >made'
     equal out "$(cat made)"
 }
+# A read-only file or folder in a writable one is as a user names it, whatever the order of the flags.
+innermost_path_decides() {
+    local flags
+    mkdir -p outer/kept/open
+    for flags in "--rw outer --ro outer/kept --rw outer/kept/open" "--rw outer/kept/open --ro outer/kept --rw outer"; do
+        rm -f outer/made outer/kept/open/made
+        echo kept >outer/kept/file
+        exits 0 timeout 60 "$SALLET" do $flags -- sh -c 'echo out >outer/made; echo out >outer/kept/open/made'
+        says 2 "Read-only file system" $flags -- sh -c 'echo changed >outer/kept/file'
+        equal "kept out out" "$(echo $(cat outer/kept/file outer/made outer/kept/open/made))"
+    done
+    rm -r outer
+}
 says() {
     local wanted=$1 part=$2 output status
     shift 2
@@ -52,7 +65,9 @@ bad_options_are_told() {
     says 1 "not a folder" --cwd here -- true
     says 1 "No such file" --cwd /no/such -- true
     says 1 "--ro: /no/such" --ro /no/such -- true
+    says 1 "needs a name" -e =x -- true
     says 127 "not found" -- no-such-program
+    says 127 "not found" -- ""
     says 126 "permission denied" -- ./here
     echo '#!/no/such/interpreter' >script
     echo 'no format' >formless
@@ -101,7 +116,8 @@ killed_runtime_leaves_nothing() {
     equal "" "$(pgrep -a -f "$SECRET-guest")"
 }
 
-for t in secrets_hidden secrets_through_proc current_folder_seen writes_stay_private writes_seen_inside writable_path bad_options_are_told \
+for t in secrets_hidden secrets_through_proc current_folder_seen writes_stay_private writes_seen_inside writable_path \
+    innermost_path_decides bad_options_are_told \
     hidden_folder_is_told killed_by_itself \
     passwd_is_there only_loopback devices kernel_name host_processes_hidden nothing_remains killed_runtime_leaves_nothing; do
     run_test $t

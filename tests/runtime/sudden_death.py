@@ -194,9 +194,10 @@ def do_is_killed(box):
         child.kill()
         child.wait()
     # What the dead left, the next one takes away.
-    equal("x\n", box.done(box.run("do", "--", "echo", "x")))
-    box.done(box.run("list"))
-    eventually(2, lambda: not os.listdir(box.state_dir), f"state is gone: {os.listdir(box.state_dir)}")
+    def taken():
+        equal("x\n", box.done(box.run("do", "--", "echo", "x")))
+        return not os.listdir(box.state_dir)
+    eventually(5, taken, f"state is gone: {os.listdir(box.state_dir)}")
 
 
 main()

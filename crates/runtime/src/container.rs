@@ -24,6 +24,8 @@ const SOCKET: &str = "control.sock";
 const SIGKILL: i32 = 9;
 /// Names of directories that become containers; no container is called so.
 const DRAFT: &str = ".#";
+/// What the name of a `sallet do` begins with, before its process id.
+pub(crate) const DO: &str = "do-";
 
 /// One container.
 #[derive(Debug)]
@@ -53,7 +55,7 @@ impl Container {
     pub(crate) fn record(root: &Path, mut state: State) -> Result<Container> {
         check_id(&state.id)?;
         make_root(root)?;
-        remove_dead_drafts(root);
+        remove_rests(root);
         state.creator = rustix::process::getpid().as_raw_nonzero().get();
         state.creator_start = process_stat(state.creator).context("read /proc/self/stat")?.start;
         // Renamed when its record is complete: there is no container without.
@@ -79,7 +81,7 @@ impl Container {
             Ok(state) => Ok(Container { directory, state }),
             Err(_) if !directory.exists() => {
                 // Of a command that was killed while it removed this name.
-                remove_dead_drafts(root);
+                remove_rests(root);
                 bail!(
                     "container does not exist: {id:?} in {} (`list` with the same --root shows what does)",
                     root.display()
@@ -411,12 +413,29 @@ fn place(root: &Path, draft: &Path, directory: &Path, id: &str) -> Result<()> {
     bail!("container with id exists: {id}")
 }
 
-/// Removes what killed commands left nameless.
-fn remove_dead_drafts(root: &Path) {
+/// Removes what killed commands left nameless, and what is left of killed `sallet do`: nobody asks for them by name.
+fn remove_rests(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-        if let Some(name) = entry.file_name().to_str().filter(|name| name.starts_with(DRAFT)) {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with(DRAFT) {
             remove_dead_draft(&entry.path(), name);
+        } else if let Some(pid) = name.strip_prefix(DO).and_then(|pid| pid.parse().ok()) {
+            remove_dead_do(entry.path(), pid);
         }
+    }
+}
+
+/// The rest of a `sallet do` whose process is gone.
+fn remove_dead_do(directory: PathBuf, pid: i32) {
+    let gone = Pid::from_raw(pid)
+        .is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH));
+    if gone
+        && let Ok(state) = State::load(&directory)
+        && state.is_abandoned()
+        && let Err(error) = (Container { directory, state }).destroy()
+    {
+        log::debug(&format!("{error:#}"));
     }
 }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bind;
+mod callers_limits;
 mod cgroup;
 mod cli;
 mod clock;

@@ -227,13 +227,21 @@ impl Chosen {
                 }
             }
         }
-        for path in &self.readonly {
-            mounts.push(bound(path, true, fds)?);
-        }
-        for path in &self.writable {
-            mounts.push(bound(path, false, fds)?);
+        for (path, readonly) in self.named() {
+            mounts.push(bound(path, readonly, fds)?);
         }
         Ok(View { root, mounts })
+    }
+
+    /// What --ro and --rw name, and whether it is read-only. A folder comes before what is in it, so that the
+    /// innermost flag decides, whatever their order.
+    fn named(&self) -> Vec<(&Path, bool)> {
+        let mut named: Vec<(&Path, bool)> = (self.readonly.iter().map(|path| (path.as_path(), true)))
+            .chain(self.writable.iter().map(|path| (path.as_path(), false)))
+            .collect();
+        named.sort_unstable();
+        named.dedup();
+        named
     }
 
     /// /usr, the links and folders beside it, and /etc.

@@ -222,9 +222,12 @@ fn working_directory(root: &Place, cwd: &OsStr, credentials: &Arc<Credentials>) 
 
 /// Looks the program up in the `PATH` of its environment.
 fn find_program(fs: &FsContext, caller: &mut Booter, spec: &ProcessSpec) -> Result<Vec<u8>, SandboxError> {
-    let program = spec.args.first().map(OsString::as_os_str).unwrap_or_default();
+    let Some(program) = spec.args.first().map(OsString::as_os_str) else {
+        let reason = "no program to run: the list of arguments is empty";
+        return Err(SandboxError::exec_failed(OsStr::new(""), reason));
+    };
     if program.is_empty() {
-        return Err(SandboxError::exec_failed(program, "no program to run: the list of arguments is empty"));
+        return Err(SandboxError::not_found(program, Errno::ENOENT));
     }
     let name = program.as_bytes();
     if name.contains(&b'/') {

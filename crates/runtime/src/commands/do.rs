@@ -10,7 +10,9 @@ use clap::{Args, ValueEnum};
 use control::{CapabilityMasks, ProcessSpec};
 
 use super::run::wait_for;
+use crate::callers_limits;
 use crate::cli::Globals;
+use crate::container;
 use crate::create::{self, Plan, Terminal};
 use crate::jobs;
 use crate::oci::config::{Config, IdMapping, Linux, Namespace, Root};
@@ -21,8 +23,8 @@ use crate::view::{self, Wanted};
 
 const HELP: &str = "\
 The program sees /usr, /opt, a part of /etc without secrets, and the current folder unless that is a home, /tmp \
-or /. What it writes is thrown away at its end, but for --rw. Its environment is PATH, HOME, TERM, COLORTERM, LANG, \
-LC_ALL and TZ.
+or /. What it writes is thrown away at its end, but for --rw. Where paths of --ro and --rw lie in one another the \
+innermost decides. Its environment is PATH, HOME, TERM, COLORTERM, LANG, LC_ALL and TZ.
 
 Exit status: the program's; 128+N if signal N ended it; 126 or 127 if it cannot be run or is not there; 1 if the \
 sandbox cannot be made.
@@ -124,6 +126,7 @@ impl Do {
         } else {
             Default::default()
         };
+        let limits = callers_limits::take()?;
         let process = ProcessSpec {
             args: self.command.clone(),
             env: self.environment(&view.home)?,
@@ -132,11 +135,12 @@ impl Do {
             console_size: callers.as_ref().and_then(CallersTerminal::size),
             uid,
             gid,
+            rlimits: limits.rlimits.clone(),
             capabilities: CapabilityMasks::root(if uid == 0 { capability::ALL } else { 0 }),
             ..ProcessSpec::default()
         };
         let plan = Plan {
-            id: format!("do-{}", rustix::process::getpid().as_raw_nonzero()),
+            id: format!("{}{}", container::DO, rustix::process::getpid().as_raw_nonzero()),
             bundle: cwd.clone(),
             rootfs: "/".into(),
             config: config(self.net, ids),
@@ -148,7 +152,12 @@ impl Do {
             ordinary_init: true,
             job_control: jobs::is_job(),
         };
-        let created = create::create_with(globals, plan, |fds| view.open(fds))?;
+        let created = create::create_with(globals, plan, |fds| view.open(fds)).map_err(|error| {
+            match shell_status(&format!("{error:#}")) {
+                Some(_) => error,
+                None => limits.explain(error),
+            }
+        })?;
         wait_for(created, false, true)
     }
 
@@ -159,6 +168,11 @@ impl Do {
         let mut env: Vec<OsString> = PASSED_ON.iter().filter_map(ours).collect();
         env.push(assign(OsStr::new("HOME"), OsStr::new(home)));
         for entry in &self.env {
+            ensure!(
+                !entry.as_bytes().starts_with(b"="),
+                "--env {}: a variable needs a name",
+                entry.display()
+            );
             match (entry.as_bytes().contains(&b'='), std::env::var_os(entry)) {
                 (true, _) => env.push(entry.clone()),
                 (false, Some(value)) => env.push(assign(entry, &value)),
