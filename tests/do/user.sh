@@ -37,9 +37,9 @@ callers_limits() {
     equal "64 100 2000000" "$(echo $output)"
     (ulimit -Sf 100; exits 153 sandbox sh -c 'head -c 1000000 /dev/zero >/tmp/big') || exit 1
     (ulimit -Sv 500000; exits 1 sandbox python3 -c 'bytearray(1 << 30)') || exit 1
-    output=$(ulimit -f 100; sandbox true 2>&1)
+    output=$(ulimit -v 2000000; sandbox true 2>&1)
     equal 1 $?
-    contains "$output" "hard limit of ulimit -f"
+    contains "$output" "hard limit of ulimit -v"
 }
 # A folder of PATH that the user may not search, such as another one's ~/bin, says nothing of what is in it.
 closed_folder_in_path() {
