@@ -177,6 +177,9 @@ impl Patcher {
         if !below.contains(&site) && !above.contains(&site) {
             return None;
         }
+        let used = process.space.sites.lock().used(self)?;
+        // One at a time, with the lock of the table: what is padding now may be another site's way a moment later.
+        let mut known = self.trampolines.lock();
         let mut behind = [0; BEHIND];
         let mut code = [0; 2 + REACH + 32];
         let before = code_before(process, site, &mut behind)?;
@@ -185,9 +188,6 @@ impl Patcher {
         if !code.starts_with(&[0x0f, 0x05]) {
             return None;
         }
-        let used = process.space.sites.lock().used(self)?;
-        // One at a time, with the lock of the table.
-        let mut known = self.trampolines.lock();
         let back = site + 2;
         let number = match *before.last_chunk::<6>()? {
             [rex, 0xb8, imm @ ..] if !(0x40..0x50).contains(&rex) => Some(u32::from_le_bytes(imm)),

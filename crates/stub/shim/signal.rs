@@ -303,6 +303,10 @@ unsafe fn patched_meanwhile(at: u64) -> bool {
     while crate::control().patch_site.load(Ordering::Acquire) == at && left > 0 {
         core::hint::spin_loop();
         left -= 1;
+        if left % 64 == 0 {
+            // Who writes it may wait for this very CPU.
+            sys::syscall3(sys::nr::SCHED_YIELD, 0, 0, 0);
+        }
     }
     let mut byte = 0u8;
     // SAFETY: the copy survives bad addresses.

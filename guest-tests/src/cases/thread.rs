@@ -11,7 +11,7 @@ cases!("thread": join_value, ids, many_threads, mutex_contended, condition_varia
     main_exits_first, exec_ends_threads, exec_gives_the_first_id, fork_from_thread, thread_directed_signal, futex_mismatch, futex_timeout, futex_wake_count,
     futex_bitset, futex_requeue, futex_shared_between_processes, futex_interrupted, futex_bad_address, robust_mutex,
     priority_inheritance_mutex, thread_local_storage, comm_of_thread, task_directory, futex_by_the_site_of_other_calls, interrupts_at_the_site_of_all_calls, read_in_thread_write_in_main, tgkill_errors,
-    set_tid_address_clear, sched_affinity, membarrier_query, set_robust_list_size, stack_attributes);
+    set_tid_address_clear, calls_side_by_side, sched_affinity, membarrier_query, set_robust_list_size, stack_attributes);
 
 fn futex(
     word: &AtomicU32,
@@ -519,4 +519,52 @@ fn set_robust_list_size() {
 fn stack_attributes() {
     let big = thread::Builder::new().stack_size(64 << 20);
     big.spawn(|| ()).expect("spawned").join().expect("joined");
+}
+
+/// Threads that make calls at sites next to each other, which become frequent at the same moment.
+fn calls_side_by_side() {
+    const THREADS: usize = 4;
+    const CODE: usize = 10;
+    const ROUNDS: usize = 500;
+    let group = ok!(libc::getpgid(0)) as usize;
+    let barrier = Barrier::new(THREADS);
+    let page = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for number in 0..THREADS {
+            let (barrier, page) = (&barrier, &page);
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    if number == 0 {
+                        page.store(fresh_sites(THREADS, CODE), SeqCst);
+                    }
+                    barrier.wait();
+                    let site = page.load(SeqCst) + number * CODE;
+                    for _ in 0..6 {
+                        let (result, which): (usize, usize);
+                        // SAFETY: the code there makes getpgid(0), tells its number and returns.
+                        unsafe {
+                            std::arch::asm!("call {site}", site = in(reg) site, in("rdi") 0, in("rsi") libc::SYS_getpgid,
+                                out("rax") result, out("rdx") which, out("rcx") _, out("r11") _);
+                        }
+                        assert_eq!((result, which), (group, number));
+                    }
+                    barrier.wait();
+                }
+            });
+        }
+    });
+}
+
+/// A page with a function per thread: `mov eax, esi; syscall; mov edx, number; ret`. Behind them is padding.
+fn fresh_sites(threads: usize, size: usize) -> usize {
+    let rwx = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+    let page =
+        ok!(libc::mmap(std::ptr::null_mut(), 4096, rwx, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0));
+    let mut code = vec![0xcc_u8; 4096];
+    for (number, function) in (0_u8..).zip(code.chunks_mut(size).take(threads)) {
+        function.copy_from_slice(&[0x89, 0xf0, 0x0f, 0x05, 0xba, number, 0, 0, 0, 0xc3]);
+    }
+    // SAFETY: the page was just mapped and is as long.
+    unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), page.cast(), code.len()) };
+    page as usize
 }
