@@ -12,12 +12,17 @@ const TURN_NS: u64 = 2_000_000;
 /// How long a task has been at work.
 #[derive(Debug, Default)]
 pub struct Pace {
+    /// Most work is one step, which needs no clock.
+    begun: bool,
     since: Option<u64>,
 }
 
 impl Pace {
     /// Called between two steps of long work: goes on elsewhere when it was another's turn.
     pub async fn keep(&mut self) {
+        if !std::mem::replace(&mut self.begun, true) {
+            return;
+        }
         let now = monotonic_ns();
         match self.since {
             None => self.since = Some(now),
