@@ -32,8 +32,13 @@ const REST: Duration = Duration::from_millis(2);
 const REST_MAX: Duration = Duration::from_millis(256);
 /// Rest after the sandbox ran out of its CPU time.
 const REST_THROTTLED: Duration = Duration::from_secs(1);
-/// Time that a doorbell costs: where CPUs are short, spinning must answer a request in as much.
-const DOORBELL: Duration = Duration::from_micros(5);
+/// Where CPUs are short, spinning must find a request in this time: a doorbell costs twice as much, but the guest
+/// waits for its answer in vain, too.
+const WORTH: Duration = Duration::from_nanos(2500);
+/// The most that a look at the slots takes: what took longer was spent by others on this CPU.
+const LOOK_COSTS: Duration = Duration::from_nanos(300);
+/// How often in a row that must not be so for it to rest.
+const TRIALS: u32 = 4;
 /// How long it spins before that is judged.
 const TRIAL: Duration = Duration::from_micros(300);
 /// How long a look at the CPU set and the quota counts.
@@ -227,7 +232,11 @@ impl Crowd {
 #[derive(Default)]
 struct Trial {
     time: Duration,
+    /// Of that, spent looking in vain.
+    idle: Duration,
     requests: u32,
+    /// How often in a row it cost more than it saved while CPUs were short.
+    dear: u32,
 }
 
 impl Trial {
@@ -236,22 +245,24 @@ impl Trial {
         if self.time < TRIAL {
             return None;
         }
-        let trial = std::mem::take(self);
-        Some(trial.time > DOORBELL * trial.requests)
+        let trial = std::mem::replace(self, Trial { dear: self.dear, ..Trial::default() });
+        Some(trial.idle > WORTH * trial.requests)
     }
-}
 
-/// CPU time of this thread: unlike the clock's it does not run on while others have the CPU.
-fn cpu_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
+    /// Whether to rest: not for a passing crowd.
+    fn is_over(&mut self, quota: &Quota) -> Option<bool> {
+        let dear = self.judge()?;
+        self.dear = if dear && quota.is_contended() { self.dear + 1 } else { 0 };
+        Some(self.dear >= TRIALS)
+    }
 }
 
 /// Spins until requests dry up, or there is no CPU to spare any more; whether others came to this one.
 fn spin(platform: &Arc<Platform>, trial: &mut Trial) -> Option<bool> {
     let spinner = &platform.spinner;
     let mut last = Instant::now();
-    let (mut judged, mut used) = (last, cpu_time());
+    let mut judged = last;
+    let mut look = LOOK_COSTS;
     let mut crowd = Crowd::new(last);
     let mut rounds = 0u32;
     WOKE_PARKED.set(false);
@@ -260,13 +271,13 @@ fn spin(platform: &Arc<Platform>, trial: &mut Trial) -> Option<bool> {
         if found > 0 {
             executor::run_ready();
             last = Instant::now();
+            trial.idle += look * rounds;
             rounds = 0;
             trial.requests = trial.requests.saturating_add(found);
             if last.duration_since(judged) > TRIAL {
-                let now = cpu_time();
-                trial.time += now.saturating_sub(used);
-                (judged, used) = (last, now);
-                if trial.judge() == Some(true) && spinner.quota.is_contended() {
+                trial.time += last.duration_since(judged);
+                judged = last;
+                if trial.is_over(&spinner.quota) == Some(true) {
                     return Some(true);
                 }
             }
@@ -283,17 +294,22 @@ fn spin(platform: &Arc<Platform>, trial: &mut Trial) -> Option<bool> {
             std::hint::spin_loop();
             rounds = rounds.wrapping_add(1);
             // The clock costs more than a look at the slots.
-            if rounds.is_multiple_of(16) && last.elapsed() > DRY {
-                break;
+            if rounds.is_multiple_of(16) {
+                let waited = last.elapsed();
+                look = (waited / rounds).min(LOOK_COSTS);
+                if waited > DRY {
+                    break;
+                }
             }
         }
     }
     let now = Instant::now();
-    trial.time += cpu_time().saturating_sub(used);
-    match trial.judge() {
-        Some(true) if spinner.quota.is_contended() => Some(true),
-        Some(_) => crowd.came(now),
-        None => crowd.came(now).filter(|came| *came),
+    trial.time += now.duration_since(judged);
+    trial.idle += look * rounds;
+    if trial.is_over(&spinner.quota) == Some(true) {
+        Some(true)
+    } else {
+        crowd.came(now).filter(|came| *came || trial.dear == 0)
     }
 }
 
@@ -322,15 +338,15 @@ fn scan(platform: &Arc<Platform>) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{DOORBELL, TRIAL, Trial, is_enough};
+    use super::{TRIAL, Trial, WORTH, is_enough};
 
     #[test]
     fn spinning_is_dear_where_doorbells_would_cost_less() {
-        let judge = |time, requests| Trial { time, requests }.judge();
-        assert_eq!(judge(TRIAL / 2, 0), None);
-        assert_eq!(judge(TRIAL, 1), Some(true));
-        assert_eq!(judge(DOORBELL * 100, 100), Some(false));
-        assert_eq!(judge(DOORBELL * 101, 100), Some(true));
+        let judge = |time, idle, requests| Trial { time, idle, requests, dear: 0 }.judge();
+        assert_eq!(judge(TRIAL / 2, TRIAL / 2, 0), None);
+        assert_eq!(judge(TRIAL, TRIAL, 1), Some(true));
+        assert_eq!(judge(TRIAL, WORTH * 100, 100), Some(false));
+        assert_eq!(judge(TRIAL, WORTH * 101, 100), Some(true));
     }
 
     #[test]

@@ -174,7 +174,14 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
     }
     kernel.pids.add(&thread);
     kernel.forks.fetch_add(1, Ordering::Relaxed);
-    thread.process().threads.lock().insert(tid, thread.clone());
+    {
+        let mut threads = thread.process().threads.lock();
+        // An exec that has ended all threads it knew ends this one, too.
+        if is_thread && cx.thread.is_dying() {
+            thread.set_dying();
+        }
+        threads.insert(tid, thread.clone());
+    }
     if !is_thread && let Some(parent) = thread.process().parent() {
         parent.children.lock().insert(tid, thread.process().clone());
     }

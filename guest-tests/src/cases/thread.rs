@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{End, cases, fails, fork, ok, pipe, read, sleep_ms, sys, wait, write, zeroed};
 
 cases!("thread": join_value, ids, many_threads, mutex_contended, condition_variable, channel_ping_pong, exit_group_ends_all,
-    main_exits_first, exec_ends_threads, exec_gives_the_first_id, fork_from_thread, thread_directed_signal, futex_mismatch, futex_timeout, futex_wake_count,
+    main_exits_first, exec_ends_threads, exec_while_threads_begin, exec_gives_the_first_id, fork_from_thread, thread_directed_signal, futex_mismatch, futex_timeout, futex_wake_count,
     futex_bitset, futex_requeue, futex_shared_between_processes, futex_interrupted, futex_bad_address, robust_mutex,
     priority_inheritance_mutex, thread_local_storage, comm_of_thread, task_directory, futex_by_the_site_of_other_calls, interrupts_at_the_site_of_all_calls, read_in_thread_write_in_main, tgkill_errors,
     set_tid_address_clear, calls_side_by_side, sched_affinity, membarrier_query, set_robust_list_size, stack_attributes);
@@ -190,6 +190,22 @@ fn exec_gives_the_first_id() {
         });
         assert_eq!(wait(pid), End::Exited(0));
         assert_eq!(String::from_utf8(read(r, 64)).expect("text"), format!("{pid}/task/{pid}\n"));
+    }
+}
+
+/// A program that is executed while another thread makes threads is not killed with what it replaces.
+fn exec_while_threads_begin() {
+    for _ in 0..40 {
+        let pid = fork(|| {
+            thread::spawn(|| {
+                let argv = [c"true".as_ptr(), std::ptr::null()];
+                ok!(libc::execv(c"/usr/bin/true".as_ptr(), argv.as_ptr()));
+            });
+            loop {
+                thread::spawn(|| {});
+            }
+        });
+        assert_eq!(wait(pid), End::Exited(0));
     }
 }
 
