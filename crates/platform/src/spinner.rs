@@ -252,7 +252,7 @@ impl Trial {
     /// Whether to rest: not for a passing crowd.
     fn is_over(&mut self, quota: &Quota) -> Option<bool> {
         let dear = self.judge()?;
-        self.dear = if dear && quota.is_contended() { self.dear + 1 } else { 0 };
+        self.dear = if dear && quota.is_contended() { self.dear.saturating_add(1) } else { 0 };
         Some(self.dear >= TRIALS)
     }
 }
