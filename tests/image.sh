@@ -3,10 +3,12 @@
 #
 #   base  Debian bookworm, minimal
 #   full  the same with python3, gcc, git, perl, jq, curl, strace, iproute2, procps
+#   packets  net with what looks at packets and makes them: tcpdump, traceroute, arping, nmap
 #   net   base with clients and servers: curl, ping, dig, nc, ssh, ss, ip, redis, nginx, python3
 
 CACHE=/var/cache/sallet-tests
 FULL_PACKAGES="python3 gcc libc6-dev git perl jq curl ca-certificates procps iproute2 xz-utils sqlite3 libsqlite3-0"
+PACKETS_PACKAGES="tcpdump traceroute iputils-arping nmap net-tools"
 NET_PACKAGES="python3 iproute2 curl iputils-ping dnsutils netcat-openbsd openssh-server openssh-client redis-server nginx-light procps"
 
 rootfs() {
@@ -22,6 +24,12 @@ rootfs() {
                         chroot "$CACHE/full" apt-get update &&
                         DEBIAN_FRONTEND=noninteractive chroot "$CACHE/full" \
                             apt-get install -y --no-install-recommends $FULL_PACKAGES
+                    ;;
+                packets)
+                    cp -a "$(rootfs net 8>&-)" "$CACHE/packets" &&
+                        chroot "$CACHE/packets" apt-get update &&
+                        DEBIAN_FRONTEND=noninteractive chroot "$CACHE/packets" \
+                            apt-get install -y --no-install-recommends $PACKETS_PACKAGES
                     ;;
                 net)
                     cp -a "$(rootfs base 8>&-)" "$CACHE/net" &&

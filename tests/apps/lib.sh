@@ -1,6 +1,6 @@
 # What every application test uses. tests/apps/NAME/test.sh sources it and is called as
 #
-#   test.sh check      prints `ok TEST`, `FAIL TEST: reason` or `skip TEST: reason` per test
+#   test.sh check      prints `ok TEST`, `FAIL TEST: reason` or `skip TEST: reason` per test, and `note TEXT`
 #   test.sh measure    prints `measure WHAT NUMBER UNIT` per figure; more is better unless the unit is a time
 #
 # with $RUNTIME, the name that Docker knows the runtime under, and $QUICK, 1 where time is short. The
@@ -95,10 +95,11 @@ seconds() {
     awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f\n", b - a }'
 }
 
-# wrk_rate URL [SECONDS] [CONNECTIONS]: requests per second; fails if any reply is not 2xx or an error occurs.
+# wrk_rate URL [SECONDS] [CONNECTIONS] [LATE]: requests per second; fails if any reply is not 2xx, comes after so many
+# seconds (2), or an error occurs.
 wrk_rate() {
     local output
-    output=$(client wrk -t2 -c"${3:-32}" -d"${2:-5}s" "$1") || { echo "$output" >&2; return 1; }
+    output=$(client wrk -t2 -c"${3:-32}" -d"${2:-5}s" --timeout "${4:-2}s" "$1") || { echo "$output" >&2; return 1; }
     if grep -qE 'Non-2xx|Socket errors' <<<"$output"; then echo "$output" >&2; return 1; fi
     awk '/Requests\/sec/ { print $2 }' <<<"$output"
 }

@@ -70,6 +70,10 @@ mark("joined")
 resource.getrlimit(resource.RLIMIT_CORE)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 fails(os.rename, "/no/a", "/no/b")
+fails(os.setxattr, "/no/a", "user.a", b"1\n", os.XATTR_CREATE)
+fails(os.setxattr, 99, "user.a", b"")
+fails(os.getxattr, "/no/a", "user.a")
+fails(os.removexattr, "/no/a", "user.a")
 fails(os.unlink, "/no/a")
 fails(os.mkdir, "/no/a/b", 0o750)
 fails(os.chmod, "/no/a", 0o4755)
@@ -96,7 +100,7 @@ wild = [0, 1, 2, 3, 7, -1, -100, 0x7fffffff, 1 << 31, 1 << 47, (1 << 64) - 1, ba
 for _ in range(4000):
     if random.random() < 0.1:
         room[1 << 19:(1 << 19) + 8192] = bytes(random.choice(b"\0\1\2\n\x1b/a\xff") for _ in range(64)) * 128
-    nr = random.choice([n for n in range(0, 462) if n not in avoid])
+    nr = random.choice([n for n in range(0, 470) if n not in avoid])
     libc.syscall(ctypes.c_long(nr), *[ctypes.c_long(ctypes.c_int64(random.choice(wild) & (1 << 64) - 1).value) for _ in range(6)])
 print("alive")
 '''

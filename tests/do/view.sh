@@ -61,7 +61,9 @@ bad_options_are_told() {
     says 1 "--all-files" --rw / -- true
     says 1 "has one of its own" --ro /proc/self -- true
     says 1 "choose one" --ro here --rw here -- true
-    says 1 "unknown option --foo" --foo -- true
+    says 1 "unknown option --foo; see sallet do --help" --foo -- true
+    says 1 "--strace; it goes before do" --strace -- true
+    says 1 "--debug-log=x; it goes before do" --debug-log=x -- true
     says 1 "not a folder" --cwd here -- true
     says 1 "No such file" --cwd /no/such -- true
     says 1 "--ro: /no/such" --ro /no/such -- true

@@ -99,6 +99,10 @@ podman() {
     podman stop -t 10 "$id"
     equal 6 "$(podman inspect -f '{{.State.ExitCode}}' "$id")"
     podman rm "$id"
+    # With options of ps(1) it is the container's own.
+    id=$(podman run -d ${options/"$root"/$(rootfs full)} sleep 99)
+    contains "$(podman top "$id" -eo pid,args)" "1 sleep 99"
+    podman rm -f -t 0 "$id"
 }
 
 for t in compose containerd podman; do

@@ -38,6 +38,23 @@ exec_detached_killed() {
     equal running "$(state "$id")"
     docker rm -f "$id"
 }
+# Whoever waits for a program of `docker exec` hears of its end, too, when the container ends.
+exec_ends_with_it() {
+    local how id got
+    for how in "kill" "stop -t 5" "rm -f" "exit"; do
+        id=$(dstart $BASE sh -c 'trap "exit 3" TERM USR1; while :; do sleep 0.1; done')
+        timeout 20 docker exec "$id" sleep 66 &
+        eventually 5 sh -c "docker top $id | grep -q 'sleep 66'"
+        case $how in
+            exit) docker kill -s USR1 "$id" ;;
+            *) docker $how "$id" ;;
+        esac
+        wait $!
+        got=$?
+        equal "$how 137" "$how $got"
+        docker rm -f "$id"
+    done
+}
 logs() {
     local id
     id=$(dstart $BASE sh -c 'echo one; echo two >&2; sleep 60') || exit 1
@@ -148,7 +165,7 @@ removed_while_running() {
     eventually 2 test ! -e "/proc/$pid"
 }
 
-for t in exec_runs exec_at_once exec_detached_killed logs stop_terminates stop_kills kill_signal pause_holds top_lists \
+for t in exec_runs exec_at_once exec_detached_killed exec_ends_with_it logs stop_terminates stop_kills kill_signal pause_holds top_lists \
     stats_count cp_both_ways diff_and_commit restart_policy start_again removed_while_running; do
     run_test $t
 done

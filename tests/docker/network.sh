@@ -207,6 +207,16 @@ ssh_between() {
     equal "over there" "$(dexec "$client" $ssh -i /root/id_ed25519 "root@$(address "$server")" echo over there)"
     equal "1000000" "$(dexec "$client" bash -c "head -c 1000000 /dev/zero | $ssh -i /root/id_ed25519 root@$(address "$server") wc -c")"
 }
+# Groups, broadcasts and control messages: what runc shows, with a network and without.
+datagrams() {
+    local script net wanted
+    script=$(cat "$(dirname "$0")/datagrams.py.inc")
+    for net in none bridge; do
+        wanted=$(timeout 60 docker run --rm --network $net $NET python3 -c "$script")
+        contains "$wanted" "b'hi', '127.0.0.1'"
+        equal "$wanted" "$(drun --network $net $NET python3 -c "$script")"
+    done
+}
 ip_shows() {
     contains "$(drun $NET ip address)" "127.0.0.1/8"
     contains "$(drun $NET ip link)" "LOOPBACK,UP"
@@ -221,6 +231,17 @@ ss_shows() {
     contains "$out" 'users:(("python3"'
     contains "$out" "0.0.0.0:7001"
     contains "$out" "127.0.0.1:7000"
+    # Listeners show how many may wait, and sockets whose they are.
+    equal "LISTEN 0 7 [::]:7001 [::]:* LISTEN 1 5 0.0.0.0:7000 0.0.0.0:* 00000000:1B58 0A 00000000:00000001 33 \
+00000000000000000000000000000000:1B59 0A 00000000:00000000 33" "$(echo $(drun --user 33 $NET python3 -c '
+import socket, subprocess
+listener = socket.create_server(("0.0.0.0", 7000), backlog=5)
+six = socket.create_server(("::", 7001), family=socket.AF_INET6, backlog=7)
+client = socket.create_connection(("127.0.0.1", 7000))
+print(subprocess.getoutput("ss -Hltn | sort"))
+for table in "tcp", "tcp6":
+    rows = [line.split() for line in open("/proc/net/" + table)]
+    print(*[row[at] for row in rows if row[3] == "0A" for at in (1, 3, 4, 7)])'))"
 }
 proc_net() {
     local out
@@ -238,6 +259,6 @@ redis() {
 }
 
 for t in loopback own_address between_containers published_tcp published_udp names search_domains network_changes two_networks shared_namespace low_ports host_network \
-    no_network ipv6 http pings netcat ssh_between ip_shows ss_shows proc_net redis; do
+    no_network ipv6 http pings netcat ssh_between datagrams ip_shows ss_shows proc_net redis; do
     run_test $t
 done

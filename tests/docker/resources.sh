@@ -22,6 +22,16 @@ memory_child() {
     equal "77 true" "$(oom "$id")"
     docker rm -f "$id"
 }
+# The container is told of it, as by version 2 of control groups on any host.
+memory_events() {
+    [ "$RUNTIME" != runc ] || skip memory_events "runc shows the host's control groups"
+    local out
+    out=$(drun --memory 64m --memory-swap 64m $FULL sh -c "cd /sys/fs/cgroup
+        cat memory.events; python3 -c '$eat'; cat memory.events; echo peak \$((\$(cat memory.peak) >> 20))") || exit 1
+    contains "$(echo $out)" "oom 0 oom_kill 0 oom_group_kill 0 low 0 high 0 max"
+    contains "$(echo $out)" "oom_kill 1 oom_group_kill 0"
+    [ "${out##*peak }" -ge 60 ] && [ "${out##*peak }" -le 64 ] || { echo "$out"; exit 1; }
+}
 memory_child_status() {
     local id
     id=$(dstart --memory 64m --memory-swap 64m $FULL sh -c "python3 -c '$eat'; exit \$?") || exit 1
@@ -93,6 +103,40 @@ update_running() {
     [ "$RUNTIME" = runc ] || equal "$((128 << 10))" "$(dexec "$id" awk '/MemTotal/ { print $2 }' /proc/meminfo)"
     docker rm -f "$id"
 }
+# What programs size themselves by is what they can get: of the machine, or of what a limit leaves.
+memory_shown() {
+    [ "$RUNTIME" != runc ] || skip memory_shown "runc shows the machine's"
+    drun --memory 256m --memory-swap 256m $FULL python3 -c '
+import os
+def read():
+    rows = (line.split() for line in open("/proc/meminfo"))
+    return {row[0][:-1]: int(row[1]) // 1024 for row in rows}
+before = read()
+assert before["MemTotal"] == 256, before
+assert 150 < before["MemFree"] <= before["MemAvailable"] < 256, before
+assert os.sysconf("SC_PHYS_PAGES") * 4096 == 256 << 20
+hold = bytearray(b"x") * (100 << 20)
+used = read()
+assert 90 < before["MemAvailable"] - used["MemAvailable"] < 130, (before, used)
+assert 90 < before["MemFree"] - used["MemFree"] < 130, (before, used)
+assert os.sysconf("SC_AVPHYS_PAGES") * 4096 >> 20 < before["MemFree"] - 90
+assert int(open("/sys/fs/cgroup/memory.current").read()) > 100 << 20
+del hold
+with open("/file", "wb") as file:
+    for _ in range(64):
+        file.write(b"y" * (1 << 20))
+    file.flush()
+    os.fsync(file.fileno())
+cached = read()
+# The page cache is taken back when it is wanted.
+assert cached["Cached"] > 50 and cached["MemFree"] < before["MemFree"] - 40, (before, cached)
+assert cached["MemAvailable"] > before["MemAvailable"] - 40, (before, cached)
+' || exit 1
+    local host inside
+    host=$(awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
+    inside=$(drun $BASE awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
+    [ $((host - inside)) -lt 1000 ] && [ $((inside - host)) -lt 1000 ] || { echo "$inside of $host"; exit 1; }
+}
 volume_both_ways() {
     local dir id
     dir=$(mktemp -d)
@@ -163,7 +207,8 @@ apt_install() {
         'apt-get update -q && apt-get install -qy --no-install-recommends jq && echo "{}" | jq .'
 }
 
-for t in memory_first_process memory_child memory_child_status memory_tmpfs memory_enough cpus pids_limit fork_bomb update_running \
+for t in memory_first_process memory_child memory_events memory_child_status memory_tmpfs memory_enough memory_shown cpus pids_limit fork_bomb \
+    update_running \
     volume_both_ways volume_read_only \
     volume_named published_port names_on_a_network no_network network_of_other loopback; do
     run_test $t

@@ -41,6 +41,10 @@ read_only() {
 tmpfs() {
     exits 0 drun --tmpfs /scratch:size=1m $BASE sh -c 'mount | grep -q "tmpfs on /scratch" && touch /scratch/x'
     exits 0 drun --tmpfs /scratch:size=1m $BASE sh -c '! head -c 2000000 /dev/zero > /scratch/big 2>/dev/null'
+    # Limits that nobody asked for are not shown.
+    equal "tmpfs /scratch tmpfs rw,nosuid,nodev,noexec,relatime 0 0" "$(drun --tmpfs /scratch $BASE grep /scratch /proc/mounts)"
+    contains "$(drun $BASE grep -E ' /dev(/pts|/shm)? ' /proc/mounts)" "tmpfs /dev tmpfs rw,nosuid,size=65536k,mode=755 0 0
+devpts /dev/pts devpts rw,nosuid,noexec,relatime,gid=5,mode=620,ptmxmode=666 0 0"
 }
 cap_drop() {
     exits 0 drun --cap-drop ALL $BASE sh -c '! chown 1:1 /etc/hostname 2>/dev/null && ! chown 5:5 /tmp'

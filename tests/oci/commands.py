@@ -495,6 +495,20 @@ def log_as_json(box):
 
 
 @test
+def a_debug_log_for_each_container(box):
+    if YARDSTICK:
+        return
+    folder = os.path.join(box.dir, "logs")
+    os.mkdir(folder)
+    box.args("true")
+    box.write()
+    for name in box.id, box.id + "-2":
+        box.done(box.run("--debug-log", folder, "--strace", "run", "--bundle", box.bundle, name))
+        with open(f"{folder}/{name}.log") as file:
+            contains(file.read(), "exit_group(0)")
+
+
+@test
 def exit_status_of_a_signal(box):
     box.args("sh", "-c", "exit 42")
     box.write()

@@ -40,6 +40,9 @@ def user_groups_umask(box):
 def environment_last_value_counts(box):
     box.config["process"]["env"] += ["ONE=1", "ONE=2"]
     equal("2", box.sh("echo $ONE"))
+    for entry in ("NO_VALUE", ""):
+        box.config["process"]["env"] = ["PATH=/bin", entry]
+        contains(box.refused(), "invalid environment variable")
 
 
 @test
@@ -314,6 +317,15 @@ def memory_policy(box):
                 {"mode": "MPOL_DEFAULT", "nodes": "0"}):
         box.config["linux"]["memoryPolicy"] = bad
         box.refused()
+
+
+@test
+def less_memory_than_a_start_takes(box):
+    for limit in 1000, 500_000, 1_000_000:
+        box.config["linux"]["resources"] = {"memory": {"limit": limit}}
+        message = box.refused()
+        if not YARDSTICK:
+            contains(message, "limit of memory may be too small")
 
 
 @test

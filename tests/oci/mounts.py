@@ -258,6 +258,17 @@ def propagation_is_shown(box):
 
 
 @test
+def processes_are_hidden(box):
+    box.config["mounts"].append({"destination": "/srv", "type": "proc", "source": "proc", "options": ["hidepid=2"]})
+    contains(box.sh("cat /proc/self/mountinfo"), "rw,hidepid=invisible")
+    box.config["process"]["user"] = {"uid": 1234, "gid": 1234}
+    box.config["process"]["capabilities"] = {}
+    equal("no", box.sh("sleep 30 & [ -e /srv/$! ] && [ -e /srv/self ] && echo no"))
+    box.config["mounts"][-1]["options"] = ["hidepid=9"]
+    box.refused("hidepid=9" if YARDSTICK else "proc options")
+
+
+@test
 def options_without_effect_are_told(box):
     if YARDSTICK:
         return

@@ -35,7 +35,12 @@ refused() {
 
 spec_runs() { bundle a '["echo", "hello"]'; equal hello "$(rt run --bundle "$WORK/a" "$ID")"; }
 exit_status() { bundle a '["sh", "-c", "exit 13"]'; exits 13 rt run --bundle "$WORK/a" "$ID"; }
-no_config() { mkdir -p "$WORK/none"; refused rt run --bundle "$WORK/none" "$ID"; }
+no_config() {
+    mkdir -p "$WORK/none"
+    refused rt run --bundle "$WORK/none" "$ID"
+    contains "$(rt run --bundle "$WORK/none" "$ID" 2>&1)" "config.json not found"
+    [ -z "${SALLET:-}" ] || contains "$(rt run --bundle "$WORK/none" "$ID" 2>&1)" "$WORK/none"
+}
 broken_json() { mkdir -p "$WORK/b"; echo '{ "ociVersion": ' >"$WORK/b/config.json"; refused rt run --bundle "$WORK/b" "$ID"; }
 missing_root() { bundle c '["true"]'; sed -i "s|$ROOT|/no/such/root|" "$WORK/c/config.json"; refused rt run --bundle "$WORK/c" "$ID"; }
 missing_program() { bundle d '["/no/such"]'; refused rt run --bundle "$WORK/d" "$ID"; }
@@ -130,9 +135,30 @@ nobody_reads() {
     equal 141 "$(cat "$WORK/status")"
     equal "" "$(cat "$WORK/said")"
 }
+# What helps a person who mistypes: only what --help shows.
+suggestions() {
+    [ -n "${SALLET:-}" ] || return 0
+    local output
+    output=$(rt doo 2>&1) && { echo "doo succeeded"; exit 1; }
+    contains "$output" "'do'"
+    case $output in *boot*) echo "a hidden command in: $output"; exit 1 ;; esac
+    for word in boo restor --witout; do
+        output=$(rt $word 2>&1) && { echo "$word succeeded"; exit 1; }
+        case $output in *boot* | *restore* | *--without*) echo "something hidden in: $output"; exit 1 ;; esac
+    done
+    contains "$(rt --debugg list 2>&1)" "'--debug'"
+    for word in checkpoint restore; do
+        output=$(rt $word --help 2>&1) || { echo "$word --help failed"; exit 1; }
+        contains "$output" "Not supported"
+        contains "$output" "$word"
+        output=$(rt $word --image-path x "$ID" 2>&1) && { echo "$word succeeded"; exit 1; }
+        contains "$output" "not supported"
+    done
+    contains "$(rt do --help)" "0 is no limit"
+}
 features() { contains "$(rt features)" ociVersionMax; }
 
 for t in spec_runs exit_status no_config broken_json missing_root missing_program directory_as_program unknown_flag bad_id \
-    unknown_id messages_name life kernel_process_killed runtime_killed nobody_reads features; do
+    unknown_id messages_name life kernel_process_killed runtime_killed nobody_reads suggestions features; do
     run_test $t
 done

@@ -20,7 +20,7 @@ new_file() {
     folder new
     C=$D/made/daemon.json
     contains "$(sallet install)" "systemctl reload docker"
-    contains "$(sallet install)" "is so already"
+    contains "$(sallet install)" 'it has runtime "sallet" already; nothing was changed'
     equal "$SALLET" "$(value 'c["runtimes"]["sallet"]["path"]')"
     equal "daemon.json" "$(ls -A "$D/made")"
 }
@@ -37,7 +37,7 @@ others_stay() {
     equal "$owner" "$(stat -c '%a %u %g' "$C.before-sallet")"
     sallet uninstall --name mine
     equal "{'debug': True, 'runtimes': {'other': {'path': '/x'}}}" "$(value c)"
-    contains "$(sallet uninstall --name mine)" "is so already"
+    contains "$(sallet uninstall --name mine)" 'it has no runtime "mine"; nothing was changed'
     equal "daemon.json daemon.json.before-sallet" "$(ls -A "$D" | tr '\n' ' ' | sed 's/ $//')"
 }
 dry_run() {
@@ -113,6 +113,31 @@ nothing_is_left_of_a_failure() {
     equal "daemon.json daemon.json.before-sallet" "$(ls -A "$D" | tr '\n' ' ' | sed 's/ $//')"
 }
 
-for t in new_file others_stay dry_run links_stay bad_files bad_names_and_flags nothing_is_left_of_a_failure; do
+# Says which file, why not, and what to do; to a person, unless a log is named.
+without_rights() {
+    [ "$(id -u)" = 0 ] || return 0
+    folder rights '{"debug": true}'
+    chmod 755 "$WORK"
+    install -m 755 "$SALLET" "$WORK/sallet"
+    local output command
+    user() { setpriv --reuid=61234 --regid=61234 --clear-groups "$WORK/sallet" "$@" --config "$C"; }
+    for command in install "install --name runtime-2"; do
+        # shellcheck disable=SC2086
+        output=$(user $command 2>&1) && { echo "$command succeeded"; exit 1; }
+        equal "sallet install: write $C" "${output%%.before*}"
+        contains "$output" "Permission denied"
+        contains "$output" "sudo sallet install"
+        contains "$output" "--config ~/.config/docker/daemon.json"
+    done
+    contains "$(user install --dry-run)" '"runtimes"'
+    "$SALLET" --log "$WORK/log" install --config "$D" 2>/dev/null && { echo "a folder was taken"; exit 1; }
+    contains "$(cat "$WORK/log")" "level=error"
+    # Root lacks no rights: what stands in its way is something else.
+    contains "$("$SALLET" install --dry-run --config "$D" 2>&1)" "sallet install: read $D"
+    equal "daemon.json" "$(ls -A "$D")"
+}
+
+for t in new_file others_stay dry_run links_stay bad_files bad_names_and_flags nothing_is_left_of_a_failure \
+    without_rights; do
     run_test $t
 done

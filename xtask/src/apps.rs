@@ -3,8 +3,9 @@
 //! Each folder of `tests/apps` with a `test.sh` is one application; its `Dockerfile` is the recipe of its
 //! image, made when it is first needed and kept by Docker. What the image cannot fetch by apt, an optional
 //! `prepare.sh FOLDER` brings on the host; the files of that folder join those of the recipe. `test.sh check`
-//! prints a line per test, `test.sh measure` a line per figure (see `tests/apps/lib.sh`). Figures are medians of runs that alternate between
-//! the runtimes; a ratio above 1 says that Sallet did more work in the same time than runc.
+//! prints a line per test (and with `note` what is only told), `test.sh measure` a line per figure (see
+//! `tests/apps/lib.sh`). Figures are medians of runs that alternate between the runtimes; a ratio above 1 says
+//! that Sallet did more work in the same time than runc.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,6 +21,9 @@ use crate::run::{self, Counts};
 const QUICK: [&str; 3] = ["nginx", "python", "redis"];
 const DOCUMENT: &str = "docs/applications.md";
 const MINUTE: Duration = Duration::from_secs(60);
+/// Minutes that a script may take; those of whole suites of tests run each twice.
+const USUAL: u32 = 20;
+const LONG: [(&str, u32); 2] = [("go-suite", 60), ("redis-suite", 120)];
 
 struct Options<'a> {
     names: Vec<&'a str>,
@@ -53,7 +57,7 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
         listed || options.names.is_empty() && (!options.quick || QUICK.contains(&name.as_str()))
     };
     let own = register(sallet)?;
-    shell(&run::workspace().join("tests"), ". ./image.sh && image base", 20)?;
+    base_image()?;
     build("client")?;
     let mut runtimes = vec!["runc".to_owned(), own];
     if !options.quick && docker_knows("runsc")? {
@@ -80,16 +84,16 @@ fn parse<'a>(words: &[&'a str]) -> Result<Options<'a>> {
     while let Some(word) = words.next() {
         match *word {
             "--quick" => (options.quick, options.runs) = (true, 1),
-            "--runs" => options.runs = words.next().context("--runs wants a number")?.parse()?,
+            "--runs" => options.runs = run::number(word, words.next().context("--runs wants a number")?)?,
             "--sallet" => options.sallet = PathBuf::from(words.next().context("--sallet wants a path")?),
             name if !name.starts_with('-') => options.names.push(name),
-            other => bail!("unknown option {other}"),
+            other => bail!("unknown option {other}; see cargo xtask --help"),
         }
     }
     Ok(options)
 }
 
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     run::workspace().join("tests/apps")
 }
 
@@ -106,7 +110,7 @@ fn list() -> Result<Vec<String>> {
 }
 
 /// Runs a line of bash in a folder; its output.
-fn shell(folder: &Path, line: &str, minutes: u32) -> Result<String> {
+pub(crate) fn shell(folder: &Path, line: &str, minutes: u32) -> Result<String> {
     let mut command = Command::new("bash");
     command.args(["-c", line]).current_dir(folder);
     let finished = run::limited(command, MINUTE * minutes)?;
@@ -115,8 +119,14 @@ fn shell(folder: &Path, line: &str, minutes: u32) -> Result<String> {
     Ok(finished.stdout)
 }
 
+/// The image that all others stand on.
+pub(crate) fn base_image() -> Result<()> {
+    shell(&run::workspace().join("tests"), ". ./image.sh && image base", 20)?;
+    Ok(())
+}
+
 /// Makes the binary known to Docker; the name of the runtime.
-fn register(sallet: &Path) -> Result<String> {
+pub(crate) fn register(sallet: &Path) -> Result<String> {
     let path = sallet.canonicalize()?;
     let line = format!("SALLET='{}' RUNTIME=sallet; . ./lib.sh.inc; echo \"$NAME\"", path.display());
     let output = shell(&run::workspace().join("tests/docker"), &line, 2)?;
@@ -125,12 +135,12 @@ fn register(sallet: &Path) -> Result<String> {
     Ok(name)
 }
 
-fn docker_knows(runtime: &str) -> Result<bool> {
+pub(crate) fn docker_knows(runtime: &str) -> Result<bool> {
     let text = shell(&folder(), "docker info -f '{{json .Runtimes}}'", 1)?;
     Ok(text.contains(&format!("\"{runtime}\"")))
 }
 
-fn build(name: &str) -> Result<()> {
+pub(crate) fn build(name: &str) -> Result<()> {
     let start = Instant::now();
     let line = if folder().join(name).join("prepare.sh").exists() {
         format!(
@@ -153,7 +163,8 @@ fn script(name: &str, mode: &str, runtime: &str, options: &Options<'_>) -> Resul
     let mut command = Command::new("bash");
     command.arg(folder().join(name).join("test.sh")).arg(mode);
     command.env("RUNTIME", runtime).env("TAG", &tag).env("QUICK", if options.quick { "1" } else { "0" });
-    let finished = run::limited(command, MINUTE * if options.quick { 6 } else { 20 });
+    let minutes = LONG.iter().find(|(long, _)| *long == name).map_or(USUAL, |(_, minutes)| *minutes);
+    let finished = run::limited(command, MINUTE * if options.quick { 6 } else { minutes });
     let left = format!("docker ps -aq --filter label=sallet-app={tag} | xargs -r docker rm -f -v");
     shell(&folder(), &left, 2)?;
     finished
@@ -236,6 +247,7 @@ fn check(name: &str, runtime: &str, tested: bool, options: &Options<'_>) -> Resu
                 println!("FAIL apps/{name}/{rest} (under {runtime})");
                 counts.failed += 1;
             }
+            ("note", _) => println!("{name}: {rest}"),
             ("skip", _) => {
                 println!("skip apps/{name}/{rest}");
                 counts.skipped += 1;
@@ -251,7 +263,7 @@ fn check(name: &str, runtime: &str, tested: bool, options: &Options<'_>) -> Resu
     Ok(counts)
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
@@ -270,11 +282,17 @@ fn document(rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-fn with_rows(text: &str, rows: &[Row]) -> Result<String> {
-    const HEAD: &str = "|---|---|---|\n";
-    let (before, rest) = text.split_once(HEAD).context("docs/applications.md has no table")?;
+/// What stands before the rows of the table whose head ends with `head`, the rows, and what follows.
+pub(crate) fn around_table<'a>(text: &'a str, head: &str) -> Result<(&'a str, &'a str, &'a str)> {
+    let (before, rest) = text.split_once(head).context("there is no table")?;
     let end = rest.split_inclusive('\n').take_while(|line| line.starts_with('|')).map(str::len).sum();
     let (table, after) = rest.split_at_checked(end).context("the table's end")?;
+    Ok((before, table, after))
+}
+
+fn with_rows(text: &str, rows: &[Row]) -> Result<String> {
+    const HEAD: &str = "|---|---|---|\n";
+    let (before, table, after) = around_table(text, HEAD).context("docs/applications.md")?;
     let mut lines: BTreeMap<String, String> = BTreeMap::new();
     for line in table.lines() {
         let name = line.split('|').nth(1).unwrap_or_default().trim();

@@ -9,7 +9,7 @@
 mod figures;
 mod idle;
 mod micro;
-mod side;
+pub(crate) mod side;
 mod whole;
 
 use std::path::PathBuf;
@@ -102,7 +102,7 @@ impl Options {
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} wants a value"));
             match *word {
-                "--runs" => runs = Some(value()?.parse()?),
+                "--runs" => runs = Some(run::number(word, value()?)?),
                 "--sallet" => sallet = PathBuf::from(value()?),
                 "--quick" => quick = true,
                 "--row" => rows.push((*value()?).to_owned()),
@@ -187,7 +187,7 @@ fn all_seconds(sides: &[Side]) -> Option<f64> {
 }
 
 /// CPU seconds that all programs used since the machine started.
-fn machine_seconds() -> Option<f64> {
+pub(crate) fn machine_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
     let line = stat.lines().next()?;
     let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();

@@ -27,7 +27,7 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
             "--sallet" => sallet = Some(PathBuf::from(words.next().context("--sallet wants a path")?)),
             "--filter" => filter = words.next().context("--filter wants a text")?,
             name if folder.is_none() && !name.starts_with('-') => folder = Some(PathBuf::from(name)),
-            other => bail!("unknown option {other}"),
+            other => bail!("unknown option {other}; see cargo xtask --help"),
         }
     }
     let folder = folder.context("which folder has the built suite?")?.canonicalize()?;

@@ -47,9 +47,10 @@ fn parse(words: &[&str]) -> Result<Options> {
             "--filter" => options.filter = (*words.next().context("--filter wants a text")?).into(),
             "--with" => options.with.push((*words.next().context("--with wants a flag")?).into()),
             "--limit" => {
-                options.limit = Duration::from_secs(words.next().context("--limit wants seconds")?.parse()?);
+                options.limit =
+                    Duration::from_secs(run::number(word, words.next().context("--limit wants seconds")?)?);
             }
-            other => bail!("unknown option {other}"),
+            other => bail!("unknown option {other}; see cargo xtask --help"),
         }
     }
     Ok(options)

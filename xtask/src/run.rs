@@ -22,6 +22,11 @@ pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
+/// The number that follows an option.
+pub(crate) fn number<T: std::str::FromStr>(option: &str, value: &str) -> Result<T> {
+    value.parse().ok().with_context(|| format!("{option}: {value:?} is no number that it takes"))
+}
+
 /// Runs cargo and expects success.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
     let status = Command::new("cargo").args(arguments).current_dir(workspace()).status().context("cargo")?;

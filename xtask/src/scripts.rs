@@ -24,11 +24,12 @@ pub(crate) fn run(words: &[&str]) -> Result<bool> {
             "--yardstick" => yardstick = true,
             "--sallet" => sallet = Some(PathBuf::from(words.next().context("--sallet wants a path")?)),
             "--limit" => {
-                limit = Duration::from_secs(words.next().context("--limit wants seconds")?.parse()?);
+                limit =
+                    Duration::from_secs(run::number(word, words.next().context("--limit wants seconds")?)?);
             }
             "--filter" => filter = words.next().context("--filter wants a text")?,
             name if folder.is_none() && !name.starts_with('-') => folder = Some(name),
-            other => bail!("unknown option {other}"),
+            other => bail!("unknown option {other}; see cargo xtask --help"),
         }
     }
     let folder = folder.context("which folder of tests/?")?;

@@ -62,15 +62,16 @@ const FOR_DOCKER: [&str; 10] = [
 ];
 
 /// Sandboxes that work otherwise, or do without something that this host may have.
-const REDUCED: [(&str, &str); 5] = [
+const REDUCED: [(&str, &str); 6] = [
     ("memory calls checked", "--memory=checked"),
     ("no notification flags", "--without=notify-flags"),
     ("no sealing", "--without=sealing"),
     ("no patching", "--without=patching"),
     ("no spinning", "--without=spinning"),
+    ("posting at once", "--without=posting-trial"),
 ];
 /// What depends on those.
-const REDUCED_CASES: &str = "memory/,thread/,signal/,attack/,process/";
+const REDUCED_CASES: &str = "memory/,thread/,signal/,attack/,process/,posting/,tcp,unix,epoll,file/,inotify/";
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -163,6 +164,7 @@ fn docker(steps: &mut Steps) -> Result<()> {
     }
     steps.xtask("Docker tests", 40, &["scripts", "docker"])?;
     steps.xtask("applications", 20, &["apps", "--quick"])?;
+    steps.xtask("network loads", 15, &["net", "--quick"])?;
     if let Some(mut child) = own {
         if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

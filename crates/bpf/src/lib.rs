@@ -27,6 +27,10 @@ pub trait Packet {
     fn bytes(&self) -> &[u8];
     /// The header of the network's protocol and what follows.
     fn network(&self) -> &[u8];
+    /// The header of the link and what follows; none for most sockets.
+    fn link(&self) -> Option<&[u8]> {
+        None
+    }
     /// `SKF_AD_*`; 0 for what there is nothing of.
     fn about(&self, what: u32) -> u32;
 }
@@ -165,8 +169,7 @@ fn load(packet: &dyn Packet, offset: u32, size: usize) -> Option<u32> {
     let (bytes, from) = match offset {
         0..=0x7fff_ffff => (packet.bytes(), offset),
         NETWORK.. => (packet.network(), offset - NETWORK),
-        // No packet here has a header of a link.
-        LINK.. => return None,
+        LINK.. => (packet.link()?, offset - LINK),
         _ => return None,
     };
     let from = from as usize;

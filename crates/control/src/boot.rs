@@ -52,6 +52,9 @@ pub struct BootSpec {
     pub control: FdIndex,
     /// Network of the sandbox.
     pub network: NetworkMode,
+    /// What the kernel process may do there beside ordinary sockets.
+    #[serde(default)]
+    pub network_rights: NetworkRights,
     /// What the guest may know of its limits.
     pub cgroup: CgroupInfo,
     /// CPUs of the host that are online.
@@ -62,6 +65,12 @@ pub struct BootSpec {
     /// The host's `/proc/loadavg`: how many threads want its CPUs.
     #[serde(default)]
     pub load: Option<FdIndex>,
+    /// The host's `/proc/meminfo`.
+    #[serde(default)]
+    pub meminfo: Option<FdIndex>,
+    /// Where the kernel process reads how much memory it may use: the container's group and those above.
+    #[serde(default)]
+    pub memory_groups: Vec<MemoryFds>,
     /// Guest user id ranges, when the bundle asks for a user namespace.
     pub uid_mappings: Vec<IdMapping>,
     /// Guest group id ranges, likewise.
@@ -262,6 +271,17 @@ pub enum NetworkMode {
     Host,
 }
 
+/// Capabilities over a network namespace that was made with the kernel process. Over any other one it has none, whatever
+/// the configuration says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkRights {
+    /// `CAP_NET_RAW`: raw and packet sockets.
+    pub raw: bool,
+    /// `CAP_NET_ADMIN`: changes of interfaces, addresses and routes.
+    pub admin: bool,
+}
+
 /// Limits the guest is shown; the cgroup enforces them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -296,6 +316,25 @@ pub struct QuotaFds {
     pub period: Option<FdIndex>,
     /// `cpu.stat`.
     pub stat: Option<FdIndex>,
+}
+
+/// Control files of one group, open for reading: cgroups(7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryFds {
+    /// `memory.max`, or version 1's `memory.limit_in_bytes`.
+    pub limit: FdIndex,
+    /// `memory.current`, or version 1's `memory.usage_in_bytes`.
+    pub usage: FdIndex,
+    /// `memory.stat`.
+    pub stat: FdIndex,
+    /// What happened at the limit: `memory.events`, or version 1's `memory.oom_control` and `memory.failcnt`.
+    #[serde(default)]
+    pub events: Vec<FdIndex>,
+    /// `memory.peak`, or version 1's `memory.max_usage_in_bytes`.
+    #[serde(default)]
+    pub peak: Option<FdIndex>,
+    /// The container has it for itself.
+    pub own: bool,
 }
 
 /// One range of ids, as in /proc/PID/uid_map.
@@ -424,6 +463,10 @@ pub enum HostFeature {
     Patching,
     /// A worker that spins on an idle CPU.
     Spinning,
+    /// Reads and writes of streams without an answer.
+    Posting,
+    /// A look at whether these pay: they are granted at once, and again and again.
+    PostingTrial,
 }
 
 /// Answer to a [`BootSpec`].

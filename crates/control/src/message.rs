@@ -173,6 +173,15 @@ pub struct Stats {
     pub spins: u64,
     /// System call sites that were rewritten to jump into the shim.
     pub patched: u64,
+    /// Writes, and reads, of streams that were done without an answer.
+    #[serde(default)]
+    pub posted: u64,
+    /// See `posted`.
+    #[serde(default)]
+    pub prefetched: u64,
+    /// How often each system call was answered by its handler, by name.
+    #[serde(default)]
+    pub calls: std::collections::BTreeMap<String, u64>,
     /// Batches of slots in use: at least one per address space.
     pub slot_batches: u64,
 }

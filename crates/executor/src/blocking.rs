@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::affinity::run_anywhere;
 use crate::driver::Executor;
-use crate::worker::{run_ready, worker_scope};
+use crate::worker::{run_ready, work, worker_scope};
 
 /// Threads at most.
-const MAX_THREADS: usize = 8;
+const MAX_THREADS: usize = 32;
 /// How long a thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -73,12 +74,13 @@ impl Pool {
     }
 
     fn serve(&self) {
-        let _worker = worker_scope();
+        run_anywhere();
+        let _worker = worker_scope(None, VecDeque::new());
         let mut state = self.state.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                job();
+                work(job);
                 run_ready();
                 state = self.state.lock();
                 continue;

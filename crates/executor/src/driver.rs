@@ -6,23 +6,31 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use linux_abi::poll::Events;
 use parking_lot::Mutex;
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
 use rustix::io::{Errno, read, write};
 
 use crate::blocking::Pool;
 use crate::clock::{monotonic_ns, timespec};
+use crate::crew::start_duty;
 use crate::host_source::Sources;
 use crate::task::Task;
 use crate::timer::Timers;
-use crate::worker::{run_ready, worker_scope};
+use crate::worker::{adopt, is_relieved, run_ready};
 
 /// The epoll key of the eventfd that interrupts the driver's sleep.
 const BELL: u64 = u64::MAX;
+/// Where others look by themselves so often, the driver need not be woken for each event: it would find nothing.
+const LOOKS: u32 = 3;
+/// It leaves that to them for so long, in nanoseconds.
+const REST_NS: u64 = 300_000;
+/// Events that nobody waits for, since their tasks are busy, wake the driver for nothing: after so many in a row ...
+const IDLE_WAKES: u32 = 2;
+/// ... it lets them gather for so long, in nanoseconds. Who waits for others meanwhile waits no longer.
+const GATHER_NS: u64 = 100_000;
 
 /// Everything the executor shares between threads.
 pub(crate) struct Executor {
@@ -30,6 +38,10 @@ pub(crate) struct Executor {
     bell: OwnedFd,
     /// True while the bell has been rung and the driver has not looked yet.
     rung: AtomicBool,
+    /// How often others have found something in the epoll set since the driver slept last.
+    looks: AtomicU32,
+    /// The driver leaves the epoll set to others.
+    resting: AtomicBool,
     injector: Mutex<VecDeque<Arc<Task>>>,
     pub(crate) sources: Sources,
     pub(crate) timers: Timers,
@@ -42,8 +54,21 @@ static PANIC_HOOK: OnceLock<fn(&str)> = OnceLock::new();
 
 /// Passes on what host descriptors have to tell by now, which the driver may not have got around to.
 pub fn look_at_host() {
-    if let Some(executor) = EXECUTOR.get().filter(|executor| !executor.sources.is_empty()) {
-        executor.take_events(Some(0));
+    if let Some(executor) = EXECUTOR.get().filter(|executor| !executor.sources.is_empty())
+        && executor.take_events(Some(0)).1 > 0
+    {
+        executor.looks.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Somebody who may have looked at host descriptors often goes to sleep: the driver is to look after them.
+pub fn leave_host() {
+    let Some(executor) = EXECUTOR.get() else { return };
+    if executor.looks.load(Ordering::Relaxed) > 0 {
+        executor.looks.store(0, Ordering::SeqCst);
+    }
+    if executor.resting.load(Ordering::SeqCst) && executor.resting.swap(false, Ordering::SeqCst) {
+        executor.ring();
     }
 }
 
@@ -69,11 +94,7 @@ impl Executor {
     pub(crate) fn get() -> &'static Executor {
         let executor = EXECUTOR.get_or_init(|| Executor::new().expect("epoll and eventfd for the driver"));
         START.get_or_init(|| {
-            thread::Builder::new()
-                .name("driver".into())
-                .stack_size(512 << 10)
-                .spawn(|| executor.drive())
-                .expect("the driver thread");
+            start_duty("driver", || executor.drive()).expect("the driver thread");
         });
         executor
     }
@@ -87,6 +108,8 @@ impl Executor {
             epoll,
             bell,
             rung: AtomicBool::new(false),
+            looks: AtomicU32::new(0),
+            resting: AtomicBool::new(false),
             injector: Mutex::new(VecDeque::new()),
             sources: Sources::new(),
             timers: Timers::new(),
@@ -111,52 +134,78 @@ impl Executor {
     fn drive(&self) {
         // Linux defers wake-ups by 50 µs to save power; a guest's timers should not suffer it.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-        let _worker = worker_scope();
         let mut busy = false;
-        loop {
+        let mut idle_wakes = 0;
+        while !is_relieved() {
             let timeout = if busy || !self.injector.lock().is_empty() {
                 Some(0)
             } else {
                 self.timers.next_deadline().map(|at| at.saturating_sub(monotonic_ns()))
             };
-            if self.take_events(timeout) {
+            let (rung, events) = if self.may_rest() {
+                self.rest(timeout, REST_NS)
+            } else if idle_wakes >= IDLE_WAKES {
+                self.resting.store(true, Ordering::SeqCst);
+                self.rest(timeout, GATHER_NS)
+            } else {
+                self.take_events(timeout)
+            };
+            if rung {
                 let mut counter = [0; 8];
                 let _ = read(&self.bell, &mut counter);
             }
             // Before the queues are read: a push after this rings again.
             self.rung.store(false, Ordering::SeqCst);
             self.timers.fire(monotonic_ns());
-            busy = self.run_injected() | (run_ready() > 0);
+            adopt(std::mem::take(&mut *self.injector.lock()));
+            busy = run_ready() > 0;
+            // Without events it sleeps until there are some.
+            idle_wakes = if busy || rung || events == 0 { 0 } else { idle_wakes + 1 };
         }
     }
 
-    /// Passes events on to their queues; whether the bell was among them.
-    fn take_events(&self, timeout: Option<u64>) -> bool {
+    /// Whether others look after the host's descriptors. Who goes to sleep from now on rings.
+    fn may_rest(&self) -> bool {
+        if self.looks.load(Ordering::Relaxed) < LOOKS {
+            return false;
+        }
+        self.resting.store(true, Ordering::SeqCst);
+        // Somebody may have gone to sleep meanwhile.
+        let may = self.looks.swap(0, Ordering::SeqCst) >= LOOKS;
+        if !may {
+            self.resting.store(false, Ordering::SeqCst);
+        }
+        may
+    }
+
+    /// Waits for the bell alone, at most so many nanoseconds; as [`Executor::take_events`].
+    fn rest(&self, timeout: Option<u64>, most: u64) -> (bool, usize) {
+        let time = timespec(timeout.unwrap_or(most).min(most));
+        let rung = poll(&mut [PollFd::new(&self.bell, PollFlags::IN)], Some(&time));
+        self.resting.store(false, Ordering::SeqCst);
+        let (heard, events) = self.take_events(Some(0));
+        (heard || rung.is_ok_and(|n| n > 0), events)
+    }
+
+    /// Passes events on to their queues; whether the bell was among them, and how many others.
+    fn take_events(&self, timeout: Option<u64>) -> (bool, usize) {
         let mut room = [const { MaybeUninit::uninit() }; 64];
         let wait = timeout.map(timespec);
         // EINTR and the like are as good as "nothing ready".
         let Ok((ready, _)) = epoll::wait(&self.epoll, &mut room[..], wait.as_ref()) else {
-            return false;
+            return (false, 0);
         };
-        let mut rung = false;
+        let (mut rung, mut others) = (false, 0);
         for event in ready {
             let key = event.data.u64();
             if key == BELL {
                 rung = true;
             } else {
+                others += 1;
                 let flags = event.flags;
                 self.sources.wake(key, Events::from_bits_truncate(flags.bits()));
             }
         }
-        rung
-    }
-
-    fn run_injected(&self) -> bool {
-        let batch = std::mem::take(&mut *self.injector.lock());
-        let any = !batch.is_empty();
-        for task in batch {
-            task.run();
-        }
-        any
+        (rung, others)
     }
 }

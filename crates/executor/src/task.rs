@@ -40,12 +40,17 @@ impl TaskHandle {
 
 /// Starts a task. It runs first on this worker's next drain, or on the driver thread.
 pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> TaskHandle {
-    let task = Arc::new(Task { future: Mutex::new(Some(Box::pin(future))), state: AtomicU8::new(SCHEDULED) });
+    let task = Task::new(future);
     worker::schedule(Arc::clone(&task));
     TaskHandle(task)
 }
 
 impl Task {
+    /// One that is to be put into a run queue.
+    pub(crate) fn new(future: impl Future<Output = ()> + Send + 'static) -> Arc<Task> {
+        Arc::new(Task { future: Mutex::new(Some(Box::pin(future))), state: AtomicU8::new(SCHEDULED) })
+    }
+
     /// Polls the task once. Called only by the thread that took it from a run queue.
     pub(crate) fn run(self: Arc<Self>) {
         self.state.store(RUNNING, Ordering::Release);

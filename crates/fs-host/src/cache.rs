@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use vfs::Metadata;
+use vfs::shown::{self, Shown};
 
 use crate::listing::Listing;
 use crate::node::Devices;
@@ -29,7 +30,7 @@ pub(crate) type Target = Option<(u64, u64)>;
 
 /// A file's attributes as they were told last.
 #[derive(Default)]
-pub(crate) struct Attributes(Mutex<State>);
+pub(crate) struct Attributes(Mutex<State>, Shown);
 
 #[derive(Default)]
 struct State {
@@ -63,6 +64,14 @@ impl Attributes {
         let mut state = self.0.lock();
         state.changes += 1;
         state.known = None;
+        drop(state);
+        self.1.changed();
+    }
+
+    /// As [`Attributes::get`], if each change from now on is told.
+    pub(crate) fn show(&self, generation: u64) -> Option<Metadata> {
+        self.1.mark();
+        self.get(generation)
     }
 
     /// The file was read: forgets the access time if the host stores a new one (mount(2), `relatime`).
@@ -77,13 +86,16 @@ impl Attributes {
         if old || metadata.atime <= metadata.mtime || metadata.atime <= metadata.ctime {
             state.changes += 1;
             state.known = None;
+            drop(state);
+            self.1.changed();
         }
     }
 
     /// Nothing is kept any more.
     pub(crate) fn give_up(&self) {
-        self.invalidate();
+        // First: what is kept meanwhile would stay.
         self.0.lock().never = true;
+        self.invalidate();
     }
 }
 
@@ -163,6 +175,7 @@ impl Names {
             state.targets.clear();
             // Events no longer reach the files by these names.
             self.generation.store(NEXT_GENERATION.fetch_add(1, Ordering::Relaxed), Ordering::Release);
+            shown::all_changed();
         }
         state.targets.insert(name.into(), target);
         true
@@ -232,11 +245,13 @@ impl Names {
         state.forget_listing();
         state.watch = watch;
         self.generation.store(NEXT_GENERATION.fetch_add(1, Ordering::Relaxed), Ordering::Release);
+        shown::all_changed();
     }
 
     pub(crate) fn ended(&self) {
         let mut state = self.state.lock();
         self.generation.store(0, Ordering::Release);
+        shown::all_changed();
         self.events.fetch_add(1, Ordering::AcqRel);
         state.targets = HashMap::new();
         state.forget_listing();

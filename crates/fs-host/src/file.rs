@@ -1,8 +1,8 @@
 //! Open regular files of the host.
 
 use std::any::Any;
-use std::io::IoSlice;
-use std::os::fd::OwnedFd;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -10,8 +10,9 @@ use linux_abi::Errno;
 use linux_abi::fs::{CacheStat, OpenFlags};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
-use vfs::{FileOps, MapRequest, MapSource, OpenFile, Result, Whence};
+use vfs::{AtHostFile, FileOps, MapRequest, MapSource, OpenFile, Result, Whence};
 
+use crate::asking::Asking;
 use crate::attributes::Known;
 use crate::errno;
 use crate::inode::HostInode;
@@ -26,6 +27,7 @@ pub(crate) struct OpenRegular {
     /// Read-only twin for mappings that do not write.
     mapped: OnceLock<Arc<OwnedFd>>,
     was_read: AtomicBool,
+    asking: Asking,
 }
 
 impl OpenRegular {
@@ -36,7 +38,9 @@ impl OpenRegular {
             _ => OFlags::RDONLY,
         };
         let fd = inode.handle(access)?;
-        Ok(OpenRegular { inode, fd, mapped: OnceLock::new(), was_read: AtomicBool::new(false) })
+        // Overlays do not know RWF_NOWAIT.
+        let asking = Asking::new(!inode.fs().copies_up);
+        Ok(OpenRegular { inode, fd, mapped: OnceLock::new(), was_read: AtomicBool::new(false), asking })
     }
 
     /// Handles are shared, so that synchronous writing is asked for with each write.
@@ -51,6 +55,14 @@ impl OpenRegular {
         }
         rwf
     }
+
+    /// It was read.
+    fn accessed(&self) {
+        if !self.was_read.swap(true, Ordering::Relaxed) {
+            // There is no event of the new access time.
+            self.inode.attributes.accessed();
+        }
+    }
 }
 
 impl FileOps for OpenRegular {
@@ -60,13 +72,46 @@ impl FileOps for OpenRegular {
     fn seekable(&self) -> bool {
         true
     }
-    fn read(&self, _file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
-        let count = rustix::io::pread(&self.fd, buf, pos).map_err(errno)?;
-        if !self.was_read.swap(true, Ordering::Relaxed) {
-            // There is no event of the new access time.
-            self.inode.attributes.accessed();
+    fn read(&self, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        let read = |_| rustix::io::pread(&self.fd, &mut *buf, pos).map_err(errno);
+        self.asking.read(file, false, read).inspect(|_| self.accessed())
+    }
+    fn read_at_once(&self, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        let read = |asks| match asks {
+            true => {
+                let mut to = [IoSliceMut::new(buf)];
+                rustix::io::preadv2(&self.fd, &mut to, pos, ReadWriteFlags::NOWAIT).map_err(errno)
+            }
+            false => rustix::io::pread(&self.fd, &mut *buf, pos).map_err(errno),
+        };
+        self.asking.read(file, true, read).inspect(|_| self.accessed())
+    }
+    fn reads_at_once(&self) -> bool {
+        self.asking.can_tell()
+    }
+    fn read_host(
+        &self,
+        file: &OpenFile,
+        pos: u64,
+        at_once: bool,
+        read: &mut AtHostFile<'_>,
+    ) -> Option<Result<usize>> {
+        let count = self.asking.read(file, at_once, |asks| read(self.fd.as_fd(), pos, asks));
+        Some(count.inspect(|_| self.accessed()))
+    }
+    fn write_host(
+        &self,
+        file: &OpenFile,
+        _len: usize,
+        pos: u64,
+        write: &mut AtHostFile<'_>,
+    ) -> Option<Result<usize>> {
+        if !OpenRegular::write_flags(file).is_empty() {
+            return None;
         }
-        Ok(count)
+        let written = write(self.fd.as_fd(), pos, false);
+        self.inode.changed();
+        Some(written)
     }
     fn write(&self, file: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
         let flags = OpenRegular::write_flags(file);
@@ -137,7 +182,8 @@ impl FileOps for OpenRegular {
             // What is written through it changes the times without any event.
             self.inode.attributes.give_up();
         }
-        Ok(MapSource::Host { fd, offset: request.offset })
+        let keep = !(request.shared && flags.writable());
+        Ok(MapSource::Host { fd, offset: request.offset, keep })
     }
     fn may_sleep(&self) -> bool {
         true

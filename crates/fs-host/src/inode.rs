@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use linux_abi::Errno;
@@ -299,6 +299,18 @@ impl Inode for HostInode {
     }
     fn file_system(&self) -> Arc<dyn FileSystem> {
         self.fs.clone()
+    }
+    fn show(&self) -> Option<Metadata> {
+        if self.names.is_some() || self.node.is_some() {
+            return None;
+        }
+        let mut metadata = self.shown_metadata()?;
+        metadata.dev = self.fs().shown_device(metadata.dev);
+        Some(metadata)
+    }
+    fn keeps_access_time(&self) -> bool {
+        // Linux's overlayfs reads lower layers with O_NOATIME.
+        self.fs.copies_up && !self.copied_up.load(Ordering::Relaxed)
     }
     fn as_any(&self) -> &dyn Any {
         self

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod asking;
 mod attributes;
 mod cache;
 mod descriptors;

@@ -177,6 +177,20 @@ impl HostInode {
         self.attributes.invalidate();
     }
 
+    /// The attributes of a file while they are remembered, if each change from now on is told.
+    pub(crate) fn shown_metadata(&self) -> Option<Metadata> {
+        let generation = {
+            let link = self.link.lock();
+            let Link::Name(parent, _) = &*link else { return None };
+            parent.names.as_ref()?.generation()?
+        };
+        if let Some(metadata) = self.attributes.show(generation) {
+            return Some(metadata);
+        }
+        self.known_metadata().ok()?;
+        self.attributes.show(generation)
+    }
+
     /// Whether stat(2) is answered without the host.
     #[cfg(test)]
     pub(crate) fn is_remembered(&self) -> bool {

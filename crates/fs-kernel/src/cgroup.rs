@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kernel::Kernel;
+use kernel::memory::GroupUse;
 use rustix::thread::{CpuSet, sched_getaffinity};
 use vfs::FileSystem;
 
@@ -12,6 +13,27 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 fn limit(value: Option<u64>) -> String {
     value.map_or("max\n".into(), |n| format!("{n}\n"))
+}
+
+/// What the container's group on the host uses; where it has none, what its processes have in memory.
+fn memory(kernel: &Kernel) -> GroupUse {
+    kernel.group_memory().unwrap_or_else(|| {
+        let anon = resident(kernel);
+        GroupUse { usage: anon, anon, ..GroupUse::default() }
+    })
+}
+
+fn memory_stat(kernel: &Kernel) -> String {
+    let GroupUse { anon, file, reclaimable, .. } = memory(kernel);
+    format!(
+        "anon {anon}\nfile {file}\ninactive_anon 0\nactive_anon {anon}\ninactive_file {}\nactive_file 0\n",
+        reclaimable.min(file)
+    )
+}
+
+fn memory_events(kernel: &Kernel) -> String {
+    let kernel::memory::GroupEvents { max, oom, oom_kill } = kernel.group_events();
+    format!("low 0\nhigh 0\nmax {max}\noom {oom}\noom_kill {oom_kill}\noom_group_kill 0\n")
 }
 
 /// Bytes that all guest processes have in memory.
@@ -80,8 +102,14 @@ pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
         .with_text("memory.low", "0\n")
         .with_text("memory.min", "0\n")
         .with_made("memory.swap.max", with(|kernel| limit(kernel.cgroup_limits().swap)))
-        .with_made("memory.current", with(|kernel| format!("{}\n", resident(kernel))))
-        .with_made("memory.stat", with(|kernel| format!("anon {}\nfile 0\n", resident(kernel))))
+        .with_made("memory.current", with(|kernel| format!("{}\n", memory(kernel).usage)))
+        .with_made("memory.stat", with(memory_stat))
+        .with_made("memory.events", with(memory_events))
+        .with_made("memory.events.local", with(memory_events))
+        .with_made(
+            "memory.peak",
+            with(|kernel| format!("{}\n", kernel.group_peak().unwrap_or(0).max(memory(kernel).usage))),
+        )
         .with_made("pids.current", with(|kernel| format!("{}\n", kernel.pids.thread_count())))
         .with_made("pids.max", with(|kernel| limit(kernel.pids.limit())));
     let node = Node::new(1, 0o555, None, Kind::Directory(Box::new(root)));

@@ -53,6 +53,11 @@ impl FileOps for MemDevice {
     }
 }
 
+/// An open null(4).
+pub fn null() -> Arc<dyn FileOps> {
+    Arc::new(MemDevice(Kind::Null))
+}
+
 /// Registers the devices of major 1.
 pub fn register(kernel: &Kernel) {
     for (minor, kind) in

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use crate::proc::Options;
 use kernel::Process;
 use linux_abi::Errno;
 use linux_abi::fs::{DirentType, OpenFlags, S_IFDIR, S_IFLNK, S_IFREG};
@@ -19,6 +20,8 @@ pub struct Synthetic {
     device: u64,
     root: Arc<Node>,
     born: Timespec,
+    /// Of a procfs.
+    options: Option<Arc<Options>>,
 }
 
 /// The contents of a directory.
@@ -27,6 +30,14 @@ pub trait Directory: Send + Sync {
     fn lookup(&self, name: &[u8]) -> Option<Arc<Node>>;
     /// The names of the children, with their types and inode numbers.
     fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)>;
+    /// As `list`, what a caller sees of it.
+    fn list_for(&self, _caller: &dyn Caller) -> Vec<(Vec<u8>, DirentType, u64)> {
+        self.list()
+    }
+    /// Whether a caller sees it, or what is in it: `Inode::show_to`.
+    fn show_to(&self, _caller: &dyn Caller, _within: bool) -> Result<()> {
+        Ok(())
+    }
     /// How many of them are directories.
     fn folders(&self) -> usize {
         0
@@ -201,6 +212,16 @@ impl Directory for Fixed {
 impl Synthetic {
     /// A file system with this root.
     pub fn new(name: &'static str, magic: u64, device: u64, root: Arc<Node>) -> Arc<Synthetic> {
+        Synthetic::with_options(name, magic, device, root, None)
+    }
+    /// A file system with this root, which may show less to some.
+    pub(crate) fn with_options(
+        name: &'static str,
+        magic: u64,
+        device: u64,
+        root: Arc<Node>,
+        options: Option<Arc<Options>>,
+    ) -> Arc<Synthetic> {
         let now = executor::realtime_ns();
         Arc::new_cyclic(|this| Synthetic {
             this: this.clone(),
@@ -209,6 +230,7 @@ impl Synthetic {
             device,
             root,
             born: Timespec::from_nanos(now),
+            options,
         })
     }
 }
@@ -227,6 +249,19 @@ impl FileSystem for Synthetic {
     fn root(&self) -> Result<Arc<dyn Inode>> {
         let fs = self.this.upgrade().ok_or(Errno::ENODEV)?;
         Ok(Arc::new(SyntheticInode { fs, node: self.root.clone() }))
+    }
+    fn options(&self) -> String {
+        self.options.as_ref().map(|options| options.shown()).unwrap_or_default()
+    }
+    fn remount(&self, data: &[u8]) -> Result<()> {
+        match &self.options {
+            Some(options) => options.set(data),
+            None if data.is_empty() => Ok(()),
+            None => Err(Errno::EINVAL),
+        }
+    }
+    fn hides(&self) -> bool {
+        self.options.is_some()
     }
     fn statfs(&self) -> Result<StatFs> {
         Ok(StatFs { magic: self.magic, block_size: 4096, name_max: 255, ..StatFs::default() })
@@ -293,6 +328,7 @@ impl Inode for SyntheticInode {
     }
     fn open(self: Arc<Self>, _flags: OpenFlags, caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>> {
         self.node.check_guard(caller)?;
+        self.show_to(caller, true)?;
         match &self.node.kind {
             Kind::Special(ops) => Ok(ops.clone()),
             Kind::Opened(open) => open(),
@@ -309,6 +345,12 @@ impl Inode for SyntheticInode {
         let Kind::Directory(dir) = &self.node.kind else { return Err(Errno::ENOTDIR) };
         let node = dir.lookup(name).ok_or(Errno::ENOENT)?;
         Ok(Arc::new(SyntheticInode { fs: self.fs.clone(), node }))
+    }
+    fn show_to(&self, caller: &dyn Caller, within: bool) -> Result<()> {
+        match &self.node.kind {
+            Kind::Directory(directory) => directory.show_to(caller, within),
+            _ => Ok(()),
+        }
     }
     fn readlink(&self, caller: &mut dyn Caller) -> Result<Vec<u8>> {
         match &self.node.kind {
@@ -464,7 +506,7 @@ impl FileOps for SyntheticFile {
         }
         // A reader that closes descriptors or reaps processes on its way misses none of those that stay.
         let mut list: Vec<(u64, Child)> = (2..)
-            .zip(dir.list())
+            .zip(dir.list_for(&self.opener))
             .map(|(index, entry)| (place_of(&entry.0).unwrap_or(index), entry))
             .collect();
         list.sort_unstable_by_key(|(place, _)| *place);

@@ -74,11 +74,11 @@ fn cpus(count: usize) -> Fixed {
 fn nodes(kernel: &Arc<Kernel>, count: usize) -> Fixed {
     let kernel = kernel.clone();
     let meminfo = move || {
-        let (total, free) = kernel.memory();
-        let (total, free) = (total >> 10, free >> 10);
+        let memory = kernel.memory();
+        let (total, free) = (memory.total >> 10, memory.free >> 10);
         format!(
             "Node 0 MemTotal:       {total:8} kB\nNode 0 MemFree:        {free:8} kB\nNode 0 MemUsed:        {:8} kB\n",
-            total - free
+            total.saturating_sub(free)
         )
         .into_bytes()
     };
@@ -119,26 +119,52 @@ fn kernel_directory() -> Fixed {
     dir(all, "kernel/security", Fixed::default())
 }
 
+/// The memory devices that /dev has: name and minor number; their major one is 1.
+const MEMORY_DEVICES: [(&str, u32); 5] =
+    [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
+
+/// /sys/devices/virtual/mem, /sys/class/mem and /sys/dev/char.
+fn memory_devices() -> (Fixed, Fixed, Fixed) {
+    let (mut devices, mut class, mut by_number) = (Fixed::default(), Fixed::default(), Fixed::default());
+    for (name, minor) in MEMORY_DEVICES {
+        let path = format!("devices/virtual/mem/{name}");
+        let device = Fixed::default()
+            .with_text("dev", format!("1:{minor}\n"))
+            .with_text("uevent", format!("MAJOR=1\nMINOR={minor}\nDEVNAME={name}\nDEVMODE=0666\n"));
+        let device = link(device, &format!("{path}/subsystem"), "../../../../class/mem");
+        devices = dir(devices, &path, device);
+        class = link(class, &format!("class/mem/{name}"), &format!("../../{path}"));
+        by_number = link(by_number, &format!("dev/char/1:{minor}"), &format!("../../{path}"));
+    }
+    (devices, class, by_number)
+}
+
 /// A sysfs of this kernel.
 pub fn mount(kernel: &Arc<Kernel>, device: u64) -> Arc<dyn FileSystem> {
     let count = kernel.config.cpus.max(1);
     let system = dir(Fixed::default(), "devices/system/cpu", cpus(count));
     let system = dir(system, "devices/system/node", nodes(kernel, count));
+    let (memory, memory_class, by_number) = memory_devices();
     let virtual_devices = Fixed::default().with("net", crate::sys_net::devices());
+    let virtual_devices = dir(virtual_devices, "devices/virtual/mem", memory);
     let devices = dir(Fixed::default(), "devices/system", system);
     let devices = dir(devices, "devices/virtual", virtual_devices);
-    let class = ["block", "tty", "mem"]
-        .iter()
-        .fold(Fixed::default().with("net", crate::sys_net::class()), |class, name| {
+    let class =
+        ["block", "tty"].iter().fold(Fixed::default().with("net", crate::sys_net::class()), |class, name| {
             dir(class, &format!("class/{name}"), Fixed::default())
         });
+    let class = dir(class, "class/mem", memory_class);
+    // No file system here lies on a disk that the guest sees: their numbers have the major one 0, for
+    // which Linux has no entry either.
+    let numbers = dir(Fixed::default(), "dev/block", Fixed::default());
+    let numbers = dir(numbers, "dev/char", by_number);
     let cgroup = dir(Fixed::default(), "fs/cgroup", Fixed::default());
     let mut root = Fixed::default();
     for (name, contents) in [
         ("block", Fixed::default()),
         ("bus", Fixed::default()),
         ("class", class),
-        ("dev", Fixed::default()),
+        ("dev", numbers),
         ("devices", devices),
         ("firmware", Fixed::default()),
         ("fs", cgroup),

@@ -85,6 +85,7 @@ impl OverlayInode {
         }
         let named = place.is_some() || layers.lower_names > 0;
         drop(layers);
+        vfs::shown::all_changed();
         if let Some((parent, directory, name)) = place {
             parent.layers.lock().hidden.insert(name);
             // The directory did not change for anybody.

@@ -112,6 +112,24 @@ impl OverlayInode {
         layers.upper.as_ref().or(layers.lower.as_ref()).cloned().ok_or(Errno::EIO)
     }
 
+    /// What stat(2) tells, made from what it tells of the layer that counts.
+    fn joined(&self, mut metadata: Metadata) -> Metadata {
+        let layers = self.layers.lock();
+        let (upper, lower) = (layers.upper.is_some(), layers.lower.is_some());
+        let lower_names = layers.lower_names;
+        drop(layers);
+        (metadata.dev, metadata.ino) = self.shown;
+        if upper && lower && self.is_directory() {
+            // "Unknown", as counting would mean to read both.
+            metadata.nlink = 1;
+        } else if upper && lower {
+            metadata.nlink = metadata.nlink.saturating_add(lower_names);
+        } else if !upper && !self.is_directory() {
+            metadata.nlink = lower_names;
+        }
+        metadata
+    }
+
     /// The same with the upper layer made sure of.
     pub(crate) fn writable(&self) -> Result<Arc<dyn Inode>> {
         self.writable_with(u64::MAX)
@@ -140,21 +158,13 @@ impl Drop for OverlayInode {
 
 impl Inode for OverlayInode {
     fn metadata(&self) -> Result<Metadata> {
-        let layers = self.layers.lock();
-        let merged = layers.upper.is_some() && layers.lower.is_some();
-        let lower_names = layers.lower_names;
-        drop(layers);
-        let mut metadata = self.real()?.metadata()?;
-        (metadata.dev, metadata.ino) = self.shown;
-        if merged && self.is_directory() {
-            // "Unknown", as counting would mean to read both.
-            metadata.nlink = 1;
-        } else if merged {
-            metadata.nlink = metadata.nlink.saturating_add(lower_names);
-        } else if self.upper().is_none() && !self.is_directory() {
-            metadata.nlink = lower_names;
-        }
-        Ok(metadata)
+        Ok(self.joined(self.real()?.metadata()?))
+    }
+    fn keeps_access_time(&self) -> bool {
+        self.real().is_ok_and(|real| real.keeps_access_time())
+    }
+    fn show(&self) -> Option<Metadata> {
+        Some(self.joined(self.real().ok()?.show()?))
     }
     fn set_attributes(&self, attr: &SetAttr) -> Result<()> {
         self.writable_with(attr.size.unwrap_or(u64::MAX))?.set_attributes(attr)

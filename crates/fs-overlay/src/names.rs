@@ -133,6 +133,8 @@ impl OverlayInode {
     fn lost_lower_name(&self) {
         let mut layers = self.layers.lock();
         layers.lower_names = layers.lower_names.saturating_sub(1);
+        drop(layers);
+        vfs::shown::all_changed();
     }
 
     /// A name of this file went: forgets it with its last one.

@@ -1,5 +1,6 @@
 //! The contents of a regular file: size, bytes, seals (fcntl(2), memfd_create(2)).
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use bitflags::bitflags;
@@ -41,24 +42,51 @@ pub(crate) struct Contents {
     store: Store,
     /// Pages this file counts for.
     charged: u64,
+    /// Its memfd has all pages of its size and no more: how many follows from the size, without asking the host.
+    solid: bool,
+    /// fallocate(2) may have taken pages behind the end.
+    beyond: bool,
 }
 
 impl Contents {
     /// Empty; files of a tmpfs cannot be sealed, which is itself a seal.
     pub(crate) fn new() -> Contents {
-        Contents { size: 0, seals: Seals::SEAL, store: Store::Bytes(Vec::new()), charged: 0 }
+        Contents {
+            size: 0,
+            seals: Seals::SEAL,
+            store: Store::Bytes(Vec::new()),
+            charged: 0,
+            solid: false,
+            beyond: false,
+        }
     }
 
     pub(crate) fn pages(&self) -> u64 {
-        self.store.pages()
+        // What is mapped grows unseen; all else was counted when it changed.
+        if self.store.is_replaceable() { self.charged } else { self.store.pages() }
     }
 
     fn charge(&mut self, usage: &Usage) {
+        self.solid = false;
         let now = self.store.pages();
+        self.charge_pages(usage, now);
+    }
+
+    fn charge_pages(&mut self, usage: &Usage, now: u64) {
         if now != self.charged {
             usage.account(self.charged, now);
             self.charged = now;
         }
+    }
+
+    /// Counts the pages after a write at `pos` that succeeded.
+    fn charge_written(&mut self, usage: &Usage, pos: u64) {
+        let all = self.size.div_ceil(PAGE);
+        if self.solid && pos / PAGE <= self.charged && self.store.is_replaceable() {
+            return self.charge_pages(usage, all);
+        }
+        self.charge(usage);
+        self.solid = matches!(self.store, Store::Memfd(_)) && !self.beyond && self.charged == all;
     }
 
     pub(crate) fn read(&self, buf: &mut [u8], pos: u64) -> Result<usize> {
@@ -68,6 +96,21 @@ impl Contents {
             Some(buf) if !buf.is_empty() => self.store.read(pos, buf),
             _ => Ok(0),
         }
+    }
+
+    /// Where all bytes are, to the end.
+    pub(crate) fn memfd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.store {
+            Store::Memfd(file) => Some(file.fd.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// The same, if a write there changes bytes that are there and nothing else.
+    pub(crate) fn memfd_to_overwrite(&self, pos: u64, len: usize) -> Option<BorrowedFd<'_>> {
+        let within = pos.checked_add(len as u64).is_some_and(|end| end <= self.size);
+        let allowed = within && self.solid && !self.seals.intersects(Seals::NO_WRITE);
+        self.memfd().filter(|_| allowed && self.store.is_replaceable())
     }
 
     /// Writes; the flag says that the file has a memfd now and had none before.
@@ -92,12 +135,17 @@ impl Contents {
         }
         buf = self.affordable(usage, buf, pos)?;
         let made = self.store.make_room(pos + buf.len() as u64, self.size);
-        let written = self.store.write(pos, buf);
-        if let Ok(count) = written {
-            self.size = self.size.max(pos + count as u64);
+        match self.store.write(pos, buf) {
+            Ok(count) => {
+                self.size = self.size.max(pos + count as u64);
+                self.charge_written(usage, pos);
+                Ok((count, made))
+            }
+            Err(error) => {
+                self.charge(usage);
+                Err(error)
+            }
         }
-        self.charge(usage);
-        Ok((written?, made))
     }
 
     /// As much of a write as the limit allows; `ENOSPC` if nothing.
@@ -128,6 +176,9 @@ impl Contents {
         if size != self.size && self.seals.contains(sealed) {
             return Err(Errno::EPERM);
         }
+        self.solid = false;
+        // It frees what lies behind the end, too.
+        self.beyond &= size > self.size;
         if size == 0 && self.size >= store::MUCH && self.seals == Seals::SEAL && self.store.is_replaceable() {
             std::mem::replace(&mut self.store, Store::Bytes(Vec::new())).free(self.size);
         }
@@ -147,6 +198,7 @@ impl Contents {
             return Err(Errno::EINVAL);
         }
         let mut made = false;
+        self.solid = false;
         match mode & !KEEP_SIZE {
             PUNCH_HOLE if mode & KEEP_SIZE != 0 => {
                 if self.seals.intersects(Seals::NO_WRITE) {
@@ -168,6 +220,7 @@ impl Contents {
                 if zero {
                     self.store.punch(pos, len)?;
                 }
+                self.beyond |= end > self.size && !grows;
                 self.store.allocate(pos, len)?;
                 if grows {
                     self.store.resize(end)?;
@@ -218,7 +271,7 @@ impl Contents {
             fd
         };
         file.mapped = true;
-        Ok((MapSource::Host { fd, offset }, made))
+        Ok((MapSource::Host { fd, offset, keep: false }, made))
     }
 
     /// fcntl(F_ADD_SEALS) of a file with these permissions.
@@ -262,4 +315,57 @@ fn seal_host(fd: &std::os::fd::OwnedFd, seals: Seals) -> Result<()> {
         return Ok(());
     }
     rustix::fs::fcntl_add_seals(fd, host).map_err(errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Contents;
+    use crate::{Options, PAGE, TmpFs};
+
+    /// What is counted without asking the host is what the host counts.
+    #[test]
+    fn pages_follow_from_the_size_or_are_asked_for() {
+        const KEEP_SIZE: u32 = 1;
+        const PUNCH_HOLE: u32 = 2;
+        let fs = TmpFs::new(Options::default());
+        let usage = fs.usage();
+        let mut file = Contents::new();
+        let page = [7; PAGE as usize];
+        let same = |file: &Contents, solid: bool| {
+            assert_eq!((file.charged, file.solid), (file.store.pages(), solid));
+        };
+        let write = |file: &mut Contents, pos: u64, len: usize| {
+            file.write(usage, &page[..len], pos).unwrap();
+        };
+        for number in 0..20 {
+            write(&mut file, number * PAGE, 4096);
+            same(&file, number > 15);
+        }
+        // Over again, at the end, and right behind the last page.
+        for (pos, len) in [(5, 4096), (20 * PAGE - 1, 100), (20 * PAGE + 99, 1), (21 * PAGE + 5, 5)] {
+            write(&mut file, pos, len);
+            same(&file, true);
+        }
+        write(&mut file, 30 * PAGE, 1);
+        same(&file, false);
+        assert_eq!(file.charged, 23);
+        for number in 22..30 {
+            write(&mut file, number * PAGE, 1);
+            same(&file, number == 29);
+        }
+        file.allocate(usage, PUNCH_HOLE | KEEP_SIZE, PAGE, PAGE).unwrap();
+        same(&file, false);
+        // As many pages behind the end as are missing before it.
+        file.allocate(usage, KEEP_SIZE, 31 * PAGE, PAGE).unwrap();
+        write(&mut file, 0, 1);
+        same(&file, false);
+        write(&mut file, PAGE, 1);
+        same(&file, false);
+        file.truncate(usage, 20 * PAGE).unwrap();
+        write(&mut file, 0, 1);
+        same(&file, true);
+        file.truncate(usage, 25 * PAGE).unwrap();
+        write(&mut file, 24 * PAGE, 1);
+        same(&file, false);
+    }
 }

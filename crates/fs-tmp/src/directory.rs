@@ -84,6 +84,8 @@ impl TmpInode {
         let mut attributes = self.attributes.lock();
         attributes.nlink = attributes.nlink.saturating_add_signed(by);
         attributes.ctime = crate::now();
+        drop(attributes);
+        self.shown.changed();
     }
 
     /// Makes a new file under a name.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use linux_abi::Errno;
 use linux_abi::fs::{CacheStat, OpenFlags};
-use vfs::{FileOps, Inode, MapRequest, MapSource, OpenFile, Result, Whence};
+use vfs::{AtHostFile, FileOps, Inode, MapRequest, MapSource, OpenFile, Result, Whence};
 
 use crate::inode::TmpInode;
 use crate::table;
@@ -39,6 +39,12 @@ impl TmpFile {
         self.0.contents()?.write().add_seals(seals, mode)
     }
 
+    fn was_read(&self, file: &OpenFile, count: usize) {
+        if count > 0 && !file.flags().contains(OpenFlags::NOATIME) {
+            self.0.accessed();
+        }
+    }
+
     /// Enters a file that got a memfd into the table, and makes room there if it is full.
     fn after(&self, made: bool) {
         if made {
@@ -59,13 +65,41 @@ impl FileOps for TmpFile {
     }
     fn read(&self, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         let count = self.0.contents()?.read().read(buf, pos)?;
-        if count > 0 && !file.flags().contains(OpenFlags::NOATIME) {
-            self.0.accessed();
-        }
+        self.was_read(file, count);
         Ok(count)
     }
+    fn read_host(
+        &self,
+        file: &OpenFile,
+        pos: u64,
+        _at_once: bool,
+        read: &mut AtHostFile<'_>,
+    ) -> Option<Result<usize>> {
+        let result = read(self.0.contents().ok()?.read().memfd()?, pos, false);
+        if let Ok(count) = result {
+            self.was_read(file, count);
+        }
+        Some(result)
+    }
+    fn write_host(
+        &self,
+        _file: &OpenFile,
+        len: usize,
+        pos: u64,
+        write: &mut AtHostFile<'_>,
+    ) -> Option<Result<usize>> {
+        let result = write(self.0.contents().ok()?.write().memfd_to_overwrite(pos, len)?, pos, false);
+        if result.is_ok() {
+            self.0.modified();
+        }
+        Some(result)
+    }
     fn write(&self, _file: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
-        let (count, made) = self.0.contents()?.write().write(&self.0.usage, buf, pos)?;
+        let mut contents = self.0.contents()?.write();
+        let (count, made) = contents.write(&self.0.usage, buf, pos)?;
+        // Before anybody reads it, who could tell others.
+        self.0.shown.changed();
+        drop(contents);
         self.0.modified();
         self.after(made);
         Ok(count)
@@ -74,6 +108,7 @@ impl FileOps for TmpFile {
         let mut contents = self.0.contents()?.write();
         let end = contents.size;
         let (count, made) = contents.write(&self.0.usage, buf, end)?;
+        self.0.shown.changed();
         drop(contents);
         self.0.modified();
         self.after(made);
@@ -112,6 +147,10 @@ impl FileOps for TmpFile {
         let writable = request.shared && flags.writable() && (writes || !sealed);
         if table::scarce() {
             table::evict();
+        }
+        if writable {
+            self.0.mapped.store(true, std::sync::atomic::Ordering::SeqCst);
+            self.0.shown.changed();
         }
         let (source, made) = self.0.contents()?.write().map(writable, request.offset)?;
         if made {

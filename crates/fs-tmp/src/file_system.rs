@@ -50,23 +50,6 @@ impl TmpFs {
         fs
     }
 
-    /// Another limit (mount(2) with `MS_REMOUNT`).
-    ///
-    /// # Errors
-    /// `EINVAL` if more is used already.
-    pub fn remount(&self, size: Option<u64>, inodes: Option<u64>) -> Result<()> {
-        let used = self.usage.pages.load(Ordering::Relaxed).saturating_mul(PAGE);
-        if size.is_some_and(|size| size < used)
-            || inodes.is_some_and(|inodes| inodes < self.usage.inodes.load(Ordering::Relaxed))
-        {
-            return Err(Errno::EINVAL);
-        }
-        let mut options = self.usage.options.write();
-        options.size = size;
-        options.inodes = inodes;
-        Ok(())
-    }
-
     /// A stand-in for an instance that is gone while a file of it is still in use.
     pub(crate) fn remains(usage: &Arc<Usage>) -> Arc<TmpFs> {
         Arc::new(TmpFs { usage: Arc::clone(usage), root: OnceLock::new() })
@@ -144,5 +127,13 @@ impl FileSystem for TmpFs {
 
     fn options(&self) -> String {
         self.usage.options.read().shown()
+    }
+
+    fn remount(&self, data: &[u8]) -> Result<()> {
+        let bytes = self.usage.pages.load(Ordering::Relaxed).saturating_mul(PAGE);
+        let inodes = self.usage.inodes.load(Ordering::Relaxed);
+        let mut options = self.usage.options.write();
+        *options = options.remounted(data, bytes, inodes)?;
+        Ok(())
     }
 }

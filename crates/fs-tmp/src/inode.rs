@@ -1,12 +1,14 @@
 //! The inode of a file in memory.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use linux_abi::time::Timespec;
 use parking_lot::{Mutex, RwLock};
+use vfs::shown::Shown;
 use vfs::{
     Caller, FileOps, FileSystem, Inode, Metadata, NewNode, RenameFlags, Result, SetAttr, SetTime, Writers,
 };
@@ -54,6 +56,9 @@ pub(crate) struct TmpInode {
     pub(crate) xattrs: Mutex<Option<Box<Xattrs>>>,
     pub(crate) body: Body,
     writers: Writers,
+    pub(crate) shown: Shown,
+    /// It may be mapped so that its bytes change without a word.
+    pub(crate) mapped: AtomicBool,
 }
 
 impl TmpInode {
@@ -85,6 +90,8 @@ impl TmpInode {
             xattrs: Mutex::new(None),
             body,
             writers: Writers::default(),
+            shown: Shown::default(),
+            mapped: AtomicBool::new(false),
         })
     }
 
@@ -119,11 +126,14 @@ impl TmpInode {
         let mut attributes = self.attributes.lock();
         attributes.mtime = time;
         attributes.ctime = time;
+        drop(attributes);
+        self.shown.changed();
     }
 
     /// Metadata changed.
     pub(crate) fn changed(&self) {
         self.attributes.lock().ctime = now();
+        self.shown.changed();
     }
 
     /// Contents were read: the access time as relatime keeps it.
@@ -131,8 +141,11 @@ impl TmpInode {
         let time = now();
         let mut attributes = self.attributes.lock();
         let stale = time.sec.saturating_sub(attributes.atime.sec) >= DAY;
-        if attributes.atime <= attributes.mtime || attributes.atime <= attributes.ctime || stale {
+        let wanted = attributes.atime <= attributes.mtime || attributes.atime <= attributes.ctime || stale;
+        if wanted && attributes.atime != time {
             attributes.atime = time;
+            drop(attributes);
+            self.shown.changed();
         }
     }
 
@@ -230,7 +243,16 @@ impl Inode for TmpInode {
         attributes.atime = attr.atime.map_or(attributes.atime, at);
         attributes.mtime = attr.mtime.map_or(attributes.mtime, at);
         attributes.ctime = time;
+        drop(attributes);
+        self.shown.changed();
         Ok(())
+    }
+    fn show(&self) -> Option<Metadata> {
+        self.shown.mark();
+        if self.mapped.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.metadata().ok()
     }
 
     fn file_system(&self) -> Arc<dyn FileSystem> {

@@ -1,7 +1,7 @@
 //! Threads and their view of the file system; the page cache.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use linux_abi::Errno;
 use linux_abi::fs::CacheStat;
@@ -18,6 +18,44 @@ pub fn private_cwd() -> io::Result<()> {
     Ok(())
 }
 
+/// pread(2) to memory that others may look at and change meanwhile; `at_once` what is in memory alone (`RWF_NOWAIT` of
+/// preadv2(2)): `EAGAIN` where that is nothing, `EOPNOTSUPP` where the file system cannot tell.
+///
+/// # Safety
+/// `len` bytes at `to` are mapped for writing as long as the call lasts, and nobody here has a reference to them.
+pub unsafe fn read_at(
+    fd: BorrowedFd<'_>,
+    to: *mut u8,
+    len: usize,
+    offset: u64,
+    at_once: bool,
+) -> Result<usize, Errno> {
+    let (fd, offset) = (fd.as_raw_fd(), offset.cast_signed());
+    let count = if at_once {
+        let one = libc::iovec { iov_base: to.cast(), iov_len: len };
+        // SAFETY: the host writes where the caller allows it.
+        unsafe { libc::preadv2(fd, &raw const one, 1, offset, libc::RWF_NOWAIT) }
+    } else {
+        // SAFETY: as above.
+        unsafe { libc::pread(fd, to.cast(), len, offset) }
+    };
+    usize::try_from(count).map_err(|_| last_error())
+}
+
+/// pwrite(2) from memory that others may look at and change meanwhile.
+///
+/// # Safety
+/// `len` bytes at `from` are mapped for reading as long as the call lasts.
+pub unsafe fn write_at(fd: BorrowedFd<'_>, from: *const u8, len: usize, offset: u64) -> Result<usize, Errno> {
+    // SAFETY: the host reads where the caller allows it.
+    let count = unsafe { libc::pwrite(fd.as_raw_fd(), from.cast(), len, offset.cast_signed()) };
+    usize::try_from(count).map_err(|_| last_error())
+}
+
+fn last_error() -> Errno {
+    Errno::from_raw(io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
 /// What the page cache holds of a file's `len` bytes from `offset` on; to its end with length 0. cachestat(2).
 ///
 /// # Errors
@@ -27,9 +65,5 @@ pub fn cache_stat(fd: &OwnedFd, offset: u64, len: u64) -> Result<CacheStat, Errn
     let mut stat = CacheStat::default();
     // SAFETY: the host reads a structure of two words and writes one of five, which outlive the call.
     let ret = unsafe { libc::syscall(CACHESTAT, fd.as_raw_fd(), range.as_ptr(), &raw mut stat, 0) };
-    if ret == 0 {
-        Ok(stat)
-    } else {
-        Err(Errno::from_raw(io::Error::last_os_error().raw_os_error().unwrap_or(0)))
-    }
+    if ret == 0 { Ok(stat) } else { Err(last_error()) }
 }

@@ -13,11 +13,16 @@ use rustix::thread::CapabilitySet;
 /// host's root even with an identity map.
 pub const UNPRIVILEGED_ID: u32 = 65533;
 
-/// What the kernel process may do to the guest's files and its own children.
-/// All of it counts in its own user namespace only.
-pub fn kept_capabilities() -> CapabilitySet {
-    // Files get their guest owner.
-    CapabilitySet::CHOWN
+/// What the kernel process may do to the guest's files, its own children and its network, of which the container's
+/// configuration decides: `raw` and `admin`. All of it counts in its own user namespace only.
+pub fn kept_capabilities(raw: bool, admin: bool) -> CapabilitySet {
+    // Raw and packet sockets; our kernel asks for the guest's own capability.
+    let raw = if raw { CapabilitySet::NET_RAW } else { CapabilitySet::empty() };
+    // Changes of addresses, routes and interfaces; likewise.
+    let admin = if admin { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
+    raw | admin
+        // Files get their guest owner.
+        | CapabilitySet::CHOWN
         // The guest's permissions are checked by our kernel, not the host's.
         | CapabilitySet::DAC_OVERRIDE
         // chmod, utimensat and link on files of other owners.
@@ -28,8 +33,6 @@ pub fn kept_capabilities() -> CapabilitySet {
         | CapabilitySet::SETFCAP
         // process_vm_readv on non-dumpable children.
         | CapabilitySet::SYS_PTRACE
-        // Echo requests; our kernel asks for the guest's own capability.
-        | CapabilitySet::NET_RAW
         // Children may have other ids than the kernel process.
         | CapabilitySet::KILL
         // Guest servers on ports below 1024, in a network namespace of ours.

@@ -89,15 +89,31 @@ pub fn is_valid(listener: BorrowedFd<'_>, id: u64) -> bool {
 /// Puts a descriptor at exactly `target` in the caller's table.
 pub fn add_fd(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>, target: u32) -> Result<(), Errno> {
     const SETFD: u32 = 1;
-    let mut request = AddFd { id, flags: SETFD, source: fd.as_raw_fd() as u32, target, target_flags: 0 };
+    add(listener, id, fd, target, SETFD)
+}
+
+/// As [`add_fd`], and answers with `target`.
+pub fn answer_with_fd(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    fd: BorrowedFd<'_>,
+    target: u32,
+) -> Result<(), Errno> {
+    const SETFD_AND_SEND: u32 = 1 | 2;
+    add(listener, id, fd, target, SETFD_AND_SEND)
+}
+
+fn add(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>, target: u32, flags: u32) -> Result<(), Errno> {
+    let mut request = AddFd { id, flags, source: fd.as_raw_fd() as u32, target, target_flags: 0 };
     // SAFETY: the structure has the layout of struct seccomp_notif_addfd.
     let ret = unsafe { libc::ioctl(listener.as_raw_fd(), ADDFD, &raw mut request) };
     if ret >= 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6): the answer wakes the caller on our CPU.
-pub fn set_sync_wake_up(listener: BorrowedFd<'_>) -> Result<(), Errno> {
+/// SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6): the call wakes us on the caller's CPU, the answer the caller on ours;
+/// or neither.
+pub fn set_sync_wake_up(listener: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
     // SAFETY: the ioctl takes the flags by value.
-    let ret = unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS, 1u64) };
+    let ret = unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS, u64::from(on)) };
     if ret == 0 { Ok(()) } else { Err(last_errno()) }
 }

@@ -1,11 +1,15 @@
 //! The host's procfs of our own pid namespace: what the host knows of the processes that run guest code.
 
+mod outer;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags, openat};
+
+pub use outer::set_outer;
 
 static ROOT: OnceLock<OwnedFd> = OnceLock::new();
 
@@ -21,7 +25,10 @@ pub fn open(path: &str) -> io::Result<File> {
 
 fn open_in(dir: Option<&OwnedFd>, path: &str, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::CLOEXEC;
-    let fd = match dir.or_else(|| ROOT.get()) {
+    let dir = dir.or_else(|| ROOT.get());
+    let other = outer::path(dir, path)?;
+    let path = other.as_deref().unwrap_or(path);
+    let fd = match dir {
         Some(root) => openat(root, path, flags, Mode::empty())?,
         None => openat(rustix::fs::CWD, format!("/proc/{path}"), flags, Mode::empty())?,
     };
@@ -36,7 +43,7 @@ pub fn open_memory(dir: Option<&OwnedFd>, pid: i32) -> io::Result<File> {
 
 /// A process's mappings: proc_pid_maps(5). `dir` as above.
 pub fn mappings(dir: Option<&OwnedFd>, pid: i32) -> io::Result<String> {
-    io::read_to_string(open_in(dir, &format!("{pid}/maps"), OFlags::RDONLY)?)
+    text(open_in(dir, &format!("{pid}/maps"), OFlags::RDONLY)?)
 }
 
 /// The directory that was set.
@@ -44,13 +51,25 @@ pub(crate) fn root() -> Option<&'static OwnedFd> {
     ROOT.get()
 }
 
-/// Reads a whole file of it.
+/// Reads a whole file of it. What names of files are in it need not be UTF-8, and are not what is looked for.
 pub fn read(path: &str) -> io::Result<String> {
-    io::read_to_string(open(path)?)
+    text(open(path)?)
+}
+
+fn text(mut file: File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut file, &mut bytes)?;
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })
 }
 
 /// Ids of all processes of it.
 pub fn processes() -> io::Result<Vec<i32>> {
+    if let Some(ours) = ROOT.get().and_then(outer::processes) {
+        return Ok(ours);
+    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = match ROOT.get() {
         Some(root) => openat(root, ".", flags, Mode::empty())?,
@@ -65,6 +84,9 @@ pub fn processes() -> io::Result<Vec<i32>> {
 
 /// The process that a thread belongs to.
 pub fn process_of(tid: i32) -> Option<i32> {
+    if let Some(process) = ROOT.get().and_then(|root| outer::process_of(root, tid)) {
+        return process;
+    }
     let status = read(&format!("{tid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
@@ -72,6 +94,7 @@ pub fn process_of(tid: i32) -> Option<i32> {
 /// How many threads a process has.
 pub fn threads(pid: i32) -> Option<usize> {
     let path = format!("{pid}/task");
+    let path = outer::path(ROOT.get(), &path).ok()?.unwrap_or(path);
     let stat = match ROOT.get() {
         Some(root) => rustix::fs::statat(root, path, rustix::fs::AtFlags::empty()),
         None => rustix::fs::stat(format!("/proc/{path}")),
@@ -100,7 +123,7 @@ pub fn stat(path: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
-    let parent = fields.next()?.parse().ok()?;
+    let parent = outer::parent(fields.next()?.parse().ok()?);
     let user_time = fields.nth(9)?.parse().ok()?;
     let start_time = fields.nth(7)?.parse().ok()?;
     Some(Stat { state, parent, user_time, start_time })

@@ -169,15 +169,16 @@ pub fn wait_any() -> Result<i32, Errno> {
     }
 }
 
-/// Reaps an ended child; its status word, as wait(2).
+/// Reaps an ended child; its status word, as wait(2). `EAGAIN` if it has not ended: who was reaped may have had its id.
 pub fn reap(pid: i32) -> Result<i32, Errno> {
     // SAFETY: the status word is ours.
     unsafe {
         let mut status = 0;
-        if libc::wait4(pid, &raw mut status, 0, std::ptr::null_mut()) < 0 {
-            return Err(last_errno());
+        match libc::wait4(pid, &raw mut status, libc::WNOHANG, std::ptr::null_mut()) {
+            0 => Err(Errno::EAGAIN),
+            ended if ended > 0 => Ok(status),
+            _ => Err(last_errno()),
         }
-        Ok(status)
     }
 }
 
@@ -188,5 +189,22 @@ pub fn involuntary_switches() -> i64 {
         let mut usage: libc::rusage = std::mem::zeroed();
         libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
         usage.ru_nivcsw
+    }
+}
+
+/// Gives the host back what is in memory of the program's own code and constants: starting takes most of it, going on
+/// little, and that comes again from the file. What was relocated stays.
+pub fn forget_program() {
+    unsafe extern "C" {
+        /// Where the program begins, and where its code ends: both by the linker.
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    const PAGE: usize = 4096;
+    let (start, end) = (&raw const __executable_start as usize, &raw const etext as usize / PAGE * PAGE);
+    if let Some(len) = end.checked_sub(start).filter(|_| start.is_multiple_of(PAGE)) {
+        // SAFETY: the read-only segments of the program, which are mapped from its file and never written: the same
+        // bytes are read again.
+        unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_DONTNEED) };
     }
 }

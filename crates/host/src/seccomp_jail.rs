@@ -9,11 +9,17 @@ use std::io;
 mod program;
 mod rules;
 
-pub use rules::{Check, RULES, Rule};
+pub use rules::{Check, If, RULES, Rule};
 
-/// Locks every thread of the calling process in. Needs `no_new_privs`.
-pub fn install() -> io::Result<()> {
-    let filter = program::assemble(RULES)
+/// The rules, with or without packet(7) sockets.
+fn rules(packets: bool) -> impl Iterator<Item = &'static Rule> {
+    let with = &rules::SOCKETS_WITH_PACKETS;
+    RULES.iter().map(move |rule| if packets && rule.number == with.number { with } else { rule })
+}
+
+/// Locks every thread of the calling process in. Needs `no_new_privs`. `packets`: it may make packet(7) sockets.
+pub fn install(packets: bool) -> io::Result<()> {
+    let filter = program::assemble(rules(packets))
         .ok_or_else(|| io::Error::other("the filter of the kernel process is too long"))?;
     let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };

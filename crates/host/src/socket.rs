@@ -140,9 +140,10 @@ pub struct Message {
     pub control: Vec<u8>,
 }
 
-/// recvmsg(2); `MSG_DONTWAIT` and `MSG_CMSG_CLOEXEC` are added.
+/// recvmsg(2) on a socket of a family that carries no descriptors; `MSG_DONTWAIT` is added. Not `MSG_CMSG_CLOEXEC`, which
+/// packet(7) sockets refuse.
 pub fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], control_room: usize, flags: u32) -> Result<Message> {
-    let flags = flags.cast_signed() | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = flags.cast_signed() | libc::MSG_DONTWAIT;
     let mut from = [0_u8; SOCKADDR_MAX];
     let mut control = vec![0_u8; control_room];
     let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -163,6 +164,22 @@ pub fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], control_room: usize, flags: u
     Ok(Message { length, flags: header.msg_flags.cast_unsigned(), from, control })
 }
 
+/// recv(2) with `MSG_PEEK` and `MSG_DONTWAIT`: what waits in a stream.
+pub fn peek(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the buffer is writable for its length.
+    retry(|| unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+}
+
+/// recv(2) with `MSG_TRUNC` and `MSG_DONTWAIT`: throws away what waits in a TCP stream, up to `count` bytes.
+pub fn discard(fd: BorrowedFd<'_>, count: usize) -> Result<usize> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    // The host copies nothing there; if it did, it would find room.
+    let mut room = Vec::<u8>::with_capacity(count);
+    // SAFETY: the buffer has room for that many bytes, which are never read.
+    retry(|| unsafe { libc::recv(fd.as_raw_fd(), room.as_mut_ptr().cast(), count, flags) })
+}
+
 /// Bytes of `struct ifreq`.
 pub const IFREQ: usize = 40;
 
@@ -175,11 +192,56 @@ pub fn ioctl_size(cmd: u32) -> Option<usize> {
         0x8910 | 0x8913 | 0x8915 | 0x8917 | 0x8919 | 0x891b | 0x891d | 0x8921 | 0x8927 | 0x8933 | 0x8942 => {
             Some(IFREQ)
         }
+        _ if changes(cmd) => Some(IFREQ),
         _ => None,
     }
 }
 
-/// A socket ioctl that only asks; `ENOTTY` for any other.
+/// Whether a socket ioctl of the list changes an interface, for which the host wants `CAP_NET_ADMIN`.
+pub fn changes(cmd: u32) -> bool {
+    // SIOCSIFFLAGS, -ADDR, -DSTADDR, -BRDADDR, -NETMASK, -METRIC, -MTU, -NAME, -HWADDR, -TXQLEN; SIOCDIFADDR.
+    matches!(
+        cmd,
+        0x8914 | 0x8916 | 0x8918 | 0x891a | 0x891c | 0x891e | 0x8922 | 0x8923 | 0x8924 | 0x8943 | 0x8936
+    )
+}
+
+/// Whether it is SIOCADDRT or SIOCDELRT.
+pub fn changes_routes(cmd: u32) -> bool {
+    matches!(cmd, 0x890b | 0x890c)
+}
+
+/// Bytes of `struct rtentry`, and where it has the address of an interface's name.
+pub const RTENTRY: usize = 120;
+const RT_DEV: usize = 88;
+
+/// Where a `struct rtentry` says that the name of its interface is; 0 for none.
+pub fn route_device(entry: &[u8; RTENTRY]) -> u64 {
+    entry.get(RT_DEV..).and_then(|b| b.first_chunk::<8>()).map_or(0, |b| u64::from_ne_bytes(*b))
+}
+
+/// SIOCADDRT or SIOCDELRT by way of the interface with this name; what the entry has for an address is not used.
+pub fn change_route(
+    fd: BorrowedFd<'_>,
+    cmd: u32,
+    mut entry: [u8; RTENTRY],
+    mut name: Option<[u8; 16]>,
+) -> Result<()> {
+    if !changes_routes(cmd) {
+        return Err(Errno::ENOTTY);
+    }
+    let at = name.as_mut().map_or(0, |name| {
+        name[15] = 0;
+        name.as_mut_ptr() as u64
+    });
+    entry[RT_DEV..RT_DEV + 8].copy_from_slice(&at.to_ne_bytes());
+    // SAFETY: `entry` is as long as struct rtentry, and its only pointer is null or leads to a C string that outlives
+    // the call.
+    retry(|| unsafe { libc::ioctl(fd.as_raw_fd(), libc::c_ulong::from(cmd), entry.as_mut_ptr()) } as isize)
+        .map(|_| ())
+}
+
+/// A socket ioctl of the list; `ENOTTY` for any other.
 pub fn ioctl(fd: BorrowedFd<'_>, cmd: u32, data: &mut [u8]) -> Result<()> {
     let size = ioctl_size(cmd).ok_or(Errno::ENOTTY)?;
     let at = data.get_mut(..size).ok_or(Errno::EINVAL)?.as_mut_ptr();
@@ -196,6 +258,37 @@ pub fn interfaces(fd: BorrowedFd<'_>, room: usize) -> Result<Vec<u8>> {
     retry(|| unsafe { libc::ioctl(fd.as_raw_fd(), SIOCGIFCONF, &raw mut conf) } as isize)?;
     list.truncate(usize::try_from(conf.len).unwrap_or(0));
     Ok(list)
+}
+
+/// How many bytes a question of SIOCETHTOOL reads and writes, its own number first; none for any other.
+pub fn ethtool_size(command: u32) -> Option<usize> {
+    match command {
+        // GLINK, GRXCSUM, GTXCSUM, GSG, GTSO, GUFO, GGSO, GFLAGS, GGRO: struct ethtool_value.
+        0xa | 0x14 | 0x16 | 0x18 | 0x1e | 0x21 | 0x23 | 0x25 | 0x2b => Some(8),
+        // GSET, GET_TS_INFO.
+        0x1 | 0x41 => Some(44),
+        // GDRVINFO.
+        0x3 => Some(196),
+        _ => None,
+    }
+}
+
+/// A question of SIOCETHTOOL about the interface with this name; `EOPNOTSUPP` for any other.
+pub fn ethtool(fd: BorrowedFd<'_>, name: [u8; 16], data: &mut [u8]) -> Result<()> {
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    let command = data.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)?;
+    let size = ethtool_size(command).ok_or(Errno::EOPNOTSUPP)?;
+    let at = data.get_mut(..size).ok_or(Errno::EINVAL)?.as_mut_ptr();
+    let mut request = EthtoolRequest { name, at, rest: [0; 16] };
+    // SAFETY: `request` has the layout of struct ifreq and points to as many writable bytes as the command uses.
+    retry(|| unsafe { libc::ioctl(fd.as_raw_fd(), SIOCETHTOOL, &raw mut request) } as isize).map(|_| ())
+}
+
+#[repr(C)]
+struct EthtoolRequest {
+    name: [u8; 16],
+    at: *mut u8,
+    rest: [u8; 16],
 }
 
 #[repr(C)]

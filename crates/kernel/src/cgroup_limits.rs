@@ -25,14 +25,4 @@ impl Kernel {
     pub fn set_cgroup_limits(&self, limits: CgroupLimits) {
         *self.cgroup_limits.write() = limits;
     }
-
-    /// Total and free memory in bytes as the sandbox may see it.
-    pub fn memory(&self) -> (u64, u64) {
-        let info = rustix::system::sysinfo();
-        let unit = u64::from(info.mem_unit).max(1);
-        let total = info.totalram.saturating_mul(unit);
-        let free = info.freeram.saturating_add(info.bufferram).saturating_mul(unit);
-        let limit = self.cgroup_limits().memory.unwrap_or(u64::MAX);
-        (total.min(limit), free.min(limit))
-    }
 }

@@ -92,10 +92,21 @@ pub fn sleeps(thread: &Thread) -> bool {
     if !thread.handle().is_some_and(|handle| handle.in_guest_code()) {
         return false;
     }
-    let Some((pid, tid)) = host_ids(thread) else { return false };
-    let text = host::proc_fs::read(&format!("{pid}/task/{tid}/stat")).unwrap_or_default();
-    text.rsplit_once(')')
-        .is_some_and(|(_, rest)| matches!(rest.trim_start().as_bytes().first(), Some(b'S' | b'D')))
+    matches!(host_state(thread), Some(b'S' | b'D'))
+}
+
+/// Whether a thread runs the guest's code, or would on a free CPU.
+pub fn runs(thread: &Thread) -> bool {
+    !thread.is_sleeping()
+        && thread.handle().is_some_and(|handle| handle.in_guest_code())
+        && host_state(thread) == Some(b'R')
+}
+
+/// The letter that the host has for the state of the thread that runs it.
+fn host_state(thread: &Thread) -> Option<u8> {
+    let (pid, tid) = host_ids(thread)?;
+    let text = host::proc_fs::read(&format!("{pid}/task/{tid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.trim_start().bytes().next()
 }
 
 fn host_pid(process: &Process) -> Option<i32> {

@@ -28,13 +28,15 @@ pub fn thread_exited(thread: &Arc<Thread>, status: ExitStatus) {
     }
     // Before anybody hears of the end: segments are detached, semaphores adjusted.
     thread.set_ipc(None);
+    thread.seccomp.release();
+    // Its id may be that of a thread in exec as soon as the process has let go of it.
+    process.kernel().pids.remove_thread(thread.tid());
+    process.kernel().pi_futexes.holder_ended(thread.tid());
     let last = {
         let mut threads = process.threads.lock();
         threads.remove(&thread.tid());
         threads.is_empty()
     };
-    process.kernel().pids.remove_thread(thread.tid());
-    process.kernel().pi_futexes.holder_ended(thread.tid());
     // Whoever goes through exec waits for the others to end.
     process.stop_queue.wake(Events::all());
     // What this thread would have taken goes to another.

@@ -33,6 +33,10 @@ pub struct KernelConfig {
     pub job_control: bool,
     /// Log every system call to standard error or this file.
     pub strace: bool,
+    /// Every read and write comes here.
+    pub no_posting: bool,
+    /// Threads are granted reads and writes whether that pays or not: for tests.
+    pub eager_posting: bool,
     /// The container's filter of system calls.
     pub seccomp: Option<Arc<crate::seccomp::Filter>>,
     /// Values of /proc/sys by dotted name that differ from Linux's defaults.
@@ -52,6 +56,8 @@ impl Default for KernelConfig {
             job_control: false,
             cpus: 1,
             strace: false,
+            no_posting: false,
+            eager_posting: false,
             seccomp: None,
             sysctl: BTreeMap::new(),
             uid_map: vec![[0, 0, u32::MAX]],
@@ -218,6 +224,9 @@ pub struct UtsName {
     pub domainname: Vec<u8>,
 }
 
+/// Numbers that are counted: all that there are, and some.
+const CALL_NUMBERS: u32 = 512;
+
 /// The kernel of one sandbox.
 pub struct Kernel {
     /// Guest processes as a machine.
@@ -235,6 +244,7 @@ pub struct Kernel {
     /// Char and block devices by (is_block, number).
     devices: RwLock<BTreeMap<(bool, u64), OpenDevice>>,
     pub(crate) cgroup_limits: RwLock<crate::cgroup_limits::CgroupLimits>,
+    pub(crate) memory_sources: crate::memory::MemorySources,
     exit_hooks: RwLock<Arc<Vec<ExitHook>>>,
     spawn_thread: SpawnThread,
     /// Calls and flags that were asked for and are missing: each logged once.
@@ -248,6 +258,10 @@ pub struct Kernel {
     pub pi_futexes: crate::pi_futex::PiFutexes,
     /// What open files of the sandbox share.
     pub io: crate::io_tables::IoTables,
+    /// Who may read and write without an answer.
+    pub posting: crate::posting::PostingTable,
+    /// How often each system call was handled, by number.
+    pub calls: CallCounts,
     pub(crate) find_process: std::sync::OnceLock<crate::pidfd::FindProcess>,
     pub(crate) find_terminal: std::sync::OnceLock<crate::terminal::FindTerminal>,
     /// Made processes and context switches, for /proc/stat.
@@ -256,15 +270,47 @@ pub struct Kernel {
     pub logins: AtomicU32,
 }
 
+/// Counters by number of a system call.
+pub struct CallCounts(Box<[AtomicU64]>);
+
+impl Default for CallCounts {
+    fn default() -> CallCounts {
+        CallCounts((0..CALL_NUMBERS).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl CallCounts {
+    /// One more.
+    pub fn count(&self, number: u32) {
+        if let Some(counter) = self.0.get(number as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    /// Those that were made at all, with how often.
+    pub fn list(&self) -> impl Iterator<Item = (u32, u64)> {
+        (0..)
+            .zip(&self.0)
+            .map(|(number, count)| (number, count.load(Ordering::Relaxed)))
+            .filter(|one| one.1 > 0)
+    }
+}
+
 impl Kernel {
     /// A kernel over a platform. `spawn_thread` is `syscalls::spawn`.
-    pub fn new(platform: Arc<Platform>, config: KernelConfig, spawn_thread: SpawnThread) -> Arc<Kernel> {
+    pub fn new(
+        platform: Arc<Platform>,
+        config: KernelConfig,
+        memory_sources: crate::memory::MemorySources,
+        spawn_thread: SpawnThread,
+    ) -> Arc<Kernel> {
         let uts = UtsName {
             hostname: config.hostname.clone().into_bytes(),
             domainname: config.domainname.clone().into_bytes(),
         };
         let pids = Pids::default();
         pids.next.store(1, Ordering::Relaxed);
+        let told = platform.clone();
+        vfs::shown::on_change(Box::new(move || told.files_changed()));
         Arc::new(Kernel {
             platform,
             config,
@@ -274,6 +320,7 @@ impl Kernel {
             signal_queue: Arc::new(WaitQueue::new()),
             devices: RwLock::default(),
             cgroup_limits: RwLock::default(),
+            memory_sources,
             exit_hooks: RwLock::default(),
             spawn_thread,
             missing: Mutex::default(),
@@ -282,6 +329,8 @@ impl Kernel {
             ipc: Arc::default(),
             pi_futexes: crate::pi_futex::PiFutexes::default(),
             io: crate::io_tables::IoTables::default(),
+            posting: crate::posting::PostingTable::default(),
+            calls: CallCounts::default(),
             find_process: std::sync::OnceLock::new(),
             find_terminal: std::sync::OnceLock::new(),
             forks: AtomicU64::new(0),

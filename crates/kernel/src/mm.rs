@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use platform::AddressSpace;
+use platform::{AddressSpace, ThreadHandle};
 use vfs::{Inode, OpenFile, Place};
 
 /// The heap that brk(2) moves.
@@ -55,6 +55,15 @@ impl FileMapping {
     }
 }
 
+/// A mapping that a thread was told to make and tell the guest of by itself.
+pub struct Unsettled {
+    /// The thread.
+    tid: i32,
+    handle: Arc<ThreadHandle>,
+    /// The mapping, as if it were at 0.
+    mapping: FileMapping,
+}
+
 /// One guest address space: shared by threads and by a vfork child, copied by fork, new at exec.
 pub struct Mm {
     /// The platform's side of it.
@@ -70,6 +79,8 @@ pub struct Mm {
     /// Files mapped, in order of address; what was since unmapped natively may linger here, so it is only
     /// believed where the host's own maps show a file.
     pub files: Mutex<Vec<FileMapping>>,
+    /// Mappings of files that are not known yet; at most one of each thread.
+    pub unsettled: Mutex<Vec<Unsettled>>,
     /// Contexts of io_setup(2); a forked process has none.
     pub aio: crate::aio::Contexts,
     /// `PR_SET_DUMPABLE`.
@@ -89,6 +100,7 @@ impl Mm {
             layout: RwLock::default(),
             exe: RwLock::default(),
             files: Mutex::default(),
+            unsettled: Mutex::default(),
             aio: Default::default(),
             dumpable: std::sync::atomic::AtomicBool::new(true),
         }
@@ -96,6 +108,7 @@ impl Mm {
 
     /// A copy over another address space, as fork makes.
     pub fn fork(&self, space: Arc<AddressSpace>) -> Mm {
+        self.settle();
         let files = self.files.lock().clone();
         Mm {
             space,
@@ -104,6 +117,7 @@ impl Mm {
             layout: RwLock::new(self.layout.read().clone()),
             exe: RwLock::new(self.exe.read().clone()),
             files: Mutex::new(files),
+            unsettled: Mutex::default(),
             aio: Default::default(),
             dumpable: std::sync::atomic::AtomicBool::new(
                 self.dumpable.load(std::sync::atomic::Ordering::Relaxed),
@@ -118,13 +132,100 @@ impl Mm {
         gap || platform::is_reserved(start)
     }
 
-    /// Remembers a mapping of a file, dropping what it covers.
+    /// A thread, which waits for an answer, is about to map so many bytes of a file; where is learnt later.
+    pub fn note_later(&self, tid: i32, handle: Arc<ThreadHandle>, length: u64, offset: u64, file: &OpenFile) {
+        let mapping = FileMapping::new(0, length, offset, file);
+        // First: others settle what has a result, and the last one is still there.
+        handle.expect_native_result();
+        self.unsettled.lock().push(Unsettled { tid, handle, mapping });
+    }
+
+    /// Remembers what threads have mapped since they were told to.
+    pub fn settle(&self) {
+        self.settle_those(|one| one.handle.native_result().is_some());
+    }
+
+    /// Remembers what a thread has mapped that has just come in.
+    pub fn settle_of(&self, tid: i32) {
+        self.settle_those(|one| one.tid == tid);
+    }
+
+    fn settle_those(&self, which: impl Fn(&Unsettled) -> bool) {
+        let done: Vec<_> = self.unsettled.lock().extract_if(.., |one| which(one)).collect();
+        for Unsettled { handle, mut mapping, .. } in done {
+            let Some(start) = handle.native_result().and_then(|ret| u64::try_from(ret).ok()) else {
+                continue;
+            };
+            // The guest's word.
+            let Some(end) = start.checked_add(mapping.end).filter(|_| start.is_multiple_of(4096)) else {
+                continue;
+            };
+            (mapping.start, mapping.end) = (start, end);
+            self.note_file(mapping);
+        }
+    }
+
+    /// Remembers a mapping of a file, instead of what it covers.
     pub fn note_file(&self, mapping: FileMapping) {
-        let mut files = self.files.lock();
-        files.retain(|m| m.start < mapping.start || m.end > mapping.end);
-        let at = files.partition_point(|m| m.start < mapping.start);
+        cover(&mut self.files.lock(), mapping);
+    }
+}
+
+fn cover(files: &mut Vec<FileMapping>, mapping: FileMapping) {
+    let (start, end) = (mapping.start, mapping.end);
+    // What lies behind it of one that begins before it.
+    let mut rest = None;
+    files.retain_mut(|old| {
+        if old.end <= start || end <= old.start {
+            return true;
+        }
+        let (before, behind) = (old.start < start, end < old.end);
+        if behind {
+            let mut part = old.clone();
+            part.offset = old.offset.wrapping_add(end - old.start);
+            part.start = end;
+            match before {
+                true => rest = Some(part),
+                false => *old = part,
+            }
+        }
+        if before {
+            old.end = start;
+        }
+        before || behind
+    });
+    let mut at = files.partition_point(|old| old.start < start);
+    for mapping in [Some(mapping), rest].into_iter().flatten() {
         if files.len() < MAX_FILE_MAPPINGS {
             files.insert(at, mapping);
+            at += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linux_abi::fs::OpenFlags;
+
+    use super::{FileMapping, cover};
+
+    #[test]
+    fn a_mapping_takes_the_place_of_the_part_that_it_covers() {
+        let (file, _) = crate::pipe::pair(OpenFlags::empty());
+        let of = |list: &[(u64, u64, u64)]| {
+            let mut files = Vec::new();
+            for (start, end, offset) in list {
+                cover(&mut files, FileMapping::new(*start, *end, *offset, &file));
+            }
+            files.iter().map(|m| (m.start, m.end, m.offset)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[(10, 40, 0), (10, 20, 5)]), [(10, 20, 5), (20, 40, 10)]);
+        assert_eq!(of(&[(10, 40, 0), (30, 40, 5)]), [(10, 30, 0), (30, 40, 5)]);
+        assert_eq!(of(&[(10, 40, 7), (20, 30, 5)]), [(10, 20, 7), (20, 30, 5), (30, 40, 27)]);
+        assert_eq!(
+            of(&[(10, 20, 0), (20, 30, 1), (30, 50, 2), (15, 40, 9)]),
+            [(10, 15, 0), (15, 40, 9), (40, 50, 12)]
+        );
+        assert_eq!(of(&[(10, 20, 0), (5, 25, 1), (25, 30, 2)]), [(5, 25, 1), (25, 30, 2)]);
     }
 }

@@ -234,6 +234,10 @@ impl Process {
     pub fn actions(&self) -> Arc<Actions> {
         self.actions.read().clone()
     }
+    /// Whether another process may have the same actions (`CLONE_SIGHAND`), or another thread uses them just now.
+    pub fn shares_actions(&self) -> bool {
+        Arc::strong_count(&self.actions.read()) > 1
+    }
     /// Replaces the actions (exec).
     pub fn set_actions(&self, actions: Arc<Actions>) {
         *self.actions.write() = actions;

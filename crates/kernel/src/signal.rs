@@ -3,6 +3,7 @@
 //! Delivery, that is building the frame, is in `syscalls`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use linux_abi::Errno;
 use linux_abi::signal::{SIG_DFL, SIG_IGN, SigAction, SigInfo, SigSet, Signo, si};
@@ -222,6 +223,26 @@ pub fn has_deliverable(thread: &Thread) -> bool {
     (own.0 | shared.0) & (!mask.0 | waited.0) != 0
 }
 
+/// Whether a signal is pending that ends the process and that nobody catches, as it ends waits that others leave
+/// alone (`TASK_KILLABLE`). One that dumps core does not.
+pub fn has_fatal(thread: &Thread) -> bool {
+    let process = thread.process();
+    // A tracer sees it first.
+    if process.traced.load(std::sync::atomic::Ordering::Relaxed) != 0 {
+        return false;
+    }
+    let shared = process.shared_pending.lock().set();
+    let pending = {
+        let signals = thread.signals.lock();
+        SigSet((signals.pending.set().0 | shared.0) & !signals.mask.0)
+    };
+    (1..=64).filter_map(Signo::new).filter(|sig| pending.contains(*sig)).any(|sig| {
+        process.actions().get(sig).handler == SIG_DFL
+            && default_action(sig) == DefaultAction::Terminate
+            && !process.is_init_immune(sig)
+    })
+}
+
 /// tgkill(2) and faults: queues for one thread.
 pub fn send_to_thread(thread: &Thread, info: SigInfo) -> Result<()> {
     let sig = Signo::new(info.signo).ok_or(Errno::EINVAL)?;
@@ -253,6 +274,16 @@ pub fn send_to_thread(thread: &Thread, info: SigInfo) -> Result<()> {
 
 /// kill(2): queues for the process and wakes one thread that can take it.
 pub fn send_to_process(process: &Process, info: SigInfo) -> Result<()> {
+    queue_for_process(process, info, false)
+}
+
+/// What the use of CPU time brings about: queues for the process and wakes a thread that runs. On Linux it is the
+/// tick of a running thread that sends such a signal, and profilers look at who takes it.
+pub fn send_to_running(process: &Process, info: SigInfo) -> Result<()> {
+    queue_for_process(process, info, true)
+}
+
+fn queue_for_process(process: &Process, info: SigInfo, to_running: bool) -> Result<()> {
     let sig = Signo::new(info.signo).ok_or(Errno::EINVAL)?;
     prepare(process, sig);
     if sig == Signo::SIGKILL {
@@ -260,10 +291,12 @@ pub fn send_to_process(process: &Process, info: SigInfo) -> Result<()> {
         return Ok(());
     }
     let threads: Vec<_> = process.threads.lock().values().cloned().collect();
-    let taker = threads.iter().find(|t| {
-        let signals = t.signals.lock();
-        !t.is_dying() && (signals.waited.contains(sig) || !signals.mask.contains(sig))
-    });
+    let takes = |thread: &&Arc<Thread>| {
+        let signals = thread.signals.lock();
+        !thread.is_dying() && (signals.waited.contains(sig) || !signals.mask.contains(sig))
+    };
+    let running = if to_running { running(&threads.iter().filter(takes).collect::<Vec<_>>()) } else { None };
+    let taker = running.or_else(|| threads.iter().find(takes));
     if is_ignored(process, sig)
         && threads.iter().all(|t| {
             let signals = t.signals.lock();
@@ -278,6 +311,15 @@ pub fn send_to_process(process: &Process, info: SigInfo) -> Result<()> {
     }
     process.kernel().signal_queue.wake(linux_abi::Events::IN);
     Ok(())
+}
+
+/// A thread that runs, not always the same of several.
+fn running<'a>(threads: &[&'a Arc<Thread>]) -> Option<&'a Arc<Thread>> {
+    // Each look is a file of the host.
+    const LOOKS: usize = 32;
+    let first = (executor::monotonic_ns() / 1000) as usize % threads.len().max(1);
+    let (before, from) = threads.split_at_checked(first)?;
+    from.iter().chain(before).take(LOOKS).copied().find(|thread| crate::cpu_time::runs(thread))
 }
 
 /// SIGCONT takes back stop signals and continues; stop signals take back SIGCONT.

@@ -51,6 +51,8 @@ pub struct Thread {
     pub ptrace: crate::ptrace::Traced,
     /// `PR_SET_PDEATHSIG`.
     pub parent_death_signal: AtomicI32,
+    /// What it may read and write without an answer.
+    pub posting: crate::posting::Posting,
 }
 
 /// What a new thread starts with.
@@ -106,6 +108,7 @@ impl Thread {
             seccomp: crate::guest_filter::Seccomp::inherited(parts.seccomp),
             ptrace: Default::default(),
             parent_death_signal: AtomicI32::new(0),
+            posting: Default::default(),
         })
     }
 
@@ -206,8 +209,12 @@ impl Thread {
     }
     /// Orders it to end as soon as its task runs.
     pub fn set_dying(&self) {
-        self.dying.store(true, Ordering::Release);
+        self.mark_dying();
         self.request_attention();
+    }
+    /// As `set_dying`, but it is not told.
+    pub fn mark_dying(&self) {
+        self.dying.store(true, Ordering::Release);
     }
     /// Whether it waits in a system call.
     pub fn is_sleeping(&self) -> bool {
@@ -231,6 +238,7 @@ impl Thread {
         if let Some(handle) = self.handle() {
             handle.forget_identity();
         }
+        self.kernel().posting.withdraw(self, false);
     }
     /// As `request_attention`, for the thread itself: it is in the kernel already.
     pub fn note_attention(&self) {

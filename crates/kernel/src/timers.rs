@@ -242,7 +242,7 @@ impl Timer {
             Notify::Plain(process, sig) => {
                 if let Some(process) = process.upgrade() {
                     // Pending already is sent.
-                    let _ = process.send_signal(SigInfo::new(*sig, si::KERNEL));
+                    let _ = self.signal(&process, SigInfo::new(*sig, si::KERNEL));
                 }
             }
             Notify::CpuLimit(process) => {
@@ -254,7 +254,7 @@ impl Timer {
                 let Some(process) = process.upgrade() else { return };
                 let counted = process.shared_pending.lock().update(|i| self.is_own(i), count(times));
                 if !counted {
-                    let _ = process.send_signal(self.info(*sig, more));
+                    let _ = self.signal(&process, self.info(*sig, more));
                 }
             }
             Notify::Thread(thread, sig) => {
@@ -264,6 +264,14 @@ impl Timer {
                     let _ = thread.send_signal(self.info(*sig, more));
                 }
             }
+        }
+    }
+
+    fn signal(&self, process: &Process, info: SigInfo) -> Result<()> {
+        if self.clock.is_cpu() {
+            crate::signal::send_to_running(process, info)
+        } else {
+            process.send_signal(info)
         }
     }
 
@@ -308,7 +316,7 @@ fn cpu_limit_reached(process: &Process) {
         process.begin_exit(ExitStatus::Signaled { signal: Signo::SIGKILL, core: false });
     } else {
         // Pending already is sent.
-        let _ = process.send_signal(SigInfo::new(Signo::SIGXCPU, si::KERNEL));
+        let _ = crate::signal::send_to_running(process, SigInfo::new(Signo::SIGXCPU, si::KERNEL));
     }
 }
 

@@ -8,7 +8,7 @@ use identity::Credentials;
 use linux_abi::fs::{OpenFlags, S_IFSOCK};
 use linux_abi::socket::MsgFlags;
 use parking_lot::Mutex;
-use vfs::{Caller, FileOps, OpenFile};
+use vfs::{Caller, FileOps, MapRequest, MapSource, OpenFile};
 
 use crate::registry::Listed;
 use crate::socket::{Socket, SocketCaller};
@@ -61,6 +61,9 @@ impl FileOps for SocketFile {
     }
     fn wait_queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.socket.wait_queue())
+    }
+    fn mmap(&self, _file: &OpenFile, request: &MapRequest) -> Result<MapSource> {
+        self.socket.mmap(request)
     }
     fn ioctl(&self, _file: &OpenFile, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         self.socket.ioctl(caller, cmd, arg)

@@ -159,6 +159,61 @@ impl Packet for Datagram {
     }
 }
 
+/// What a packet(7) socket has received.
+pub(crate) struct Frame<'a> {
+    pub(crate) data: &'a [u8],
+    /// Bytes of the link's header in there; none for `SOCK_DGRAM`, whose data begin behind it.
+    pub(crate) link: Option<usize>,
+    /// Its `struct sockaddr_ll`.
+    pub(crate) name: &'a [u8],
+    /// The VLAN's tag and kind, which the host takes out of the frame.
+    pub(crate) vlan: Option<(u16, u16)>,
+}
+
+/// `SKF_AD_*` of frames.
+const PKTTYPE: u32 = 4;
+const VLAN_TAG: u32 = 44;
+const VLAN_TAG_PRESENT: u32 = 48;
+const VLAN_TPID: u32 = 60;
+
+impl<'a> Frame<'a> {
+    /// A frame whose link's header is as long as the kind of its interface says.
+    pub(crate) fn new(data: &'a [u8], name: &'a [u8], raw: bool) -> Frame<'a> {
+        /// `struct ethhdr`, which lo has as well.
+        const ETHERNET: usize = 14;
+        let hardware = name.get(8..10).and_then(|b| b.first_chunk::<2>()).map(|b| u16::from_ne_bytes(*b));
+        // ARPHRD_ETHER, ARPHRD_LOOPBACK
+        let length = if matches!(hardware, Some(1 | 772)) { ETHERNET } else { 0 };
+        Frame { data, link: raw.then_some(length), name, vlan: None }
+    }
+}
+
+impl Packet for Frame<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.data
+    }
+    fn network(&self) -> &[u8] {
+        self.data.get(self.link.unwrap_or(0)..).unwrap_or_default()
+    }
+    fn link(&self) -> Option<&[u8]> {
+        self.link.map(|_| self.data)
+    }
+    fn about(&self, what: u32) -> u32 {
+        let byte = |at: usize| u32::from(self.name.get(at).copied().unwrap_or(0));
+        match what {
+            PROTOCOL => byte(2) << 8 | byte(3),
+            PKTTYPE => byte(10),
+            IFINDEX => byte(4) | byte(5) << 8 | byte(6) << 16 | byte(7) << 24,
+            HATYPE => byte(8) | byte(9) << 8,
+            VLAN_TAG => self.vlan.map_or(0, |(tag, _)| tag.into()),
+            VLAN_TAG_PRESENT => self.vlan.is_some().into(),
+            VLAN_TPID => self.vlan.map_or(0, |(_, kind)| kind.into()),
+            RANDOM => random(),
+            _ => 0,
+        }
+    }
+}
+
 /// Not for secrets: a sample of packets.
 fn random() -> u32 {
     let time = executor::monotonic_ns();

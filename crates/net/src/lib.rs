@@ -9,6 +9,7 @@ pub mod host;
 pub mod inet;
 pub mod links;
 pub mod netlink;
+pub mod posting;
 pub mod provider;
 pub mod registry;
 pub mod socket;

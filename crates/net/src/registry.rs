@@ -12,12 +12,27 @@ use crate::Socket;
 pub enum Description {
     /// The host lists it, under this inode number of its own.
     Host(u64),
+    /// A TCP socket that listens: the host lists it, without what waits here.
+    Listener(ListenerDescription),
     /// An end of a TCP connection inside the sandbox.
     Tcp(TcpDescription),
     /// A UDP socket: the host lists it, without what is kept here.
     Udp(UdpDescription),
     /// A unix(7) socket.
     Unix(UnixDescription),
+}
+
+/// What the host does not know of a TCP socket that listens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ListenerDescription {
+    /// The host's inode number.
+    pub host: u64,
+    /// Connections from inside that are to be accepted.
+    pub pending: usize,
+    /// How many there may be.
+    pub backlog: usize,
+    /// It takes no connections of IPv4.
+    pub v6_only: bool,
 }
 
 /// A TCP socket that the host does not know.

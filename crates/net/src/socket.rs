@@ -7,10 +7,11 @@ use executor::{Events, WaitQueue};
 use identity::Credentials;
 use linux_abi::Errno;
 use linux_abi::socket::MsgFlags;
-use vfs::{Caller, Inode, OpenFile};
+use vfs::{Caller, Inode, MapRequest, MapSource, OpenFile};
 
 use crate::Result;
 use crate::filter::Filter;
+use crate::posting::Posts;
 use crate::registry::Description;
 
 /// Credentials that unix(7) sockets tell of the other side: `struct ucred`.
@@ -143,8 +144,16 @@ pub trait Socket: Any + Send + Sync {
     fn accepted_address(&self) -> Result<Vec<u8>> {
         self.peer_address()
     }
-    /// getsockopt(2): at most `len` bytes. `given` is what the guest's buffer held, for options that read it.
+    /// getsockopt(2): at most `len` bytes.
     fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>>;
+    /// The same for an option that reads what the guest's buffer holds.
+    fn option_about(&self, level: i32, name: i32, given: &[u8]) -> Result<Vec<u8>> {
+        self.option(level, name, given.len())
+    }
+    /// mmap(2); `ENODEV`.
+    fn mmap(&self, request: &MapRequest) -> Result<MapSource> {
+        Err(Errno::ENODEV)
+    }
     /// setsockopt(2).
     fn set_option(&self, caller: &SocketCaller<'_>, level: i32, name: i32, value: &[u8]) -> Result<()>;
     /// The place for a filter of what arrives; none if the family takes none.
@@ -159,6 +168,10 @@ pub trait Socket: Any + Send + Sync {
     fn restore_error(&self, errno: Errno) {}
     /// A send(2) with `MSG_ZEROCOPY` was done: the bytes were copied, and the error queue says so.
     fn sent_zerocopy(&self) {}
+    /// A connected stream whose sends and receives may be done without the program waiting for each.
+    fn posts(&self) -> Option<&dyn Posts> {
+        None
+    }
     /// What is ready.
     fn poll(&self) -> Events;
     /// Woken when what is ready changes.

@@ -8,7 +8,7 @@ use linux_abi::socket::AF_INET6;
 
 use crate::inet::endpoint::Endpoint;
 use crate::inet::udp_counts::counts;
-use crate::registry::{Description, Open, TcpDescription, UnixDescription, list};
+use crate::registry::{Description, ListenerDescription, Open, TcpDescription, UnixDescription, list};
 
 /// Tables that are the host's as they are: they tell of the network namespace alone.
 pub const HOST_TABLES: [&str; 21] = [
@@ -40,6 +40,8 @@ pub const SOCKET_TABLES: [&str; 8] = ["tcp", "tcp6", "udp", "udp6", "udplite", "
 
 /// Column of the inode number in those.
 const INODE_COLUMN: usize = 9;
+/// That of the owner, who is the kernel process to the host.
+const UID_COLUMN: usize = 7;
 /// Those of what waits to be sent and to be read, and of what was lost.
 const QUEUES_COLUMN: usize = 4;
 const DROPS_COLUMN: usize = 12;
@@ -71,16 +73,21 @@ pub fn text(name: &str) -> Option<Vec<u8>> {
 #[derive(Clone, Copy, Default)]
 struct Own {
     ino: u64,
+    uid: u32,
     unread: usize,
     lost: u64,
 }
 
 /// The guest's sockets by the host's inode numbers.
 fn inodes(all: &[Open]) -> HashMap<u64, Own> {
-    let known = all.iter().filter_map(|open| match open.what {
-        Description::Host(host) => Some((host, Own { ino: open.ino, ..Own::default() })),
-        Description::Udp(udp) => Some((udp.host, Own { ino: open.ino, unread: udp.unread, lost: udp.lost })),
-        _ => None,
+    let known = all.iter().filter_map(|open| {
+        let own = Own { ino: open.ino, uid: open.uid, ..Own::default() };
+        match open.what {
+            Description::Host(host) => Some((host, own)),
+            Description::Listener(listener) => Some((listener.host, Own { unread: listener.pending, ..own })),
+            Description::Udp(udp) => Some((udp.host, Own { unread: udp.unread, lost: udp.lost, ..own })),
+            Description::Tcp(_) | Description::Unix(_) => None,
+        }
     });
     known.collect()
 }
@@ -88,8 +95,13 @@ fn inodes(all: &[Open]) -> HashMap<u64, Own> {
 /// A line with the inode number in a column replaced; others' sockets have none. Lines keep their width if they can.
 fn translated(line: &str, inodes: &HashMap<u64, Own>) -> String {
     let Some(word) = line.split_ascii_whitespace().nth(INODE_COLUMN) else { return line.to_owned() };
-    let own = word.parse().ok().and_then(|host: u64| inodes.get(&host)).copied().unwrap_or_default();
+    let own = word.parse().ok().and_then(|host: u64| inodes.get(&host)).copied();
+    let is_own = own.is_some();
+    let own = own.unwrap_or_default();
     let mut line = replaced(line, INODE_COLUMN, |_| Some(own.ino.to_string()));
+    if is_own {
+        line = replaced(&line, UID_COLUMN, |old| Some(format!("{:>1$}", own.uid, old.len())));
+    }
     if own.unread > 0 {
         line = replaced(&line, QUEUES_COLUMN, |word| {
             let (unsent, unread) = word.split_once(':')?;
@@ -278,12 +290,22 @@ pub(crate) struct Row {
     pub(crate) unread: u32,
     pub(crate) uid: u32,
     pub(crate) ino: u64,
+    /// More of a listener.
+    pub(crate) listener: Option<ListenerDescription>,
 }
 
 /// The rows of one of the tables of sockets.
 pub(crate) fn rows(name: &str) -> Vec<Row> {
-    let text = sockets(name, &list());
-    text.lines().skip(1).filter_map(row).collect()
+    let all = list();
+    let listeners: HashMap<u64, ListenerDescription> = (all.iter())
+        .filter_map(|open| match open.what {
+            Description::Listener(listener) => Some((open.ino, listener)),
+            _ => None,
+        })
+        .collect();
+    let text = sockets(name, &all);
+    let rows = text.lines().skip(1).filter_map(row);
+    rows.map(|row| Row { listener: listeners.get(&row.ino).copied(), ..row }).collect()
 }
 
 fn row(line: &str) -> Option<Row> {
@@ -298,6 +320,7 @@ fn row(line: &str) -> Option<Row> {
         unread: u32::from_str_radix(unread, 16).ok()?,
         uid: u32::try_from(number(7, 10)?).ok()?,
         ino: number(INODE_COLUMN, 10)?,
+        listener: None,
     })
 }
 
@@ -324,11 +347,14 @@ mod tests {
     #[test]
     fn rows_are_read_as_they_are_written() {
         let line = "   0: 0100007F:1B58 00000000:0000 0A 00000001:00000002 00:00000000 00000000    33        0 1581 1 000000007f107fbc 100 0 0 10 0";
-        let got =
-            row(&translated(line, &HashMap::from([(1581, Own { ino: 7, unread: 0x10, lost: 3 })]))).unwrap();
+        let got = row(&translated(
+            line,
+            &HashMap::from([(1581, Own { ino: 7, uid: 1000, unread: 0x10, lost: 3 })]),
+        ))
+        .unwrap();
         assert_eq!(
             (got.local.port, got.state, got.unsent, got.unread, got.uid, got.ino),
-            (7000, 10, 1, 0x12, 33, 7)
+            (7000, 10, 1, 0x12, 1000, 7)
         );
         assert_eq!(row(&translated(line, &HashMap::new())).unwrap().ino, 0);
         let six = unhex("00000000000000000000000001000000:0050").unwrap();

@@ -9,7 +9,7 @@
 //! a second filter does it, on top of the first. Of two filters the stricter counts: it takes nothing back.
 
 use linux_abi::sysno::nr;
-use slot::layout::{FILE_FD, MAX_THREADS, NR_DOORBELL, NR_PARK, PROTECTED_LOW};
+use slot::layout::{FILE_FD, KEPT_FD, KEPT_FDS, MAX_THREADS, NR_DOORBELL, NR_FETCH, NR_PARK, PROTECTED_LOW};
 
 use crate::bpf::{
     ALLOW, AND, AUDIT_ARCH_X86_64, Block, Instruction, JEQ, JGE, JGT, JSET, LOAD, NOTIFY, OFFSET_ARCH,
@@ -72,11 +72,10 @@ impl Settings {
     }
 }
 
-/// Values of `MAP_*` that the guest may use natively on anonymous memory.
-const MAP_NATIVE: u32 =
-    0x1 | 0x2 | 0x10 | 0x20 | 0x100 | 0x2000 | 0x4000 | 0x8000 | 0x1_0000 | 0x2_0000 | 0x4_0000 | 0x10_0000;
+/// Values of `MAP_*` that the guest may use natively on anonymous memory, and on files that are kept in its stub.
+pub(crate) const MAP_NATIVE: u32 = slot::layout::MAP_KEPT as u32;
 const MAP_ANONYMOUS: u32 = 0x20;
-const MAP_FIXED_ANY: u32 = 0x10 | 0x10_0000;
+const MAP_FIXED_ANY: u32 = slot::layout::MAP_FIXED_ANY as u32;
 const MREMAP_FIXED: u32 = 2;
 const MADV_DONTFORK: u32 = 10;
 
@@ -92,6 +91,12 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
     for bell in [NR_DOORBELL, NR_PARK] {
         out.ret_if(JEQ, bell, NOTIFY);
     }
+    call(&mut out, NR_FETCH, |b| {
+        from_shim(b, settings, |b| {
+            b.op(RETURN, NOTIFY);
+        });
+        b.op(RETURN, TRAP);
+    });
     call(&mut out, nr::futex, |b| {
         if settings.seen.contains(&nr::futex) {
             wakes_of_shim(b, settings);
@@ -105,25 +110,15 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
     });
     call(&mut out, nr::mmap, |b| {
         from_shim(b, settings, |b| {
-            // The shim's anonymous mappings are checked like the guest's; files are announced.
-            b.op(LOAD, low(3)).ret_unless(JSET, MAP_ANONYMOUS, NOTIFY);
+            // The shim's anonymous mappings are checked like the guest's, and so are those of files that are kept.
+            // Other files are announced.
+            let mut file = Block(Vec::new());
+            kept(&mut file, NOTIFY);
+            mapping(&mut file, settings, native);
+            b.op(LOAD, low(3)).skip_if(JSET, MAP_ANONYMOUS, &file);
         });
         b.op(LOAD, low(3)).ret_unless(JSET, MAP_ANONYMOUS, TRAP);
-        b.ret_if(JSET, !MAP_NATIVE, TRAP);
-        // A hint never replaces what is there. One below the lowest address of the guest is raised by the
-        // kernel process, as Linux raises those below mmap_min_addr: what is got must be good for MAP_FIXED.
-        let mut hint = Block(vec![
-            Instruction { code: LOAD, jt: 0, jf: 0, k: high(0) },
-            Instruction { code: JEQ, jt: 0, jf: 4, k: 0 },
-            Instruction { code: LOAD, jt: 0, jf: 0, k: low(0) },
-            Instruction { code: JEQ, jt: 2, jf: 0, k: 0 },
-            Instruction { code: JGE, jt: 1, jf: 0, k: PROTECTED_LOW as u32 },
-            Instruction { code: RETURN, jt: 0, jf: 0, k: TRAP },
-        ]);
-        settings.native(&mut hint, nr::mmap, native);
-        b.skip_if(JSET, MAP_FIXED_ANY, &hint);
-        b.check_range(0, 1);
-        settings.native(b, nr::mmap, native);
+        mapping(b, settings, native);
     });
     for number in [nr::munmap, nr::mprotect, nr::pkey_mprotect, nr::mseal, nr::mincore, nr::msync] {
         call(&mut out, number, |b| {
@@ -200,8 +195,8 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
     call(&mut out, nr::close, |b| {
         from_shim(b, settings, |b| {
             // Descriptors of mapped files, which this process alone has. Of the others the zygote closes one.
-            let first = FILE_FD as u32;
-            b.op(LOAD, low(0)).ret_unless(JGE, first, NOTIFY).ret_if(JGE, first + MAX_THREADS as u32, NOTIFY);
+            let (first, last) = (KEPT_FD as u32, FILE_FD as u32 + MAX_THREADS as u32 - 1);
+            b.op(LOAD, low(0)).ret_unless(JGE, first, NOTIFY).ret_if(JGT, last, NOTIFY);
             b.op(RETURN, ALLOW);
         });
         b.op(RETURN, TRAP);
@@ -243,7 +238,9 @@ pub(crate) fn showing(settings: &Settings) -> Vec<Instruction> {
             match number {
                 nr::futex => wakes_of_shim(b, settings),
                 nr::mmap => {
-                    b.op(LOAD, low(3)).ret_unless(JSET, MAP_ANONYMOUS, ALLOW);
+                    let mut file = Block(Vec::new());
+                    kept(&mut file, ALLOW);
+                    b.op(LOAD, low(3)).skip_if(JSET, MAP_ANONYMOUS, &file);
                 }
                 nr::madvise => from_shim(b, settings, |b| {
                     b.op(LOAD, low(2)).ret_if(JEQ, MADV_DONTFORK, ALLOW);
@@ -255,6 +252,32 @@ pub(crate) fn showing(settings: &Settings) -> Vec<Instruction> {
     }
     out.op(RETURN, ALLOW);
     out.0
+}
+
+/// Goes on if a file is mapped that is kept in the stub, else returns a verdict.
+fn kept(b: &mut Block, others: u32) {
+    let first = KEPT_FD as u32;
+    b.op(LOAD, high(4)).ret_unless(JEQ, 0, others);
+    b.op(LOAD, low(4)).ret_unless(JGE, first, others).ret_if(JGE, first + KEPT_FDS as u32, others);
+}
+
+/// Checks the flags and the place of a mapping.
+fn mapping(b: &mut Block, settings: &Settings, native: u32) {
+    b.op(LOAD, low(3)).ret_if(JSET, !MAP_NATIVE, TRAP);
+    // A hint never replaces what is there. One below the lowest address of the guest is raised by the
+    // kernel process, as Linux raises those below mmap_min_addr: what is got must be good for MAP_FIXED.
+    let mut hint = Block(vec![
+        Instruction { code: LOAD, jt: 0, jf: 0, k: high(0) },
+        Instruction { code: JEQ, jt: 0, jf: 4, k: 0 },
+        Instruction { code: LOAD, jt: 0, jf: 0, k: low(0) },
+        Instruction { code: JEQ, jt: 2, jf: 0, k: 0 },
+        Instruction { code: JGE, jt: 1, jf: 0, k: PROTECTED_LOW as u32 },
+        Instruction { code: RETURN, jt: 0, jf: 0, k: TRAP },
+    ]);
+    settings.native(&mut hint, nr::mmap, native);
+    b.skip_if(JSET, MAP_FIXED_ANY, &hint);
+    b.check_range(0, 1);
+    settings.native(b, nr::mmap, native);
 }
 
 /// Goes on if the accumulator is one of these, else traps.
@@ -383,6 +406,40 @@ mod tests {
     }
 
     #[test]
+    fn the_shim_maps_kept_files_as_the_guest_maps_memory() {
+        let f = filter();
+        let mmap = |f: &[Instruction], ip, addr: u64, flags: u64, fd: u64| {
+            run(f, nr::mmap, ip, [addr, 4096, 5, flags, fd, 0x1000])
+        };
+        let (shim, gadget) = (TEXT + 20, TEXT + 2);
+        let showing = showing(&settings(&[]));
+        let all = build(&settings(&NATIVE_CALLS));
+        let checked = build(&Settings { checked_memory: true, ..settings(&[]) });
+        for fd in [8, 9, 39] {
+            for (addr, flags) in [(0, 2), (0x5000_0000, 0x12), (0x7e00_0000_0000, 2), (0, 0x8001)] {
+                assert_eq!(mmap(&f, shim, addr, flags, fd), ALLOW);
+                assert_eq!(mmap(&f, GUEST, addr, flags, fd), TRAP);
+                assert_eq!(mmap(&f, gadget, addr, flags, fd), NOTIFY);
+                assert_eq!(
+                    [mmap(&showing, shim, addr, flags, fd), mmap(&all, shim, addr, flags, fd)],
+                    [TRAP; 2]
+                );
+                assert_eq!(mmap(&checked, shim, addr, flags, fd), NOTIFY);
+            }
+            // Over the shim and the jump table, below the guest's lowest address, and what may not be mapped.
+            for (addr, flags) in
+                [(0x7e00_0000_0000, 0x12), (0x6_0000, 0x12), (0x1000, 2), (0, 0x8_0003), (0, 0x8000_0002)]
+            {
+                assert_eq!(mmap(&f, shim, addr, flags, fd), TRAP, "{addr:#x} {flags:#x}");
+            }
+            assert_eq!(mmap(&f, shim, 0, 2, fd | 1 << 32), NOTIFY);
+        }
+        for fd in [0, 3, 4, 7, 40, 41, 40 + 4095, 0xffff_ffff, u64::MAX] {
+            assert_eq!([mmap(&f, shim, 0, 2, fd), mmap(&showing, shim, 0, 2, fd)], [NOTIFY, ALLOW], "{fd}");
+        }
+    }
+
+    #[test]
     fn remapping_checks_both_ends() {
         let f = filter();
         let mremap = |a: [u64; 5]| run(&f, nr::mremap, GUEST, [a[0], a[1], a[2], a[3], a[4], 0]);
@@ -400,10 +457,10 @@ mod tests {
             assert_eq!(run(&f, number, TEXT + 2, [0; 6]), ALLOW, "{number}");
         }
         let close = |ip, fd| run(&f, nr::close, ip, [fd, 0, 0, 0, 0, 0]);
-        for fd in [200, 200 + 4095] {
+        for fd in [8, 39, 40, 40 + 4095] {
             assert_eq!([close(GUEST, fd), close(TEXT + 2, fd)], [TRAP, ALLOW]);
         }
-        for fd in [0, 3, 4, 199, 200 + 4096, 0xffff_ffff, 0xffff_ffff_0000_0003] {
+        for fd in [0, 3, 4, 7, 40 + 4096, 0xffff_ffff, 0xffff_ffff_0000_0003] {
             assert_eq!([close(GUEST, fd), close(TEXT + 2, fd)], [TRAP, NOTIFY]);
         }
         let prctl = |ip, option, second| run(&f, nr::prctl, ip, [option, second, 0, 0, 0, 0]);

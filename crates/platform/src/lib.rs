@@ -3,15 +3,18 @@
 //! A guest runs in host processes ("stubs") under a seccomp filter; the shim inside them puts each exit
 //! into a slot of shared memory and rings. See `docs/decisions` and the files here: `filter` (what may
 //! run natively), `slots` (the shared memory), `machine` (threads and processes), `worker` (doorbells and
-//! announced calls), `native` (native calls that somebody wants to see), `spinner` (answers without a doorbell), `patch` (sites that no longer trap), `thread` (the kernel's handle).
+//! announced calls), `native` (native calls that somebody wants to see), `spinner` (answers without a doorbell), `patch` (sites that no longer trap), `kept` (files that stay in a process), `posting` (calls that need no answer), `thread` (the kernel's handle).
 
 mod bpf;
 mod filter;
 mod instructions;
+mod kept;
 mod limits;
 mod machine;
 mod native;
 mod patch;
+mod placement;
+mod posting;
 mod process;
 mod quota;
 mod slots;
@@ -45,6 +48,9 @@ pub mod shim {
 
 pub use filter::NATIVE_CALLS;
 pub use machine::{Platform, Usage};
+pub use posting::{
+    FILES, Granted, MAX_CONTENTS, MAX_COUNTS, MAX_GRANTS, MAX_POSTED, MAX_PREFETCHED, PostArea, Posted, What,
+};
 pub use process::{AddressSpace, LOWEST_ADDRESS, before_reserved, is_reserved, touches_reserved};
 pub use quota::{Quota, QuotaFiles};
 pub use start::{Config, Error};

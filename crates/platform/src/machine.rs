@@ -45,6 +45,7 @@ pub struct Platform {
     mmap_top: u64,
     initial_stack: u64,
     pub(crate) spinner: crate::spinner::Spinner,
+    pub(crate) placement: crate::placement::Placement,
     pub(crate) patcher: crate::patch::Patcher,
     pub(crate) native: crate::native::Native,
     /// Words of `active` that were ever in use.
@@ -86,7 +87,13 @@ pub(crate) enum Phase {
 /// What the shim of a thread may have the host do next.
 #[derive(Default)]
 pub(crate) struct Announced {
-    pub files: VecDeque<FileMap>,
+    pub files: Vec<FileMap>,
+    /// Files that may be taken to a descriptor.
+    pub fetched: Vec<(u32, Arc<OwnedFd>)>,
+    /// Numbers of kept files that its answer names.
+    pub kept: Vec<u32>,
+    /// Numbers that it may map by without an answer.
+    pub pinned: Vec<u32>,
     /// A batch of slots to be mapped: address, index in the shared file.
     pub batch: Option<(u64, u32)>,
     /// The clone to come.
@@ -163,6 +170,8 @@ pub(crate) struct Core {
     pub owes_exit: AtomicBool,
     /// The watchdog looks after what it owes.
     pub watched: AtomicBool,
+    /// When it called last, as [`crate::placement::Placement`] counts.
+    pub called: AtomicU32,
 }
 
 impl Core {
@@ -199,7 +208,7 @@ impl Platform {
         mmap_top: u64,
         initial_stack: u64,
         xstate_size: u32,
-        spinner: crate::spinner::Spinner,
+        (spinner, placement): (crate::spinner::Spinner, crate::placement::Placement),
         patcher: crate::patch::Patcher,
         watch: crate::watch::Watch,
         native: crate::native::Native,
@@ -224,6 +233,7 @@ impl Platform {
             mmap_top,
             initial_stack,
             spinner,
+            placement,
             patcher,
             native,
             high_water: AtomicU32::new(0),
@@ -348,6 +358,12 @@ impl Platform {
             self.set_listening(core.index, false);
         }
         self.native.forget(core);
+        {
+            let mut announced = core.announced.lock();
+            let mut kept = core.process.kept.lock();
+            kept.heard(&std::mem::take(&mut announced.kept));
+            kept.heard(&std::mem::take(&mut announced.pinned));
+        }
         core.process.threads.lock().retain(|w| w.upgrade().is_some_and(|c| !Arc::ptr_eq(&c, core)));
         core.process.space.release(core.local);
         core.process.end_if_deserted();
@@ -385,6 +401,7 @@ impl Platform {
             advised: AtomicBool::new(false),
             owes_exit: AtomicBool::new(false),
             watched: AtomicBool::new(false),
+            called: AtomicU32::new(0),
         }))
     }
 

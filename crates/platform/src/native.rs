@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 
 use host::notify::Notification;
 use linux_abi::Errno;
+use linux_abi::sysno::nr;
 use parking_lot::Mutex;
 use slot::kind;
 use slot::layout::{CONTROL_VA, SHOWING_HEAD, SHOWING_OFFSET};
@@ -30,6 +31,8 @@ pub(crate) struct Native {
     /// Calls that are shown in every process, and whether those are all there are.
     seen: Vec<u32>,
     all_seen: bool,
+    /// Files may stay in processes that show nothing.
+    keeps_files: bool,
     /// The filter for processes that show nothing.
     plain: Vec<Instruction>,
     /// Threads that have made announced calls, by the host's id.
@@ -52,12 +55,17 @@ impl Native {
         Ok(Native {
             gadget: settings.gadget(),
             all_seen: NATIVE_CALLS.iter().all(|number| settings.seen.contains(number)),
+            keeps_files: !settings.checked_memory && !settings.seen.contains(&nr::mmap),
             seen: settings.seen.clone(),
             plain: filter::build(&Settings { seen: Vec::new(), ..settings.clone() }),
             callers: Mutex::default(),
         })
     }
 
+    /// Whether files stay in processes that show nothing.
+    pub(crate) fn keeps_files(&self) -> bool {
+        self.keeps_files
+    }
     /// Whether a notification is of a call made at the gadget.
     pub(crate) fn is_gadget(&self, notification: &Notification) -> bool {
         notification.instruction_pointer == self.gadget
@@ -146,12 +154,20 @@ pub(crate) fn check_filter(core: &Core, n: &Notification) -> Result<(), Errno> {
     Ok(())
 }
 
-/// A thread that had announcements has come in.
-pub(crate) fn heard_of(core: &Core, request: &Request) {
+/// A thread that had announcements has come in; whether it has any still.
+pub(crate) fn heard_of(core: &Core, request: &Request) -> bool {
     let mut announced = core.announced.lock();
     announced.calls.clear();
+    announced.fetched.clear();
+    if !announced.kept.is_empty() || !announced.pinned.is_empty() {
+        let mut kept = core.process.kept.lock();
+        kept.heard(&std::mem::take(&mut announced.kept));
+        let over: Vec<u32> = announced.pinned.extract_if(.., |fd| kept.is_over(*fd)).collect();
+        kept.heard(&over);
+    }
     let installed = std::mem::take(&mut announced.showing) == Showing::Installed;
     if installed && request.kind == kind::NATIVE_DONE && request.native_ret == 0 {
         core.process.showing.store(true, Ordering::SeqCst);
     }
+    !announced.pinned.is_empty()
 }

@@ -1,5 +1,6 @@
 //! Host processes of the guest, and their address spaces.
 
+use crate::kept::Kept;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -186,6 +187,8 @@ pub(crate) struct ProcessCore {
     gone: AtomicBool,
     /// The second filter is installed.
     pub showing: AtomicBool,
+    /// Files that stay in it.
+    pub kept: Mutex<Kept>,
     pub threads: Mutex<Vec<std::sync::Weak<Core>>>,
 }
 
@@ -198,6 +201,7 @@ impl ProcessCore {
             limits: Mutex::new(limits),
             gone: AtomicBool::new(false),
             showing: AtomicBool::new(false),
+            kept: Mutex::default(),
             threads: Mutex::default(),
         })
     }
@@ -219,6 +223,7 @@ impl ProcessCore {
         let limits = self.limits.lock().inherited(self.known_threads() <= 1);
         let child = ProcessCore::new(space, nonce, 0, limits);
         child.inherit_showing(self);
+        *child.kept.lock() = self.kept.lock().forked();
         child
     }
     /// Works on the limits of the host process, which is not reaped meanwhile; 0 if it is unknown.

@@ -1,12 +1,16 @@
 //! The kernel process's side of the slots. Every field is read once, by volatile access, and never believed.
 
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use host::shared::SharedFile;
 use linux_abi::Errno;
-use slot::layout::{DATA_OFFSET, DATA_SIZE, MAX_SLOTS, SLOT_SIZE};
-use slot::{Control, IN_RECORDS, Op, RECORDS, Record, Slot, reg};
+use slot::layout::{
+    COUNTS_OFFSET, COUNTS_SIZE, DATA_OFFSET, DATA_SIZE, GRANTS_OFFSET, MAX_SLOTS, POSTED_OFFSET, POSTED_SIZE,
+    PREFETCHED_OFFSET, PREFETCHED_SIZE, SLOT_SIZE,
+};
+use slot::{COUNTS, Control, Count, GRANTS, Grant, IN_RECORDS, Op, RECORDS, Record, Slot, reg};
 
 /// A request as it was when taken: a private copy. What few requests need is read when they need it, once.
 #[derive(Clone, Debug)]
@@ -112,6 +116,10 @@ impl SlotRef {
     pub(crate) fn native_ret(&self) -> i64 {
         load!(self, native_ret)
     }
+    /// See `native_ret`.
+    pub(crate) fn set_native_ret(&self, ret: i64) {
+        store!(self, native_ret, ret);
+    }
     /// The size of the extended state in the host's frames: what the zygote has found, before any guest ran.
     pub(crate) fn xstate_size(&self) -> u32 {
         load!(self, xstate_size)
@@ -133,10 +141,71 @@ impl SlotRef {
         store!(self, xstate_size, 0);
         store!(self, pieces, 0);
         self.set_identity([0; slot::identity::COUNT]);
+        // Most threads never post: their memory for it stays untouched.
+        if self.granted().swap(0, Ordering::Relaxed) != 0 {
+            for grant in self.grants() {
+                grant.fd.store(0, Ordering::Relaxed);
+            }
+        }
+        self.tail().store(0, Ordering::Relaxed);
+    }
+    /// Not 0 while the thread is granted something.
+    pub(crate) fn granted(&self) -> &AtomicU32 {
+        // SAFETY: an atomic may be shared with another process.
+        unsafe { &(*self.at).granted }
+    }
+    /// How many bytes of records there are.
+    pub(crate) fn tail(&self) -> &AtomicU32 {
+        // SAFETY: as above.
+        unsafe { &(*self.at).marks.tail }
+    }
+    /// How often prefetched bytes were read.
+    pub(crate) fn taken(&self) -> &AtomicU32 {
+        // SAFETY: as above.
+        unsafe { &(*self.at).marks.taken }
+    }
+    /// What the thread is granted.
+    pub(crate) fn grants(&self) -> &[Grant; GRANTS] {
+        // SAFETY: within the slot's own part of the mapping; all of it are atomics.
+        unsafe { &*self.at.cast::<u8>().add(GRANTS_OFFSET as usize).cast() }
+    }
+    /// Copies from the records of posted writes; `EFAULT` outside of them.
+    pub(crate) fn read_posted(&self, offset: u32, to: &mut [u8]) -> Result<(), Errno> {
+        let offset = offset as usize;
+        let end = offset.checked_add(to.len()).filter(|end| *end <= POSTED_SIZE);
+        end.ok_or(Errno::EFAULT)?;
+        // SAFETY: the range is within the slot's own part of the mapping; bytes that change meanwhile are the guest's
+        // own loss.
+        unsafe {
+            let from = self.at.cast::<u8>().add(POSTED_OFFSET as usize + offset);
+            std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len());
+        }
+        Ok(())
+    }
+    /// Copies to where reads find bytes; `EFAULT` outside of it.
+    pub(crate) fn write_prefetched(&self, offset: usize, from: &[u8]) -> Result<(), Errno> {
+        let end = offset.checked_add(from.len()).filter(|end| *end <= PREFETCHED_SIZE);
+        end.ok_or(Errno::EFAULT)?;
+        // SAFETY: as above.
+        unsafe {
+            let to = self.at.cast::<u8>().add(PREFETCHED_OFFSET as usize + offset);
+            std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len());
+        }
+        Ok(())
     }
     /// What the shim may answer itself.
     pub(crate) fn set_identity(&self, values: [u64; slot::identity::COUNT]) {
         store!(self, identity, values);
+    }
+    /// Of it the signals.
+    pub(crate) fn set_untouched_signals(&self, signals: u64) {
+        // SAFETY: within the array of the mapped slot.
+        unsafe {
+            (&raw mut (*self.at).identity)
+                .cast::<u64>()
+                .add(slot::identity::UNTOUCHED_SIGNALS)
+                .write_volatile(signals);
+        }
     }
     /// Writes the registers.
     pub(crate) fn set_regs(&self, regs: [u64; reg::COUNT]) {
@@ -173,6 +242,31 @@ impl SlotRef {
         unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
         Ok(())
     }
+    /// pread(2) into the data, `at_once` without sleeping (`RWF_NOWAIT`); `EFAULT` outside of it.
+    pub(crate) fn read_file(
+        &self,
+        offset: usize,
+        len: usize,
+        fd: BorrowedFd<'_>,
+        pos: u64,
+        at_once: bool,
+    ) -> Result<usize, Errno> {
+        let to = self.data(offset, len).ok_or(Errno::EFAULT)?;
+        // SAFETY: `data` checked the range; slots are never referred to by Rust references to plain data.
+        unsafe { host::files::read_at(fd, to, len, pos, at_once) }
+    }
+    /// pwrite(2) from the data; `EFAULT` outside of it.
+    pub(crate) fn write_file(
+        &self,
+        offset: usize,
+        len: usize,
+        fd: BorrowedFd<'_>,
+        pos: u64,
+    ) -> Result<usize, Errno> {
+        let from = self.data(offset, len).ok_or(Errno::EFAULT)?;
+        // SAFETY: as above; the guest may change the bytes meanwhile, which only garbles them.
+        unsafe { host::files::write_at(fd, from, len, pos) }
+    }
     /// Copies into the data; `EFAULT` outside of it.
     pub(crate) fn write_data(&self, offset: usize, from: &[u8]) -> Result<(), Errno> {
         let to = self.data(offset, from.len()).ok_or(Errno::EFAULT)?;
@@ -199,14 +293,22 @@ pub(crate) struct Slots {
 impl Slots {
     pub(crate) fn new() -> Result<Slots, Errno> {
         Ok(Slots {
-            slots: SharedFile::new("sallet-slots", MAX_SLOTS * SLOT_SIZE as usize, false)?,
+            slots: SharedFile::new("sallet-slots", (COUNTS_OFFSET + COUNTS_SIZE) as usize, false)?,
             control: SharedFile::new("sallet-control", slot::layout::CONTROL_SIZE as usize, true)?,
         })
     }
     /// A slot by its index in the sandbox.
     pub(crate) fn slot(&self, index: usize) -> Option<SlotRef> {
-        let at = self.slots.at(index.checked_mul(SLOT_SIZE as usize)?, SLOT_SIZE as usize)?;
+        let at = index.checked_mul(SLOT_SIZE as usize).filter(|_| index < MAX_SLOTS)?;
+        let at = self.slots.at(at, SLOT_SIZE as usize)?;
         Some(SlotRef { at: at.cast() })
+    }
+    /// How often the shims have posted, by the index of a count; 0 outside of them.
+    pub(crate) fn count(&self, index: u16) -> u32 {
+        let size = std::mem::size_of::<Count>();
+        let at = self.slots.at(COUNTS_OFFSET as usize + usize::from(index) % COUNTS * size, size);
+        // SAFETY: within the mapping; an atomic may be shared with another process.
+        at.map_or(0, |at| unsafe { &*at.cast::<Count>() }.0.load(Ordering::SeqCst))
     }
     /// The control page.
     pub(crate) fn control(&self) -> &Control {

@@ -6,8 +6,8 @@
 //! anywhere and it takes more of them than the doorbells would that it spares. Its time is charged to the
 //! container: where the control group's quota would run short by it, it does not start.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ pub(crate) struct Spinner {
     enabled: bool,
     quota: Arc<Quota>,
     running: AtomicBool,
-    thread: OnceLock<Thread>,
+    thread: Mutex<Option<Thread>>,
     burst: Mutex<Burst>,
     room: Mutex<Room>,
     cpu: AtomicU32,
@@ -102,12 +102,18 @@ fn is_enough(cpus: u32, quota: f64) -> bool {
 }
 
 impl Spinner {
+    /// How many CPUs the sandbox may use; 1 while a quota leaves it less than two.
+    pub(crate) fn cpus(&self) -> u32 {
+        let mut room = self.room.lock();
+        if room.look(&self.quota, Instant::now()) { room.cpus.count() } else { 1 }
+    }
+
     pub(crate) fn new(enabled: bool, quota: Arc<Quota>) -> Spinner {
         Spinner {
             enabled,
             quota,
             running: AtomicBool::new(false),
-            thread: OnceLock::new(),
+            thread: Mutex::new(None),
             burst: Mutex::default(),
             room: Mutex::new(Room { looked: None, cpus: CpuSet::new(), enough: false, throttled: 0 }),
             cpu: AtomicU32::new(0),
@@ -123,12 +129,7 @@ impl Spinner {
             return Ok(());
         }
         let platform = platform.clone();
-        let handle = std::thread::Builder::new()
-            .name("spinner".into())
-            .stack_size(512 << 10)
-            .spawn(move || run(&platform))?;
-        let _ = self.thread.set(handle.thread().clone());
-        Ok(())
+        executor::start_duty("spinner", move || run(&platform))
     }
 
     /// Called by the notification worker after each doorbell.
@@ -136,7 +137,6 @@ impl Spinner {
         if !self.enabled || self.running.load(Ordering::Relaxed) {
             return;
         }
-        let Some(thread) = self.thread.get() else { return };
         let now = Instant::now();
         {
             let mut burst = self.burst.lock();
@@ -159,7 +159,9 @@ impl Spinner {
         self.cpu.store(u32::try_from(sched_getcpu()).unwrap_or(0), Ordering::Relaxed);
         self.starts.fetch_add(1, Ordering::Relaxed);
         self.running.store(true, Ordering::SeqCst);
-        thread.unpark();
+        if let Some(thread) = &*self.thread.lock() {
+            thread.unpark();
+        }
     }
 }
 
@@ -174,13 +176,20 @@ fn avoid(all: &CpuSet, cpu: u32) {
 }
 
 fn run(platform: &Arc<Platform>) {
-    let _scope = executor::worker_scope();
     let spinner = &platform.spinner;
+    // Before it is looked whether it is to run: who starts it sees this thread, or is seen.
+    let before = spinner.thread.lock().replace(std::thread::current());
+    // If it was relieved in its last moment it has perhaps not noticed.
+    before.inspect(Thread::unpark);
+    last_look(platform);
     let mut placed = None;
     let mut rest = REST;
     let mut trial = Trial::default();
-    loop {
+    'relieved: loop {
         while !spinner.running.load(Ordering::SeqCst) {
+            if executor::is_relieved() {
+                break 'relieved;
+            }
             std::thread::park();
         }
         let place = (spinner.cpu.load(Ordering::Relaxed), spinner.room.lock().cpus);
@@ -192,6 +201,9 @@ fn run(platform: &Arc<Platform>) {
         control.guest_spin.store(GUEST_SPIN, Ordering::Relaxed);
         control.spinning.store(1, Ordering::SeqCst);
         let crowded = spin(platform, &mut trial);
+        if executor::is_relieved() {
+            break;
+        }
         control.spinning.store(0, Ordering::SeqCst);
         match crowded {
             Some(true) => {
@@ -202,11 +214,17 @@ fn run(platform: &Arc<Platform>) {
             None => {}
         }
         spinner.running.store(false, Ordering::SeqCst);
-        // Requests posted before the flag was seen.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        while scan(platform) > 0 {
-            executor::run_ready();
-        }
+        last_look(platform);
+    }
+    // Somebody else spins on.
+    executor::run_anywhere();
+}
+
+/// Takes requests posted before it was seen that nobody spins.
+fn last_look(platform: &Arc<Platform>) {
+    std::sync::atomic::fence(Ordering::SeqCst);
+    while !executor::is_relieved() && scan(platform) > 0 {
+        executor::run_ready();
     }
 }
 
@@ -270,6 +288,9 @@ fn spin(platform: &Arc<Platform>, trial: &mut Trial) -> Option<bool> {
         let found = scan(platform);
         if found > 0 {
             executor::run_ready();
+            if executor::is_relieved() {
+                return None;
+            }
             last = Instant::now();
             trial.idle += look * rounds;
             rounds = 0;

@@ -13,6 +13,7 @@ use crate::limits::HostLimits;
 use crate::machine::{Core, Platform};
 use crate::native::Native;
 use crate::patch::Patcher;
+use crate::placement::Placement;
 use crate::process::{ProcessCore, Space};
 use crate::quota::Quota;
 use crate::slots::Slots;
@@ -112,11 +113,15 @@ impl Platform {
             .map_err(host_error("starting the stub"))?;
         let listener = listener(&slots, pid)?;
         // Linux 6.6; without it answers are a little slower.
-        if !config.old_host
-            && let Err(errno) = host::notify::set_sync_wake_up(listener.as_fd())
-        {
+        let placed = if config.old_host {
+            Err(Errno::EINVAL)
+        } else {
+            host::notify::set_sync_wake_up(listener.as_fd(), true)
+        };
+        if let Err(errno) = placed {
             tracing::debug!("answers wake their callers by the scheduler's choice: {errno}");
         }
+        let placement = Placement::new(placed.is_ok());
 
         let [vdso, entry, mmap_top, initial_stack, vdso_sealed, ..] =
             slots.slot(0).map_or([0; 6], |s| s.fault());
@@ -132,7 +137,7 @@ impl Platform {
             mmap_top,
             initial_stack,
             xstate_size,
-            spinner,
+            (spinner, placement),
             patcher,
             Watch::new(config.patience),
             native,
@@ -145,11 +150,7 @@ impl Platform {
             [("notify", crate::worker::run as fn(&Arc<Platform>)), ("reaper", crate::worker::reap)]
         {
             let platform = platform.clone();
-            std::thread::Builder::new()
-                .name(name.into())
-                .stack_size(512 << 10)
-                .spawn(move || body(&platform))
-                .map_err(thread_error)?;
+            executor::start_duty(name, move || body(&platform)).map_err(thread_error)?;
         }
         Ok(platform)
     }

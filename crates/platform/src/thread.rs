@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::mem::offset_of;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -13,6 +14,7 @@ use slot::{Record, action, kind};
 
 use crate::machine::{AnnouncedClone, Core, Phase, Platform};
 use crate::native;
+use crate::posting::PostArea;
 use crate::process::AddressSpace;
 use crate::slots::Request;
 use crate::types::{CloneRequest, Exit, Fault, Identity, Regs, SignalFrame};
@@ -42,6 +44,8 @@ pub struct GuestThread {
     cloning: Option<Arc<Core>>,
     /// Its end was arranged.
     ended: bool,
+    /// A file that goes with the answer, if that wakes the thread.
+    sent: Option<(u32, Arc<OwnedFd>)>,
     /// The shim was told to make calls of its own accord until the next exit.
     announced: bool,
 }
@@ -69,6 +73,11 @@ impl ThreadHandle {
     /// Has the shim ask again what `GuestThread::set_identity` told it, also while guest code runs.
     pub fn forget_identity(&self) {
         self.core.slot.set_identity(Identity::default().to_array());
+        self.post_area().stop();
+    }
+    /// Where it posts writes and finds bytes to read.
+    pub fn post_area(&self) -> PostArea {
+        PostArea { core: self.core.clone() }
     }
     /// Kills the host process of the thread.
     pub fn kill_process(&self) {
@@ -80,6 +89,16 @@ impl ThreadHandle {
     /// Whether it runs guest code, as far as known here: it may wait in a call that the host answers.
     pub fn in_guest_code(&self) -> bool {
         self.core.state.lock().phase == Phase::Guest
+    }
+    /// What [`GuestThread::resume_native`] gave, if the thread has not come in since: the guest's word. None if it is not
+    /// done yet.
+    pub fn native_result(&self) -> Option<i64> {
+        Some(self.core.slot.native_ret()).filter(|ret| *ret != 0)
+    }
+    /// From now on [`ThreadHandle::native_result`] is of the next [`GuestThread::resume_native`]. Only while the thread waits
+    /// for an answer.
+    pub fn expect_native_result(&self) {
+        self.core.slot.set_native_ret(0);
     }
     /// The host's thread id in the kernel process's pid namespace, for /proc (0 while unknown).
     pub fn host_tid(&self) -> i32 {
@@ -126,6 +145,7 @@ impl GuestThread {
             used: 0,
             cloning: None,
             ended: false,
+            sent: None,
             announced: false,
         }
     }
@@ -160,8 +180,8 @@ impl GuestThread {
             self.core.announced.lock().clone = None;
             self.cloned(&child, &request);
         }
-        if std::mem::take(&mut self.announced) {
-            native::heard_of(&self.core, &request);
+        if self.announced {
+            self.announced = native::heard_of(&self.core, &request);
         }
         self.regs = None;
         self.out.clear();
@@ -248,6 +268,10 @@ impl GuestThread {
     /// ptrace, a seccomp filter of the guest).
     pub fn set_identity(&mut self, identity: &Identity) {
         self.core.slot.set_identity(identity.to_array());
+    }
+    /// Tells the shim anew which signals are untouched, see [`Identity`]. Between exit and resume.
+    pub fn set_untouched_signals(&mut self, signals: u64) {
+        self.core.slot.set_untouched_signals(signals);
     }
     /// Has `observer` told when the host thread is gone, even while the task waits for something else.
     pub fn observe_gone(&self, observer: Option<Arc<dyn executor::Observer>>) {
@@ -380,6 +404,8 @@ impl GuestThread {
         let leader = self.core.tid.load(Ordering::Relaxed) == self.core.process.pid();
         self.ended = true;
         self.core.parked.store(leader, Ordering::SeqCst);
+        // A leader that is kept is nobody's any more: what becomes of its host process others see.
+        self.observe_gone(None);
         self.platform.watch.count_threads(&self.platform, &self.core.process);
         let head = robust_list.unwrap_or(0);
         let a =
@@ -404,6 +430,7 @@ impl GuestThread {
     /// Lets the shim go on with the answer in the slot.
     fn publish(&mut self) {
         self.request = None;
+        let sent = self.sent.take();
         let notification = {
             let mut state = self.core.state.lock();
             state.phase = Phase::Guest;
@@ -413,8 +440,15 @@ impl GuestThread {
         };
         if let Some(id) = notification {
             WOKE_PARKED.set(true);
-            // If the thread has died there is nobody to tell.
-            let _ = host::notify::answer(self.platform.listener(), id, 0);
+            let listener = self.platform.listener();
+            // Who does not get a file with it asks for that.
+            let send = |(fd, file): (u32, Arc<OwnedFd>)| {
+                host::notify::answer_with_fd(listener, id, file.as_fd(), fd).is_ok()
+            };
+            if !sent.is_some_and(send) {
+                // If the thread has died there is nobody to tell.
+                let _ = host::notify::answer(listener, id, 0);
+            }
         }
         if self.core.interrupted.swap(false, Ordering::SeqCst) {
             send_interrupt(&self.core);

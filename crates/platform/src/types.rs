@@ -67,6 +67,20 @@ pub enum NativeOp {
         flags: u32,
         file: Option<(Arc<OwnedFd>, u64)>,
     },
+    /// As `Mmap` of a file that is opened for reading alone and that the guest has open as `id`: where that may be, it
+    /// stays in the process until [`NativeOp::LetGo`] or [`crate::GuestThread::resume_closed`].
+    MmapKept {
+        addr: u64,
+        len: u64,
+        prot: u32,
+        flags: u32,
+        file: (Arc<OwnedFd>, u64),
+        id: u64,
+    },
+    /// Closes what stays in the process of a file.
+    LetGo {
+        id: u64,
+    },
     Munmap {
         addr: u64,
         len: u64,
@@ -198,13 +212,17 @@ pub struct Identity {
     pub euid: Option<u32>,
     pub gid: Option<u32>,
     pub egid: Option<u32>,
+    /// Bits of signals, from the lowest on for 1, whose action is all zero.
+    pub untouched_signals: u64,
 }
 
 impl Identity {
     /// In the order of `slot::identity`: plus 1, so that 0 is "ask".
     pub(crate) fn to_array(self) -> [u64; slot::identity::COUNT] {
-        let Identity { pid, tid, ppid, uid, euid, gid, egid } = self;
-        [pid, tid, ppid, uid, euid, gid, egid].map(|value| value.map_or(0, |v| u64::from(v) + 1))
+        let Identity { pid, tid, ppid, uid, euid, gid, egid, untouched_signals } = self;
+        let [pid, tid, ppid, uid, euid, gid, egid] =
+            [pid, tid, ppid, uid, euid, gid, egid].map(|value| value.map_or(0, |v| u64::from(v) + 1));
+        [pid, tid, ppid, uid, euid, gid, egid, untouched_signals]
     }
 }
 

@@ -7,15 +7,14 @@ use executor::Events;
 use host::notify::{self, Notification};
 use linux_abi::Errno;
 use linux_abi::sysno::nr;
-use slot::layout::{BATCH, NR_DOORBELL, NR_PARK, SLOT_SIZE, SLOT_VA, SLOTS_FD};
+use slot::layout::{BATCH, NR_DOORBELL, NR_FETCH, NR_PARK, SLOT_SIZE, SLOT_VA, SLOTS_FD};
 
 use crate::machine::{Core, Platform};
 use crate::process::{Batch, ProcessCore, touches_reserved};
 
 /// Serves notifications until the listener has no filter left.
 pub(crate) fn run(platform: &Arc<Platform>) {
-    let _scope = executor::worker_scope();
-    loop {
+    while !executor::is_relieved() {
         match notify::receive(platform.listener()) {
             Ok(notification) => {
                 handle(platform, &notification);
@@ -87,6 +86,7 @@ fn handle(platform: &Arc<Platform>, n: &Notification) {
     let listener = platform.listener();
     let verdict = match n.nr as u32 {
         NR_DOORBELL | NR_PARK => return doorbell(platform, n),
+        NR_FETCH => return fetch(platform, n),
         _ if platform.native.is_gadget(n) => crate::native::answer(platform, n),
         nr::clone => return answer_clone(platform, n),
         nr::mmap if n.args[3] & 0x20 == 0 => check_file_map(platform, n),
@@ -160,6 +160,7 @@ fn doorbell(platform: &Arc<Platform>, n: &Notification) {
         }
         Some(core) => {
             kept_by(platform, &core, pid);
+            platform.placement.called(platform.listener(), &core.called, || platform.spinner.cpus());
             platform.take(&core, Some(n.id));
         }
         None => {
@@ -290,18 +291,45 @@ fn check_file_map(platform: &Platform, n: &Notification) -> Result<(), Errno> {
         return Ok(());
     }
     let core = member(platform, who, n.pid as i32).ok_or(Errno::EPERM)?;
-    let map = core.announced.lock().files.pop_front().ok_or(Errno::EPERM)?;
+    let map = {
+        let mut announced = core.announced.lock();
+        let wanted = (addr, len, prot, flags, offset);
+        let same = |m: &crate::machine::FileMap| (m.addr, m.len, m.prot, m.flags, m.offset) == wanted;
+        let found = announced.files.iter().position(same);
+        // Who asks for anything else has lost what was announced.
+        let mut files = std::mem::take(&mut announced.files);
+        let map = files.remove(found.ok_or(Errno::EPERM)?);
+        announced.files = files;
+        map
+    };
     // Anonymous memory is kept off the shim by the filter.
     const MAP_FIXED: u64 = 0x10;
     if flags & MAP_FIXED != 0 && touches_reserved(addr, len) {
         return Err(Errno::EPERM);
     }
     let target = slot::layout::FILE_FD as u64 + u64::from(core.local);
-    let same = (map.addr, map.len, map.prot, map.flags, map.offset) == (addr, len, prot, flags, offset);
-    if !same || fd & 0xffff_ffff != target {
+    if fd & 0xffff_ffff != target {
+        core.announced.lock().files.clear();
         return Err(Errno::EPERM);
     }
     notify::add_fd(platform.listener(), n.id, std::os::fd::AsFd::as_fd(&*map.file), target as u32)
+}
+
+/// Gives a thread a file that it was told to take, as often as it asks until it is heard of.
+fn fetch(platform: &Platform, n: &Notification) {
+    let core = member(platform, n.args[0], n.pid as i32);
+    let wanted = |core: Arc<Core>| {
+        let announced = core.announced.lock();
+        announced.fetched.iter().find(|(fd, _)| u64::from(*fd) == n.args[1]).cloned()
+    };
+    // If the caller has died there is nobody to tell.
+    let _ = match core.and_then(wanted) {
+        Some((fd, file)) => {
+            notify::answer_with_fd(platform.listener(), n.id, std::os::fd::AsFd::as_fd(&*file), fd)
+                .or_else(|errno| notify::refuse(platform.listener(), n.id, errno))
+        }
+        None => notify::refuse(platform.listener(), n.id, Errno::EPERM),
+    };
 }
 
 /// The zygote closes its end of the notifications, once, before any guest code ran; nobody closes anything else.
@@ -322,8 +350,7 @@ fn forkable(core: &Arc<Core>, addr: u64) {
 
 /// Waits for host processes to end, tells their threads, then reaps.
 pub(crate) fn reap(platform: &Arc<Platform>) {
-    let _scope = executor::worker_scope();
-    loop {
+    while !executor::is_relieved() {
         let pid = match host::process::wait_any() {
             Ok(pid) => pid,
             Err(Errno::EINTR) => continue,

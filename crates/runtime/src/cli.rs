@@ -22,7 +22,8 @@ pub(crate) struct Cli {
 /// Flags before the command.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Globals {
-    /// Folder for the state of containers [default: /run/sallet]
+    /// Folder for the state of containers [default: /run/sallet; who is not root: $XDG_RUNTIME_DIR/sallet or
+    /// /tmp/sallet-UID]
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
     /// File to append messages to instead of standard error
@@ -43,7 +44,7 @@ pub(crate) struct Globals {
     /// Accepted for runc's sake
     #[arg(long, value_name = "PATH", hide = true)]
     pub(crate) criu: Option<PathBuf>,
-    /// File for the kernel process's own messages
+    /// File for the kernel process's own messages; in a folder that is there, a file ID.log for each container
     #[arg(long, value_name = "FILE")]
     pub(crate) debug_log: Option<PathBuf>,
     /// Write the guest's system calls, as strace would, to the debug log, else to standard error
@@ -55,7 +56,7 @@ pub(crate) struct Globals {
     /// Who looks at a guest's memory calls: the host's filter alone, or the kernel process too
     #[arg(long, value_enum, value_name = "MODE", default_value = "native")]
     pub(crate) memory: MemoryMode,
-    /// Development aid: do without something that the host has (notify-flags, sealing, patching, spinning)
+    /// Development aid: do without something that the host has (notify-flags, sealing, patching, spinning, posting)
     #[arg(long, value_name = "FEATURE", hide = true, value_parser = host_feature)]
     pub(crate) without: Vec<HostFeature>,
     /// Descriptors above standard error that the caller left open
@@ -108,7 +109,9 @@ fn host_feature(text: &str) -> Result<HostFeature, String> {
         "sealing" => Ok(HostFeature::Sealing),
         "patching" => Ok(HostFeature::Patching),
         "spinning" => Ok(HostFeature::Spinning),
-        _ => Err("notify-flags, sealing, patching or spinning".into()),
+        "posting" => Ok(HostFeature::Posting),
+        "posting-trial" => Ok(HostFeature::PostingTrial),
+        _ => Err("notify-flags, sealing, patching, spinning, posting or posting-trial".into()),
     }
 }
 
@@ -162,9 +165,12 @@ pub(crate) enum Command {
     Install(commands::install::Install),
     /// Undo install
     Uninstall(commands::install::Uninstall),
-    /// Not supported
-    #[command(hide = true, alias = "restore", disable_help_flag = true)]
+    /// Not supported: this runtime cannot save the state of a running container
+    #[command(hide = true)]
     Checkpoint(commands::checkpoint::Checkpoint),
+    /// Not supported: this runtime cannot bring a saved container back
+    #[command(hide = true)]
+    Restore(commands::checkpoint::Checkpoint),
     /// Become a kernel process
     #[command(hide = true)]
     Boot(commands::boot::Boot),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use control::{Channel, Reply, Request};
+use control::{Channel, ChannelError, Reply, Request};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -79,7 +79,8 @@ impl Container {
         let directory = root.join(id);
         match State::load(&directory) {
             Ok(state) => Ok(Container { directory, state }),
-            Err(_) if !directory.exists() => {
+            // Where one may not look, nobody knows.
+            Err(_) if matches!(directory.try_exists(), Ok(false)) => {
                 // Of a command that was killed while it removed this name.
                 remove_rests(root);
                 bail!(
@@ -212,7 +213,10 @@ impl Container {
     pub(crate) fn ask(&self, request: &Request) -> Result<Reply> {
         let channel = self.connect()?;
         channel.send(request, &[])?;
-        let (reply, _) = channel.receive::<Reply>()?;
+        let (reply, _) = channel.receive::<Reply>().map_err(|error| match error {
+            ChannelError::Closed => anyhow!("the sandbox has ended (a limit of memory?) before it answered"),
+            error => error.into(),
+        })?;
         match reply {
             Reply::Error { message, .. } => Err(anyhow!(message)),
             reply => Ok(reply),
@@ -271,6 +275,9 @@ impl Container {
             return Ok(());
         }
         if signal == SIGKILL {
+            if status == Status::Running {
+                self.kill_inside();
+            }
             self.send_kill()?;
             if status == Status::Paused {
                 self.state.cgroup.freeze(false)?;
@@ -336,6 +343,18 @@ impl Container {
     pub(crate) fn host_processes(&self) -> Vec<i32> {
         let members = self.state.cgroup.processes();
         if members.is_empty() { same_pid_namespace(self.state.pid) } else { members }
+    }
+
+    /// Kills all programs inside, whereupon the kernel process ends by itself, after those who wait for programs
+    /// of `exec`. One that does not, for whatever reason, is killed all the same.
+    fn kill_inside(&self) {
+        const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 700_000_000 };
+        let Ok(Some(pidfd)) = self.pidfd() else { return };
+        let request = Request::Signal { pid: None, signal: SIGKILL, all: true };
+        let Ok(channel) = self.connect() else { return };
+        if channel.send(&request, &[]).is_ok() {
+            let _ = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&PATIENCE));
+        }
     }
 
     fn send_kill(&self) -> Result<Option<OwnedFd>> {
@@ -457,7 +476,7 @@ fn make_root(root: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(root)
-        .with_context(|| format!("make {}", root.display()))?;
+        .with_context(|| format!("make {} (sallet --root DIR ... takes another folder)", root.display()))?;
     let owner = fs::metadata(root)?.uid();
     if owner != rustix::process::geteuid().as_raw() {
         bail!("{} belongs to somebody else", root.display());

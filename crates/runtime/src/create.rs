@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use control::{
-    BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, ProcessSpec, RootSpec, StartHook,
-    StdioSpec, Tracing,
+    BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, NetworkRights, ProcessSpec, RootSpec,
+    StartHook, StdioSpec, Tracing,
 };
 
 use crate::bind::Binder;
@@ -124,7 +124,9 @@ pub(crate) fn create_with(
     }
     let owner_uid = rustix::process::geteuid().as_raw();
     let rootless = rootless::is_needed();
-    let unlimited = rootless && !globals.systemd_cgroup;
+    // `do` says what it cannot limit.
+    let must_limit = plan.ordinary_init && linux.resources.is_some();
+    let unlimited = rootless && !globals.systemd_cgroup && !must_limit;
     if unlimited
         && linux
             .resources
@@ -141,10 +143,16 @@ pub(crate) fn create_with(
     }
     let cgroup = if globals.systemd_cgroup {
         Scope::plan(&Hierarchy::find(), &linux.cgroups_path, &plan.id)?
-    } else if rootless {
+    } else if rootless && !must_limit {
         Cgroup::default()
     } else {
         let planned = Cgroup::plan(&Hierarchy::find(), &linux.cgroups_path, &plan.id);
+        if must_limit && let Some(why) = planned.lacks(linux.resources.as_ref()) {
+            bail!(
+                "limits of memory, CPU time and processes need a control group, and {why}: {}",
+                how_to_limit(&planned)
+            );
+        }
         // In a container they often are. What nobody asked limits of runs without a group, as a user's does.
         if plan.ordinary_init && planned.is_read_only() {
             log::debug("the control groups are read-only: none is made");
@@ -188,6 +196,15 @@ pub(crate) fn create_with(
             container.forget();
             Err(error)
         }
+    }
+}
+
+/// What helps where no control group can be made.
+fn how_to_limit(planned: &Cgroup) -> &'static str {
+    if planned.is_read_only() {
+        "limit that container itself (docker run --memory, --cpus, --pids-limit)"
+    } else {
+        "run it as root, or as a user by systemd-run --user --scope -p Delegate=yes (cgroup version 2)"
     }
 }
 
@@ -245,13 +262,16 @@ fn fill(
     let (stdio, relay) = open_stdio(plan, &process, &mut fds)?;
     let preserved = preserved(plan.preserve_fds, &globals.inherited, &mut fds)?;
     let view = view(&mut fds)?;
-    let cpu_quota = crate::cgroup::quota::open(&cgroup, &Hierarchy::find(), &mut fds);
+    let hierarchy = Hierarchy::find();
+    let cpu_quota = crate::cgroup::quota::open(&cgroup, &hierarchy, &mut fds);
     let load = std::fs::File::open("/proc/loadavg").ok().map(|file| fds.add(file));
+    let meminfo = std::fs::File::open("/proc/meminfo").ok().map(|file| fds.add(file));
+    let memory_groups = crate::cgroup::quota::open_memory(&cgroup, &hierarchy, &mut fds);
     let control = fds.add(container.listen()?);
     let start_container_hooks =
         all_hooks.start_container.iter().map(|hook| guest_hook(hook, &process)).collect();
     let stub_oom_score_adj = process.oom_score_adj.unwrap_or(0);
-    let tracing = open_tracing(globals, process.terminal, &mut fds)?;
+    let tracing = open_tracing(globals, &plan.id, process.terminal, &mut fds)?;
     let spec = BootSpec {
         id: plan.id.clone(),
         hostname: some_text(&plan.config.hostname),
@@ -268,10 +288,13 @@ fn fill(
         sysctl,
         control,
         network: mode,
+        network_rights: network_rights(mode, plan),
         cgroup: translate::cgroup_info(linux.resources.as_ref()),
         cpus: crate::cgroup::quota::online_cpus(),
         cpu_quota,
         load,
+        meminfo,
+        memory_groups,
         uid_mappings: translate::id_mappings(&linux.uid_mappings),
         gid_mappings: translate::id_mappings(&linux.gid_mappings),
         seccomp: linux.seccomp.as_ref().map(seccomp::resolve).transpose()?,
@@ -403,14 +426,15 @@ pub(crate) fn preserved(count: u32, inherited: &[RawFd], fds: &mut FdList) -> Re
         .collect()
 }
 
-fn open_tracing(globals: &Globals, terminal: bool, fds: &mut FdList) -> Result<Tracing> {
+fn open_tracing(globals: &Globals, id: &str, terminal: bool, fds: &mut FdList) -> Result<Tracing> {
     let mut debug_log = None;
     if let Some(path) = &globals.debug_log {
+        let path = if path.is_dir() { path.join(format!("{id}.log")) } else { path.clone() };
         let file = fs::OpenOptions::new()
             .append(true)
             .create(true)
-            .open(path)
-            .with_context(|| format!("open {}", path.display()))?;
+            .open(&path)
+            .with_context(|| format!("--debug-log: open {}", path.display()))?;
         debug_log = Some(fds.add(file));
     }
     if globals.strace && debug_log.is_none() {
@@ -450,6 +474,20 @@ fn network_of(linux: &Linux) -> Result<(Network, NetworkMode)> {
                 .with_context(|| format!("network namespace {}", namespace.path))?;
             Ok((Network::Join(file.into()), NetworkMode::Joined))
         }
+    }
+}
+
+/// What the kernel process keeps of the capabilities that the first process could have. Over a namespace that is
+/// joined, or the host's, it could have none.
+fn network_rights(mode: NetworkMode, plan: &Plan) -> NetworkRights {
+    const NET_ADMIN: u64 = 1 << 12;
+    const NET_RAW: u64 = 1 << 13;
+    let own = mode == NetworkMode::Own;
+    let granted = plan.process.capabilities.bounding;
+    NetworkRights {
+        raw: own && granted & NET_RAW != 0,
+        // `do` gives its program every capability without being asked for this one.
+        admin: own && granted & NET_ADMIN != 0 && !plan.ordinary_init,
     }
 }
 

@@ -5,13 +5,15 @@ use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use control::{BootReply, BootSpec, Channel, Detach, FdIndex, IdMapping};
 use host::namespace::{NewNamespaces, Program, Spawned};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::cgroup::Entrance;
 use crate::log;
@@ -138,7 +140,7 @@ pub(crate) fn spawn(
 impl KernelProcess {
     /// Sends everything and waits until the first process stands ready.
     pub(crate) fn boot(&self, spec: &BootSpec, fds: FdList) -> Result<()> {
-        self.channel.send(spec, &fds.borrow()).context("hand the configuration to the kernel process")?;
+        self.channel.send(spec, &fds.borrow()).map_err(|error| self.died(error))?;
         drop(fds);
         match self.channel.receive::<BootReply>() {
             Ok((BootReply::Ready, _)) => Ok(()),
@@ -147,10 +149,28 @@ impl KernelProcess {
                 bail!("unable to start container process: {message}")
             }
             Ok((BootReply::Failed { message }, _)) => bail!("{message}"),
-            Err(control::ChannelError::Closed) => {
-                bail!("the kernel process ended while it was starting")
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.died(error)),
+        }
+    }
+
+    /// Why it does not answer: where it has ended, how.
+    fn died(&self, error: control::ChannelError) -> anyhow::Error {
+        const PATIENCE: Duration = Duration::from_millis(200);
+        let mut polled = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let ended = rustix::time::Timespec::try_from(PATIENCE)
+            .is_ok_and(|patience| matches!(rustix::event::poll(&mut polled, Some(&patience)), Ok(1..)));
+        let status = ended
+            .then(|| {
+                let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+                rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), how).ok().flatten()
+            })
+            .flatten();
+        match status {
+            Some(status) if status.terminating_signal() == Some(Signal::KILL.as_raw()) => anyhow::anyhow!(
+                "the kernel process was killed while it was starting: a limit of memory may be too small for it"
+            ),
+            Some(_) => anyhow::anyhow!("the kernel process ended while it was starting"),
+            None => anyhow::Error::new(error).context("hand the configuration to the kernel process"),
         }
     }
 
@@ -200,10 +220,7 @@ impl Drop for KillGuard {
 
 fn kill_and_reap(pidfd: BorrowedFd<'_>) {
     let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
-    let _ = rustix::process::waitid(
-        rustix::process::WaitId::PidFd(pidfd),
-        rustix::process::WaitIdOptions::EXITED,
-    );
+    let _ = rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED);
 }
 
 fn clone(program: &Program<'_>, namespaces: NewNamespaces) -> Result<Spawned> {

@@ -26,8 +26,8 @@ mod view;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command};
 use crate::output::say;
@@ -35,8 +35,18 @@ use crate::output::say;
 fn main() -> ExitCode {
     let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
+            suggest_what_help_shows(&mut error);
             let _ = error.print();
+            // Two flags have this name; who limits memory means the other.
+            if error.kind() == ErrorKind::InvalidValue
+                && let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
+                && let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
+                && flag.starts_with("--memory ")
+                && value.starts_with(|first: char| first.is_ascii_digit())
+            {
+                eprintln!("\nTo limit memory: sallet do --memory {value} ...");
+            }
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
                 _ => ExitCode::FAILURE,
@@ -54,6 +64,36 @@ fn main() -> ExitCode {
         Err(error) => {
             log::error(&format!("{error:#}"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes what is hidden out of the suggestions: commands and flags that nobody should type.
+fn suggest_what_help_shows(error: &mut clap::Error) {
+    let command = Cli::command();
+    let is_hidden = |name: &String| {
+        let commands =
+            (command.get_subcommands()).any(|known| known.is_hide_set() && known.get_name() == name);
+        let flag = name.strip_prefix("--");
+        commands
+            || command
+                .get_arguments()
+                .any(|known| known.is_hide_set() && known.get_long() == flag && flag.is_some())
+    };
+    for kind in [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg] {
+        let shown = match error.remove(kind) {
+            Some(ContextValue::Strings(names)) => {
+                Some(names.into_iter().filter(|name| !is_hidden(name)).collect::<Vec<_>>())
+                    .filter(|names| !names.is_empty())
+                    .map(ContextValue::Strings)
+            }
+            Some(ContextValue::String(name)) => {
+                Some(name).filter(|name| !is_hidden(name)).map(ContextValue::String)
+            }
+            other => other,
+        };
+        if let Some(shown) = shown {
+            error.insert(kind, shown);
         }
     }
 }
@@ -86,9 +126,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Features(command) => command.run(),
         Command::Do(command) => command.run(globals),
         Command::Syscalls(command) => command.run(),
-        Command::Install(command) => command.run(),
-        Command::Uninstall(command) => command.run(),
-        Command::Checkpoint(command) => command.run(),
+        Command::Install(command) => command.run(globals),
+        Command::Uninstall(command) => command.run(globals),
+        Command::Checkpoint(command) | Command::Restore(command) => command.run(),
         Command::Boot(command) => command.run(),
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn enter(linux: &Linux) -> Result<()> {
             host::namespace::unshare_mounts(true).map_err(refused)?;
             // Required before an unprivileged process may write its gid_map.
             fs::write("/proc/self/setgroups", "deny").context("write /proc/self/setgroups")?;
-            fs::write("/proc/self/uid_map", uid_line).context("write /proc/self/uid_map")?;
+            fs::write("/proc/self/uid_map", uid_line).map_err(|error| unmapped(uid, error))?;
             fs::write("/proc/self/gid_map", gid_line).context("write /proc/self/gid_map")?;
         }
         _ => enter_with_subordinates(linux)?,
@@ -163,8 +163,25 @@ pub(crate) fn identity(map: &str) -> Vec<control::IdMapping> {
         .collect()
 }
 
+/// Why the caller's own id may not be an id of its namespace.
+fn unmapped(uid: u32, error: std::io::Error) -> anyhow::Error {
+    let refused = error.kind() == std::io::ErrorKind::PermissionDenied;
+    anyhow::Error::new(error).context(match uid {
+        // Since Linux 5.12; Docker gives it, --cap-drop ALL takes it.
+        0 if refused => {
+            "write /proc/self/uid_map: root needs CAP_SETFCAP (--cap-add SETFCAP for a container around it), \
+             other users nothing (--user 1000)"
+        }
+        _ => "write /proc/self/uid_map",
+    })
+}
+
 fn refused(error: std::io::Error) -> anyhow::Error {
     match error.raw_os_error() {
+        Some(1 | 13) if is_filtered() => anyhow::anyhow!(
+            "the system call filter of the container around it forbids user namespaces: start that with \
+             --security-opt seccomp=unconfined"
+        ),
         Some(1 | 13) => anyhow::anyhow!(
             "the host forbids user namespaces to ordinary users: run as root, or allow them \
              (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
@@ -174,6 +191,12 @@ fn refused(error: std::io::Error) -> anyhow::Error {
         ),
         _ => anyhow::Error::new(error).context("make a user namespace"),
     }
+}
+
+/// Whether a seccomp filter judges our calls, as in most containers.
+fn is_filtered() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
 }
 
 #[cfg(test)]

@@ -2,16 +2,22 @@
 //! both ways, until the process has ended.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use host::signal_fd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 
 use crate::jobs::{Job, SIGSTOP};
 use crate::terminal::{CallersTerminal, RawMode};
 
+const SIGKILL: i32 = 9;
 const SIGPIPE: i32 = 13;
+const SIGTERM: i32 = 15;
 const SIGCHLD: i32 = 17;
 const SIGURG: i32 = 23;
 pub(crate) const SIGWINCH: i32 = 28;
@@ -73,6 +79,36 @@ impl Relay {
     }
 }
 
+/// The time that a program has, and how often it was told that it is up.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    file: OwnedFd,
+    told: bool,
+}
+
+/// From the first word to the last.
+const GRACE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+impl Timer {
+    pub(crate) fn new(time: Duration) -> Result<Timer> {
+        let file = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        let it_value = Timespec::try_from(time)?;
+        timerfd_settime(&file, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: GRACE, it_value })?;
+        Ok(Timer { file, told: false })
+    }
+
+    /// Whether the time was up before the end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.told
+    }
+
+    /// What is to be sent now.
+    fn signal(&mut self) -> Option<i32> {
+        rustix::io::read(&self.file, &mut [0; 8]).ok()?;
+        Some(if std::mem::replace(&mut self.told, true) { SIGKILL } else { SIGTERM })
+    }
+}
+
 /// Runs until `done` is readable. `on_signal` gets every signal but SIGWINCH
 /// of a relayed terminal, which becomes a new size of it, and those that stop
 /// and continue a job.
@@ -81,14 +117,16 @@ pub(crate) fn run(
     done: BorrowedFd<'_>,
     mut relay: Option<Relay>,
     mut job: Option<Job<'_>>,
+    mut timer: Option<&mut Timer>,
     mut on_signal: impl FnMut(i32),
 ) -> Result<()> {
+    let mut started = true;
     loop {
         if let Some(relay) = &mut relay {
             relay.take_terminal()?;
         }
-        let Ready { ended, signalled, stopped, output, input } =
-            wait(signals, done, relay.as_ref(), job.as_ref())?;
+        let Ready { ended, signalled, stopped, time_up, output, input } =
+            wait(signals, done, relay.as_ref(), job.as_ref(), timer.as_deref(), &mut started)?;
         if let Some(relay) = &mut relay {
             if input && !copy(rustix::stdio::stdin(), relay.master.as_fd()) {
                 relay.input_open = false;
@@ -103,6 +141,12 @@ pub(crate) fn run(
                 (_, Some(job)) if Job::takes(signal) => job.signal(signal),
                 _ => on_signal(signal),
             }
+        }
+        if time_up
+            && !ended
+            && let Some(signal) = timer.as_mut().and_then(|timer| timer.signal())
+        {
+            on_signal(signal);
         }
         if ended {
             if let Some(relay) = relay {
@@ -129,15 +173,21 @@ struct Ready {
     ended: bool,
     signalled: bool,
     stopped: bool,
+    time_up: bool,
     output: bool,
     input: bool,
 }
+
+/// When nothing happens for so long there is little to do from then on: what starting needed of memory is given back.
+const QUIET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 fn wait(
     signals: &SignalFd,
     done: BorrowedFd<'_>,
     relay: Option<&Relay>,
     job: Option<&Job<'_>>,
+    timer: Option<&Timer>,
+    started: &mut bool,
 ) -> Result<Ready> {
     let in_background = relay.is_some_and(|relay| relay.raw.is_none());
     let input = relay.filter(|relay| relay.input_open && !in_background).map(|_| rustix::stdio::stdin());
@@ -145,19 +195,22 @@ fn wait(
         Some(done),
         Some(signals.as_fd()),
         job.map(AsFd::as_fd),
+        timer.map(|timer| timer.file.as_fd()),
         relay.map(|relay| relay.master.as_fd()),
         input,
     ];
     let mut fds: Vec<PollFd<'_>> =
         sources.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    match rustix::event::poll(&mut fds, in_background.then_some(&FOREGROUND_CHECK)) {
+    let timeout = if in_background { Some(&FOREGROUND_CHECK) } else { started.then_some(&QUIET) };
+    match rustix::event::poll(&mut fds, timeout) {
+        Ok(0) if std::mem::take(started) => host::process::forget_program(),
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error).context("wait for events"),
     }
     let mut polled = fds.iter().map(|fd| !fd.revents().is_empty());
-    let [ended, signalled, stopped, output, input] =
+    let [ended, signalled, stopped, time_up, output, input] =
         sources.map(|source| source.is_some() && polled.next().unwrap_or(false));
-    Ok(Ready { ended, signalled, stopped, output, input })
+    Ok(Ready { ended, signalled, stopped, time_up, output, input })
 }
 
 /// Stops as the program was stopped, until a shell continues us.

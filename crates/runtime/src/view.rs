@@ -264,6 +264,10 @@ impl Chosen {
     fn kernel_mounts(&self, mounts: &mut Vec<MountSpec>) {
         mounts.push(spec(Path::new("/proc"), MountKind::Proc, ""));
         mounts.push(spec(Path::new("/sys"), MountKind::Sysfs, ""));
+        // Language run-times size themselves by its limits.
+        let mut cgroup = spec(Path::new("/sys/fs/cgroup"), MountKind::Cgroup, "");
+        (cgroup.flags.readonly, cgroup.flags.nodev, cgroup.flags.noexec) = (true, true, true);
+        mounts.push(cgroup);
         mounts.push(spec(Path::new("/dev"), MountKind::Dev, "mode=755"));
         mounts.push(spec(Path::new("/dev/pts"), MountKind::Devpts, "mode=0620"));
         for (path, mode) in FRESH {
@@ -320,6 +324,7 @@ fn spec(destination: &Path, kind: MountKind, data: &str) -> MountSpec {
         MountKind::Proc => "proc".into(),
         MountKind::Sysfs => "sysfs".into(),
         MountKind::Devpts => "devpts".into(),
+        MountKind::Cgroup => "cgroup".into(),
         _ => "tmpfs".into(),
     };
     MountSpec {

@@ -87,15 +87,15 @@ fn boot(mut spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
     host::proc_fs::set_root(proc.try_clone()?);
     // Inside the jail: what lies at /etc/passwd is the image's choice.
     home::ensure(&mut spec.process, root.as_ref());
-    let mode = spec.jail;
+    let (mode, rights) = (spec.jail, spec.network_rights);
     let probed = (mode == JailMode::Probe).then(|| proc.try_clone()).transpose()?;
     let sandbox = start_sandbox(Boot { spec, descriptors, stdio, proc })?;
     if matches!(mode, JailMode::On | JailMode::Probe) {
         // After the zygote was started: stubs have a filter of their own.
-        host::seccomp_jail::install().context("install the seccomp filter")?;
+        host::seccomp_jail::install(rights.raw).context("install the seccomp filter")?;
     }
     if let Some(proc) = probed {
-        let escapes = jail_probe::escapes(&proc, root.as_ref());
+        let escapes = jail_probe::escapes(&proc, root.as_ref(), rights);
         anyhow::bail!("jail: {} escapes: {escapes:?}", escapes.len());
     }
     Ok(Running { sandbox, listener, signals, start_hooks, root, terminal })
@@ -162,6 +162,7 @@ impl Running {
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             let ready = |index: usize| ready.get(index).copied().unwrap_or(false);
             if ready(2) {
+                server.let_clients_go();
                 let status = status.lock().ok().and_then(|status| *status);
                 return status.context("the first process ended without a status");
             }

@@ -31,9 +31,9 @@ pub(crate) fn register(kernel: &Arc<Kernel>) {
     let weak = Arc::downgrade(kernel);
     types.register(
         "proc",
-        Arc::new(move |_source, _data| {
+        Arc::new(move |_source, data| {
             let kernel = weak.upgrade().ok_or(Errno::ENODEV)?;
-            Ok(fs_kernel::proc::mount(&kernel, fresh_device()))
+            fs_kernel::proc::mount(&kernel, data, fresh_device())
         }),
     );
 }

@@ -15,14 +15,23 @@ use crate::loopback;
 /// our own PID namespace.
 pub(crate) fn enter(spec: &BootSpec) -> Result<OwnedFd> {
     prepare_network(spec)?;
-    let proc = host::mount::process_filesystem().context("mount proc for the kernel process")?;
+    let proc = process_filesystem()?;
     jail::set_limits().context("set the limits of the kernel process")?;
     if spec.jail == JailMode::Off {
         return Ok(proc);
     }
     // Any directory will do; it is covered for a moment, in our namespace only.
-    host::mount::enter_empty_root(Path::new("/proc")).context("enter an empty root")?;
-    let capabilities = jail::kept_capabilities();
+    host::mount::enter_empty_root(Path::new("/proc")).map_err(|error| {
+        // pivot_root(2) is forbidden by Docker's filter, whatever capabilities it leaves.
+        let denied = error.raw_os_error() == Some(1);
+        anyhow::Error::new(error).context(match denied {
+            true => {
+                "enter an empty root (within a container: start that with --security-opt seccomp=unconfined)"
+            }
+            false => "enter an empty root",
+        })
+    })?;
+    let capabilities = jail::kept_capabilities(spec.network_rights.raw, spec.network_rights.admin);
     match spec.own_id {
         Some(id) => host::caps::drop_to(id, id, capabilities),
         // One id is mapped: there is no other to take.
@@ -32,6 +41,29 @@ pub(crate) fn enter(spec: &BootSpec) -> Result<OwnedFd> {
     // A change of ids resets it to the host's fs.suid_dumpable.
     jail::set_limits().context("set the limits of the kernel process")?;
     Ok(proc)
+}
+
+/// A procfs of our own PID namespace. In a container whose /proc has parts hidden the host lets nobody mount another
+/// one, and the container's, with what hides them, must do.
+fn process_filesystem() -> Result<OwnedFd> {
+    let denied = match host::mount::process_filesystem() {
+        Err(error) if error.raw_os_error() == Some(1) => error,
+        other => return other.context("mount proc for the kernel process"),
+    };
+    let outer = host::mount::clone_tree(Path::new("/proc")).and_then(|proc| {
+        let attributes = host::mount::Attributes { nodev: true, nosuid: true, ..Default::default() };
+        host::mount::set_attributes(&proc, attributes)?;
+        host::proc_fs::set_outer(&proc)?;
+        tracing::debug!("no new /proc is allowed here: the container's /proc is used");
+        Ok(proc)
+    });
+    outer.map_err(|error| {
+        tracing::debug!(%error, "the /proc that is there");
+        anyhow::Error::new(denied).context(
+            "the host lets no /proc be mounted where the one that is there has parts hidden, as in a container: \
+             start that with --security-opt systempaths=unconfined",
+        )
+    })
 }
 
 /// A namespace of our own is set up here, where our capabilities count; the

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use control::NetworkRights;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{AddressFamily, SocketType};
@@ -31,8 +32,11 @@ const PROC_PATHS: [&str; 10] = [
     "2/root/etc/shadow",
 ];
 
+const SOL_PACKET: i32 = 263;
+const PACKET_RX_RING: i32 = 5;
+
 /// One line for each attempt that succeeded; empty when the jail holds.
-pub(crate) fn escapes(proc: &OwnedFd, root: Option<&OwnedFd>) -> Vec<String> {
+pub(crate) fn escapes(proc: &OwnedFd, root: Option<&OwnedFd>, rights: NetworkRights) -> Vec<String> {
     let mut escapes = Vec::new();
     let mut attempt = |what: String, succeeded: bool| {
         if succeeded {
@@ -65,9 +69,18 @@ pub(crate) fn escapes(proc: &OwnedFd, root: Option<&OwnedFd>) -> Vec<String> {
         "make a unix socket".into(),
         rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).is_ok(),
     );
+    let packets = rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, None);
+    if let Ok(socket) = &packets {
+        // struct tpacket_req: one block of one page, two frames.
+        let ring = [4096_u32, 1, 2048, 2].map(u32::to_ne_bytes).concat();
+        let set = host::socket::set_option(socket.as_fd(), SOL_PACKET, PACKET_RX_RING, &ring);
+        attempt("share memory with a packet socket".into(), set.is_ok());
+    }
+    attempt("make a packet socket".into(), packets.is_ok() && !rights.raw);
+    let netfilter = rustix::net::netlink::NETFILTER;
     attempt(
-        "make a packet socket".into(),
-        rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, None).is_ok(),
+        "reach netfilter".into(),
+        rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, Some(netfilter)).is_ok(),
     );
     if let Some(init) = Pid::from_raw(1) {
         attempt(

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::{CgroupInfo, ConsoleSize, ErrorKind, ExitStatus, ProcessInfo, ProcessSpec, Stats};
 use fs_kernel::tty::Terminals;
@@ -31,6 +32,10 @@ impl KernelSandbox {
         terminals: Arc<Terminals>,
         init: Ready,
     ) -> Arc<KernelSandbox> {
+        executor::spawn(async {
+            executor::sleep(STARTED).await;
+            host::process::forget_program();
+        });
         Arc::new(KernelSandbox { kernel, root, terminals, init: Mutex::new(Some(init)) })
     }
 
@@ -38,6 +43,9 @@ impl KernelSandbox {
         self.kernel.pids.process(pid).map_err(|_| SandboxError::no_such_process())
     }
 }
+
+/// What starting needed is not needed any more after this time.
+const STARTED: Duration = Duration::from_secs(1);
 
 /// Tells a kernel of the container's limits.
 pub(crate) fn set_limits(kernel: &Kernel, limits: &CgroupInfo) {

@@ -70,7 +70,10 @@ impl Maker<'_> {
     pub(crate) fn kernel_fs(&mut self, kind: &MountKind, data: &str) -> Result<Option<Arc<dyn FileSystem>>> {
         Ok(match kind {
             MountKind::Dev => Some(self.tmpfs(if data.is_empty() { "mode=755" } else { data })?),
-            MountKind::Proc => Some(fs_kernel::proc::mount(self.kernel, fresh_device())),
+            MountKind::Proc => Some(
+                fs_kernel::proc::mount(self.kernel, data.as_bytes(), fresh_device())
+                    .map_err(errno("proc options"))?,
+            ),
             MountKind::Devpts => {
                 Some(fs_kernel::tty::Devpts::new(self.terminals.clone(), fresh_device(), data))
             }

@@ -25,9 +25,14 @@ pub(crate) fn list(kernel: &Arc<Kernel>) -> Vec<ProcessInfo> {
     all
 }
 
+fn name(number: u32) -> String {
+    linux_abi::sysno::name(number).map_or_else(|| format!("syscall_{number:#x}"), str::to_owned)
+}
+
 /// Counters.
 pub(crate) fn stats(kernel: &Arc<Kernel>) -> Stats {
     let processes = kernel.pids.processes();
+    let (posted, prefetched) = kernel.posting.calls();
     let threads: usize = processes.iter().map(|process| process.threads.lock().len()).sum();
     Stats {
         processes: processes.len() as u64,
@@ -37,5 +42,8 @@ pub(crate) fn stats(kernel: &Arc<Kernel>) -> Stats {
         slot_batches: kernel.platform.usage().batches as u64,
         spins: kernel.platform.spins(),
         patched: kernel.platform.patched(),
+        posted,
+        prefetched,
+        calls: kernel.calls.list().map(|(number, count)| (name(number), count)).collect(),
     }
 }

@@ -1,8 +1,10 @@
 //! The control server: one small thread per connection.
 
+use std::cell::Cell;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use control::{Channel, ChannelError, ErrorKind, ExitStatus, ProcessSpec, Reply, Request, SandboxState};
 use rustix::net::SocketFlags;
@@ -14,6 +16,10 @@ use crate::start_hooks::StartHooks;
 const SIGKILL: i32 = 9;
 /// Connections need little stack: messages live on the heap.
 const CONNECTION_STACK_BYTES: usize = 256 * 1024;
+/// How long the end of the sandbox waits for those who wait for processes of `exec`, at most.
+const CLIENTS_MOST: Duration = Duration::from_millis(500);
+/// What the parents of those get to collect them.
+const CLIENTS_COLLECTED: Duration = Duration::from_millis(20);
 
 /// Called once, with the end of the first process.
 pub(crate) type InitEnded = Box<dyn FnOnce(ExitStatus) + Send>;
@@ -29,6 +35,9 @@ struct Shared {
     /// The root file system, to look `HOME` up.
     root: Option<OwnedFd>,
     init: Mutex<Init>,
+    /// Processes of `exec` whose clients have not gone yet.
+    awaited: Mutex<usize>,
+    client_gone: Condvar,
 }
 
 /// How far the first process has come.
@@ -47,7 +56,21 @@ impl Server {
         ended: InitEnded,
     ) -> Server {
         let init = Mutex::new(Init::Created(Some(ended)));
-        Server { shared: Arc::new(Shared { sandbox, hooks, root, init }) }
+        let (awaited, client_gone) = (Mutex::default(), Condvar::new());
+        Server { shared: Arc::new(Shared { sandbox, hooks, root, init, awaited, client_gone }) }
+    }
+
+    /// Lets those who wait for processes of `exec` end before the sandbox does. In a PID namespace of Linux the
+    /// first process ends last, and engines count on it: dockerd forgets the others, and whoever waits for
+    /// them, once the first one has ended.
+    pub(crate) fn let_clients_go(&self) {
+        let Ok(awaited) = self.shared.awaited.lock() else { return };
+        if *awaited == 0 {
+            return;
+        }
+        let gone = self.shared.client_gone.wait_timeout_while(awaited, CLIENTS_MOST, |awaited| *awaited > 0);
+        drop(gone);
+        thread::sleep(CLIENTS_COLLECTED);
     }
 
     /// Takes one connection from a non-blocking listener, if one waits.
@@ -74,6 +97,8 @@ struct Connection {
     sending: Arc<Mutex<()>>,
     /// Processes started here that have not ended: they die with the client.
     started: Arc<Mutex<Vec<i32>>>,
+    /// How many were started here.
+    awaited: Cell<usize>,
 }
 
 impl Connection {
@@ -83,6 +108,7 @@ impl Connection {
             channel: Arc::new(Channel::new(socket)),
             sending: Arc::new(Mutex::new(())),
             started: Arc::default(),
+            awaited: Cell::new(0),
         }
     }
 
@@ -103,6 +129,10 @@ impl Connection {
         let left = self.started.lock().map(|mut pids| std::mem::take(&mut *pids)).unwrap_or_default();
         for pid in left {
             let _ = self.shared.sandbox.signal(Target::Process(pid), SIGKILL);
+        }
+        if let Ok(mut awaited) = self.shared.awaited.lock() {
+            *awaited = awaited.saturating_sub(self.awaited.get());
+            self.shared.client_gone.notify_all();
         }
     }
 
@@ -225,6 +255,10 @@ impl Connection {
         let pid = self.shared.sandbox.exec(process, stdio, preserved)?;
         if let Ok(mut started) = self.started.lock() {
             started.push(pid);
+        }
+        if let Ok(mut awaited) = self.shared.awaited.lock() {
+            *awaited = awaited.saturating_add(1);
+            self.awaited.set(self.awaited.get().saturating_add(1));
         }
         self.reply(&Reply::Started { pid });
         self.wait(Some(pid))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use control::{BootSpec, HostFeature, IdMapping, PlatformSpec};
+use kernel::memory::{MemoryFiles, MemorySources};
 use kernel::{Kernel, KernelConfig};
 use platform::{Config, Platform, Quota, QuotaFiles};
 
@@ -53,12 +54,13 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
             .context("linux.memoryPolicy: set_mempolicy")?;
     }
     let quota = quota(&spec, &mut descriptors)?;
+    let memory = memory(&spec, &mut descriptors)?;
     let config = config(&spec);
     let seen: Vec<u32> = platform::NATIVE_CALLS.into_iter().filter(|number| config.sees(*number)).collect();
     tracing::debug!(?seen, "calls that do not run natively");
     let how = Config { quota, seen, ..platform_config(&spec.platform) };
     let platform = Platform::start(how).context("start guest processes")?;
-    let kernel = Kernel::new(platform, config, syscalls::spawn);
+    let kernel = Kernel::new(platform, config, memory, syscalls::spawn);
     for (name, value) in &spec.sysctl {
         if !name.starts_with("net.") && name != "kernel.domainname" {
             let set = kernel.ipc.set_sysctl(name, value);
@@ -70,7 +72,8 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     fs_kernel::mem_devices::register(&kernel);
     let first_free_port =
         spec.sysctl.get(control::UNPRIVILEGED_PORT_START).and_then(|text| text.trim().parse().ok());
-    let maker = Arc::new(net::host::Maker::new(first_free_port.unwrap_or(1024)));
+    let rights = net::host::Rights { raw: spec.network_rights.raw, admin: spec.network_rights.admin };
+    let maker = Arc::new(net::host::Maker::new(first_free_port.unwrap_or(1024), rights));
     kernel.io.network.add_provider(Arc::new(net::inet::InetProvider::new(maker.clone())));
     kernel.io.network.add_provider(Arc::new(net::netlink::NetlinkProvider));
     kernel.io.network.add_provider(Arc::new(net::host::HostProvider::new(maker)));
@@ -102,6 +105,23 @@ fn quota(spec: &BootSpec, descriptors: &mut Descriptors) -> Result<Arc<Quota>> {
     Ok(Arc::new(Quota { groups, load, online: spec.cpus }))
 }
 
+/// Where we learn how much memory there is.
+fn memory(spec: &BootSpec, descriptors: &mut Descriptors) -> Result<MemorySources> {
+    let mut groups = Vec::new();
+    for files in &spec.memory_groups {
+        groups.push(MemoryFiles {
+            limit: descriptors.take(files.limit)?,
+            usage: descriptors.take(files.usage)?,
+            stat: descriptors.take(files.stat)?,
+            events: files.events.iter().map(|index| descriptors.take(*index)).collect::<Result<_>>()?,
+            peak: files.peak.map(|index| descriptors.take(index)).transpose()?,
+            own: files.own,
+        });
+    }
+    let meminfo = spec.meminfo.map(|index| descriptors.take(index)).transpose()?;
+    Ok(MemorySources { meminfo, groups })
+}
+
 fn platform_config(spec: &PlatformSpec) -> Config {
     let has = |feature| !spec.without.contains(&feature);
     Config {
@@ -126,6 +146,8 @@ fn config(spec: &BootSpec) -> KernelConfig {
     config.ordinary_init = spec.ordinary_init;
     config.job_control = spec.job_control;
     config.strace = spec.tracing.strace;
+    config.no_posting = spec.platform.without.contains(&HostFeature::Posting);
+    config.eager_posting = spec.platform.without.contains(&HostFeature::PostingTrial);
     config.seccomp = spec.seccomp.as_ref().map(crate::seccomp::compile);
     config.sysctl.clone_from(&spec.sysctl);
     if let Some(name) = config.sysctl.remove("kernel.domainname") {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use control::ErrorKind;
 use fs_kernel::tty::{Terminal, Terminals};
 use linux_abi::Errno;
-use linux_abi::fs::{OpenFlags, S_IFCHR};
-use vfs::{OpenFile, Place, WalkFlags, Walker};
+use linux_abi::fs::{OpenFlags, S_IFCHR, makedev};
+use vfs::{Inode, OpenFile, Place, WalkFlags, Walker};
 
 use crate::launch::Booter;
 use crate::sandbox::{SandboxError, Stdio};
@@ -37,27 +37,42 @@ impl Streams {
             }
             Stdio::Files(fds) => {
                 for fd in fds {
-                    streams.files.push(fs_kernel::stdio::open(fd).map_err(failed)?);
+                    streams.files.push(open_stream(fd, root).map_err(failed)?);
                 }
             }
         }
         for fd in preserved {
-            streams.files.push(fs_kernel::stdio::open(fd).map_err(failed)?);
+            streams.files.push(open_stream(fd, root).map_err(failed)?);
         }
         Ok(streams)
     }
 }
 
+/// A descriptor from outside; the host's null(4) is the one inside, by which tar(1) and others know that nobody reads.
+fn open_stream(fd: OwnedFd, root: &Place) -> Result<Arc<OpenFile>, Errno> {
+    if fs_kernel::stdio::is_null(&fd)
+        && let Some((place, inode)) = look_up("/dev/null", root)
+        && inode.metadata().is_ok_and(|now| now.kind() == S_IFCHR && now.rdev == makedev(1, 3))
+    {
+        let access = fs_kernel::stdio::access(&fd)?;
+        return Ok(OpenFile::new(place, inode, fs_kernel::mem_devices::null(), access));
+    }
+    fs_kernel::stdio::open(fd)
+}
+
+fn look_up(path: &str, root: &Place) -> Option<(Place, Arc<dyn Inode>)> {
+    let mut booter = Booter::root();
+    let mut walker = Walker::new(root.clone(), root.clone(), &mut booter, WalkFlags::empty());
+    let place = walker.resolve(path.as_bytes()).ok()?;
+    let inode = place.inode().ok()?;
+    Some((place, inode))
+}
+
 /// Under its name in /dev/pts, by which ttyname(3) finds it, where that is mounted.
 fn open_terminal(terminal: &Arc<Terminal>, root: &Place) -> Arc<OpenFile> {
     let ops = Terminals::slave(terminal);
-    let mut booter = Booter::root();
-    let path = format!("/dev/pts/{}", terminal.index());
-    let found = Walker::new(root.clone(), root.clone(), &mut booter, WalkFlags::empty())
-        .resolve(path.as_bytes())
-        .and_then(|place| Ok((place.inode()?, place)));
-    match found {
-        Ok((inode, place)) => OpenFile::new(place, inode, ops, OpenFlags::RDWR),
-        Err(_) => OpenFile::anonymous(b"tty:", S_IFCHR | 0o620, ops, OpenFlags::RDWR),
+    match look_up(&format!("/dev/pts/{}", terminal.index()), root) {
+        Some((place, inode)) => OpenFile::new(place, inode, ops, OpenFlags::RDWR),
+        None => OpenFile::anonymous(b"tty:", S_IFCHR | 0o620, ops, OpenFlags::RDWR),
     }
 }

@@ -5,8 +5,16 @@
 #![no_std]
 
 pub mod layout;
+mod posting;
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
+
+pub use posting::{
+    AT_END, ATTRIBUTES_SIZE, CLAIMED, CONTENTS, COUNT_BITS, COUNTS, Count, DRY, FILE, FILE_AT, GRANTS, Grant,
+    INTEREST_SIZE, KNOWN, LOG, MAP_SIZE, Marks, NONBLOCK, OPTION_SIZE, PART, POSTED_CLOSE, POSTED_HEAD,
+    POSTED_INTEREST, POSTED_KINDS, POSTED_MAP, POSTED_OPTION, REVOKED, SIZED, STATX_AT, TAKEN, TCP, TCP_CORK,
+    TCP_NODELAY, WHOLE,
+};
 
 /// Values of [`Slot::state`].
 pub mod state {
@@ -54,7 +62,7 @@ pub mod action {
     pub const REGS: u8 = 1;
     /// Do the operations in `data`, then report `NATIVE_DONE`.
     pub const NATIVE: u8 = 2;
-    /// Do the one operation in `data` and return its result in rax.
+    /// Do the operations in `data` and return the result in rax.
     pub const NATIVE_RETURN: u8 = 3;
     /// clone(2): `a[0]` flags, `a[1]` slot of the child, `a[2]` nonce, `a[3]` tls, `a[4]` set_child_tid, `a[5]` guest tid.
     pub const CLONE: u8 = 4;
@@ -68,7 +76,9 @@ pub mod action {
 
 /// Kinds of [`Op`].
 pub mod op {
-    /// mmap: addr, len, prot, flags, fd (as the shim passes it), offset.
+    /// mmap: addr, len, prot, flags, fd (as the shim passes it), offset. The upper half of a descriptor is the
+    /// thread's own index where the kernel process has to give the file; of those from `layout::KEPT_FD` on that
+    /// means that it is not there yet.
     pub const MMAP: u32 = 0;
     /// munmap: addr, len.
     pub const MUNMAP: u32 = 1;
@@ -106,6 +116,8 @@ pub mod op {
     pub const CALL: u32 = 16;
     /// Install the filter at `layout::SHOWING_OFFSET` of the control page in all threads of the process.
     pub const SHOW_CALLS: u32 = 17;
+    /// Close `args[0]`; the result is 0.
+    pub const CLOSE: u32 = 18;
 }
 
 /// One native operation, an entry of an array at the start of `data`.
@@ -168,8 +180,11 @@ pub mod identity {
     pub const GID: usize = 5;
     /// getegid(2)
     pub const EGID: usize = 6;
+    /// rt_sigaction(2) that only asks: a bit for each signal, from the lowest on for 1, whose action is as a program
+    /// starts with, all zero. As it is, not plus 1.
+    pub const UNTOUCHED_SIGNALS: usize = 7;
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 
     /// The index of what a system call asks for.
     pub const fn of_call(nr: u64) -> Option<usize> {
@@ -269,7 +284,7 @@ pub struct Slot {
     pub count: u32,
     /// signo, code, address, trapno, error code, cr2 of a fault.
     pub fault: [u64; 6],
-    /// Result of native operations.
+    /// Result of native operations; 0 while those of [`action::NATIVE_RETURN`] are not done.
     pub native_ret: i64,
     /// Arguments of the action.
     pub a: [u64; 8],
@@ -277,6 +292,10 @@ pub struct Slot {
     pub trampoline: u64,
     /// Answers that the shim gives itself to calls of patched sites, by [`identity`]: the value plus 1, or 0.
     pub identity: [u64; identity::COUNT],
+    /// 0 while the thread is granted nothing, see [`Grant`].
+    pub granted: AtomicU32,
+    /// What the thread has made of it, in a line of its own.
+    pub marks: Marks,
 }
 
 const _: () = {
@@ -294,4 +313,8 @@ pub struct Control {
     pub guest_spin: AtomicU32,
     /// Address of the site that is being patched, 0 if none: its breakpoint is not the guest's.
     pub patch_site: AtomicU64,
+    /// 1 while the kernel process looks after posted writes by itself.
+    pub posting: AtomicU32,
+    /// Changes with each file whose attributes or bytes were told in a [`Grant`] and have changed.
+    pub files: AtomicU32,
 }

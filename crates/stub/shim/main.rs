@@ -10,6 +10,7 @@ mod clone;
 mod entry;
 mod marshal;
 mod native;
+mod posting;
 mod signal;
 mod start;
 mod sys;
@@ -49,32 +50,35 @@ pub fn control() -> &'static Control {
     unsafe { &*(CONTROL_VA as *const Control) }
 }
 
-/// Posts the request in the slot and waits for the answer.
-pub fn request(slot: *mut Slot) {
+/// Posts the request in the slot and waits for the answer; the descriptor of a file that came with it, or 0.
+pub fn request(slot: *mut Slot) -> i64 {
     // SAFETY: the slot is mapped; both sides use atomics for the state.
     let word: &AtomicU32 = unsafe { &(*slot).state };
     word.store(state::REQUEST, Ordering::SeqCst);
     // SAFETY: plain read of our own field.
     let index = u64::from(unsafe { (*slot).index });
+    let mut came = 0;
     if control().spinning.load(Ordering::SeqCst) == 0 {
         while word.load(Ordering::Acquire) != state::DONE {
-            ring(NR_DOORBELL, index, slot);
+            came = ring(NR_DOORBELL, index, slot);
         }
     } else {
-        wait_spinning(word, index, slot);
+        came = wait_spinning(word, index, slot);
     }
     word.store(state::IDLE, Ordering::Relaxed);
+    came
 }
 
 /// Rings; if nobody hears (any more), the process ends. A thread that is told to end is forgotten at once: its
 /// bell may come later than that answer.
-fn ring(bell: u32, index: u64, slot: *mut Slot) {
+fn ring(bell: u32, index: u64, slot: *mut Slot) -> i64 {
     const ENOSYS: i64 = -38;
     let ret = sys::syscall3(u64::from(bell), index, nonce(slot), 0);
     // SAFETY: the slot is mapped; both sides use atomics for the state.
     if ret == ENOSYS && unsafe { (*slot).state.load(Ordering::Acquire) } != state::DONE {
         sys::exit_process();
     }
+    ret
 }
 
 /// What proves to the kernel process who rings first.
@@ -83,12 +87,12 @@ pub fn nonce(slot: *mut Slot) -> u64 {
     u64::from(unsafe { (*slot).nonce })
 }
 
-fn wait_spinning(word: &AtomicU32, index: u64, slot: *mut Slot) {
+fn wait_spinning(word: &AtomicU32, index: u64, slot: *mut Slot) -> i64 {
     let limit = control().guest_spin.load(Ordering::Relaxed);
     let mut i = 0;
     while i < limit {
         if word.load(Ordering::Acquire) == state::DONE {
-            return;
+            return 0;
         }
         core::hint::spin_loop();
         i += 1;
@@ -96,9 +100,11 @@ fn wait_spinning(word: &AtomicU32, index: u64, slot: *mut Slot) {
             sys::syscall3(sys::nr::SCHED_YIELD, 0, 0, 0);
         }
     }
+    let mut came = 0;
     while word.load(Ordering::SeqCst) != state::DONE {
-        ring(NR_PARK, index, slot);
+        came = ring(NR_PARK, index, slot);
     }
+    came
 }
 
 /// What remains to be done with an answer.
@@ -120,7 +126,7 @@ pub fn serve(slot: *mut Slot, kind: u8, via: u8) -> Todo {
             marshal::copy_in(slot);
         }
         loop {
-            request(slot);
+            let came = request(slot);
             if !marshal::copy_out(slot) {
                 // What the call took is given back; its result is an error then.
                 (*slot).kind = kind::UNDELIVERED;
@@ -129,8 +135,12 @@ pub fn serve(slot: *mut Slot, kind: u8, via: u8) -> Todo {
             }
             let ret = match (*slot).action {
                 action::RETURN => return Todo::Return((*slot).regs[reg::RAX] as i64),
-                action::NATIVE => native::batch(slot),
-                action::NATIVE_RETURN => return Todo::Return(native::one(slot)),
+                action::NATIVE => native::batch(slot, came),
+                action::NATIVE_RETURN => {
+                    let ret = native::batch(slot, came);
+                    (*slot).native_ret = ret;
+                    return Todo::Return(ret);
+                }
                 action::CLONE => match clone::clone(slot) {
                     clone::Outcome::Parent(ret) => ret,
                     clone::Outcome::Child => return Todo::Frame,
@@ -158,16 +168,43 @@ extern "C" fn shim_patched(slot: *mut Slot) {
                 return;
             }
         }
-        if slot::may_run_natively((*slot).regs[reg::RAX]) {
+        let file = (*slot).regs[reg::RAX] == sys::nr::MMAP && (*slot).regs[reg::R10] & native::MAP_ANONYMOUS == 0;
+        if slot::may_run_natively((*slot).regs[reg::RAX]) && !file {
             // The trampoline makes it, with all registers as they were: interrupts, faults and restarts are then
             // those of a call of the guest's.
             (*slot).regs[reg::RIP] = (*slot).trampoline + slot::layout::TRAMPOLINE_SYSCALL;
+            return;
+        }
+        if untouched_signal(slot) || posting::answer(slot) {
             return;
         }
         (*slot).site = 0;
         (*slot).fpstate = 0;
     }
     finish_without_frame(slot, serve(slot, kind::SYSCALL, via::PATCH));
+}
+
+/// Answers rt_sigaction(2) that only asks for the action of a signal which has none.
+fn untouched_signal(slot: *mut Slot) -> bool {
+    const RT_SIGACTION: u64 = 13;
+    const SIZE: u64 = 32;
+    // SAFETY: plain reads and writes of our own slot; a bad address ends the stores, and the call is made as if
+    // nothing had been.
+    unsafe {
+        let regs = &raw mut (*slot).regs;
+        let arg = |index: usize| *regs.cast::<u64>().add(index);
+        let signal = (arg(reg::RDI) as u32).wrapping_sub(1);
+        if arg(reg::RAX) != RT_SIGACTION || arg(reg::RSI) != 0 || arg(reg::R10) != 8 || signal >= 64 {
+            return false;
+        }
+        let known = *(&raw const (*slot).identity).cast::<u64>().add(slot::identity::UNTOUCHED_SIGNALS);
+        let to = arg(reg::RDX);
+        if known >> signal & 1 == 0 || to != 0 && sys::shim_zero(to, SIZE) != 0 {
+            return false;
+        }
+        *regs.cast::<u64>().add(reg::RAX) = 0;
+        true
+    }
 }
 
 /// Ends a call that came without a host signal frame.

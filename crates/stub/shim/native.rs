@@ -3,21 +3,22 @@
 use core::arch::asm;
 use core::sync::atomic::Ordering;
 
-use slot::layout::{CONTROL_VA, DATA_SIZE, FILE_FD, SHOWING_OFFSET};
+use slot::layout::{CONTROL_VA, DATA_SIZE, FILE_FD, KEPT_FD, NR_FETCH, SHOWING_OFFSET, SLOT_SIZE, SLOT_VA};
 use slot::{Op, Slot, op};
 
 use crate::data_of;
 use crate::sys::{self, nr};
 
-const MAP_ANONYMOUS: u64 = 0x20;
+pub const MAP_ANONYMOUS: u64 = 0x20;
 const PR_SET_NAME: u64 = 15;
 const PR_SET_MM: u64 = 35;
 const PR_SET_MM_MAP: u64 = 14;
 /// Bytes of `struct prctl_mm_map`.
 const MM_MAP_SIZE: u64 = 104;
 
-/// Does the operations in the slot's data up to the first failure; the last result.
-pub fn batch(slot: *mut Slot) -> i64 {
+/// Does the operations in the slot's data up to the first failure; the last result. `came` is the descriptor of a
+/// file that came with them.
+pub fn batch(slot: *mut Slot, came: i64) -> i64 {
     // SAFETY: plain read of our own slot.
     let count = unsafe { (*slot).count } as usize;
     let mut ret = 0;
@@ -25,7 +26,7 @@ pub fn batch(slot: *mut Slot) -> i64 {
     while i < count && i < DATA_SIZE / core::mem::size_of::<Op>() {
         // SAFETY: within the data area of the mapped slot.
         let op = unsafe { *(data_of(slot) as *const Op).add(i) };
-        ret = run(slot, &op);
+        ret = run(slot, &op, came);
         if ret < 0 && ret > -4096 {
             return ret;
         }
@@ -34,28 +35,44 @@ pub fn batch(slot: *mut Slot) -> i64 {
     ret
 }
 
-/// Does the first operation.
-pub fn one(slot: *mut Slot) -> i64 {
-    // SAFETY: within the data area of the mapped slot.
-    let op = unsafe { *(data_of(slot) as *const Op) };
-    run(slot, &op)
+/// Maps a file.
+fn map(slot: *mut Slot, a: &[u64; 6], came: i64) -> i64 {
+    const EBADF: i64 = -9;
+    // SAFETY: plain read of our own slot.
+    let own = u64::from(unsafe { (*slot).index });
+    let mut fd = a[4] & 0xffff_ffff;
+    if fd >= KEPT_FD as u64 && fd < FILE_FD as u64 {
+        if a[4] >> 32 != 0 && came != fd as i64 {
+            // Made twice it does no harm.
+            sys::syscall3(u64::from(NR_FETCH), own, fd, 0);
+        }
+        let ret = sys::syscall6(nr::MMAP, a[0], a[1], a[2], a[3], fd, a[5]);
+        if ret != EBADF {
+            return ret;
+        }
+        // Another thread has closed it.
+        fd = FILE_FD as u64 + (slot as u64 - SLOT_VA) / SLOT_SIZE;
+    }
+    let ret = sys::uninterrupted(|| sys::syscall6(nr::MMAP, a[0], a[1], a[2], a[3], own << 32 | fd, a[5]));
+    // The kernel process put the file in for this one mapping.
+    if fd >= FILE_FD as u64 {
+        sys::syscall3(nr::CLOSE, fd, 0, 0);
+    }
+    ret
 }
 
-fn run(slot: *mut Slot, op: &Op) -> i64 {
+fn run(slot: *mut Slot, op: &Op, came: i64) -> i64 {
     let a = &op.args;
     match op.kind {
         op::MMAP => {
-            let map = || sys::syscall6(nr::MMAP, a[0], a[1], a[2], a[3], a[4], a[5]);
             if a[3] & MAP_ANONYMOUS != 0 {
-                return map();
+                return sys::syscall6(nr::MMAP, a[0], a[1], a[2], a[3], a[4], a[5]);
             }
-            let ret = sys::uninterrupted(map);
-            // The kernel process put the file in for this one mapping.
-            let fd = a[4] as u32;
-            if fd >= FILE_FD as u32 {
-                sys::syscall3(nr::CLOSE, u64::from(fd), 0, 0);
-            }
-            ret
+            map(slot, a, came)
+        }
+        op::CLOSE => {
+            sys::syscall3(nr::CLOSE, a[0], 0, 0);
+            0
         }
         op::MUNMAP => sys::syscall3(nr::MUNMAP, a[0], a[1], 0),
         op::MPROTECT => sys::syscall3(nr::MPROTECT, a[0], a[1], a[2]),

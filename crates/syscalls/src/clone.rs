@@ -125,6 +125,9 @@ async fn make(cx: &mut Cx<'_>, args: CloneArgs) -> SysResult {
     within_process_limit(cx)?;
     let tid = kernel.pids.allocate()?;
     let is_thread = flags.contains(CloneFlags::THREAD);
+    if flags.contains(CloneFlags::SIGHAND) {
+        cx.forget_signals();
+    }
 
     let mut regs = *cx.guest.regs();
     regs.rax = 0;

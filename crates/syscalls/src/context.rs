@@ -10,7 +10,7 @@ use executor::{Alarm, Events, WaitQueue, Waiter};
 use identity::{Capability, Credentials};
 use kernel::{FdFlags, FdTable, FsContext, Kernel, Mm, Process, Thread};
 use linux_abi::Errno;
-use linux_abi::signal::{SigInfo, SigSet, Signo};
+use linux_abi::signal::{SigAction, SigInfo, SigSet, Signo};
 use linux_abi::sysno::nr;
 use platform::{Exit, GuestThread, Identity, NativeOp, Regs};
 use vfs::{Caller, OpenFile};
@@ -43,6 +43,8 @@ pub struct ThreadLocal {
     pub in_guest_code: bool,
     /// The shim knows the thread's ids and answers for them.
     pub identity_told: bool,
+    /// Signals whose actions the shim knows to be as a program starts with.
+    pub untouched_signals: u64,
     /// A sigreturn is under way: the extended state to go back with is at this address.
     pub return_fpstate: Option<u64>,
     /// The last fault, as signal frames tell it.
@@ -67,6 +69,8 @@ pub struct ThreadLocal {
     pub runs_in_stop: bool,
     /// Deadline of an interrupted timed wait that goes on (Linux's restart block).
     pub restart_deadline: Option<u64>,
+    /// The present answer maps a file, see `Mm::note_later`.
+    pub unsettled: bool,
     /// What to take back if the answer does not reach the guest.
     pub undo: Undo,
     /// Reusable buffer for data between guest and files.
@@ -135,6 +139,14 @@ impl Cx<'_> {
     }
     /// The open file of a descriptor; `EBADF`.
     pub fn file(&self, fd: i32) -> SysResult<Arc<OpenFile>> {
+        let file = self.thread.files().get(fd)?;
+        if file.is_held() {
+            self.kernel().posting.touch(&file, self.thread);
+        }
+        Ok(file)
+    }
+    /// As `file`, for calls that only look what is ready: a thread may go on using it without an answer.
+    pub fn file_to_watch(&self, fd: i32) -> SysResult<Arc<OpenFile>> {
         Ok(self.thread.files().get(fd)?)
     }
     /// Puts a file at the lowest free descriptor; `EMFILE`.
@@ -172,7 +184,9 @@ impl Cx<'_> {
             euid: Some(creds.euid),
             gid: Some(creds.gid),
             egid: Some(creds.egid),
+            untouched_signals: 0,
         };
+        self.local.untouched_signals = 0;
         self.guest.set_identity(&identity);
         // Who attaches, or sets a filter for all threads, makes that known before it has the shim forget.
         fence(Ordering::SeqCst);
@@ -181,6 +195,50 @@ impl Cx<'_> {
             return;
         }
         self.local.identity_told = true;
+    }
+
+    /// Tells the shim which signals are untouched, so that it answers rt_sigaction(2) that asks for one. Only while
+    /// nobody but this thread can touch them.
+    pub fn tell_signals(&mut self) {
+        let seen = |cx: &Cx<'_>| cx.thread.ptrace.is_active() || cx.thread.seccomp.is_active();
+        let alone = self.process().threads.lock().len() == 1 && !self.process().shares_actions();
+        if !alone || seen(self) || self.kernel().config.sees(nr::rt_sigaction) {
+            return;
+        }
+        let actions = self.process().actions();
+        let mut signals = 0;
+        for number in 1..=64u8 {
+            let untouched =
+                Signo::new(i32::from(number)).is_some_and(|sig| actions.get(sig) == SigAction::default());
+            signals |= u64::from(untouched) << (number - 1);
+        }
+        self.guest.set_untouched_signals(signals);
+        self.local.untouched_signals = signals;
+        // Who attaches, or sets a filter for all threads, makes that known before it has the shim forget.
+        fence(Ordering::SeqCst);
+        if seen(self) {
+            self.forget_signals();
+        }
+    }
+    /// The thread sets the action of a signal.
+    pub fn touch_signal(&mut self, sig: Signo) {
+        let bit = u32::try_from(sig.raw()).ok().and_then(|raw| 1u64.checked_shl(raw.wrapping_sub(1)));
+        let told = std::mem::take(&mut self.local.untouched_signals);
+        let left = told & !bit.unwrap_or(u64::MAX);
+        if told == 0 {
+            return;
+        }
+        // To a tracer all calls are shown.
+        let seen = self.thread.ptrace.is_active() || self.thread.seccomp.is_active();
+        self.local.untouched_signals = if seen { 0 } else { left };
+        self.guest.set_untouched_signals(self.local.untouched_signals);
+    }
+    /// The shim asks again: others may touch the signals from now on.
+    pub fn forget_signals(&mut self) {
+        if self.local.untouched_signals != 0 {
+            self.local.untouched_signals = 0;
+            self.guest.set_untouched_signals(0);
+        }
     }
 
     /// Has the shim do one native operation; its result, an errno if negative.
@@ -250,11 +308,14 @@ impl Cx<'_> {
     /// Sleeps until the waiter (already listening) is notified, by its queue or by a signal.
     pub async fn sleep_on(&mut self, waiter: &Arc<Waiter>) {
         self.thread.set_sleeping(true);
+        executor::leave_host();
+        self.kernel().posting.sleep(self.thread);
         poll_fn(|task| match waiter.poll_wait(task) {
             Poll::Ready(_) => Poll::Ready(()),
             Poll::Pending => Poll::Pending,
         })
         .await;
+        self.kernel().posting.wake(self.thread);
         self.thread.set_sleeping(false);
     }
 
@@ -266,6 +327,11 @@ impl Cx<'_> {
         nonblock: bool,
         mut op: impl FnMut(&mut Cx<'_>, &Arc<OpenFile>) -> SysResult<T>,
     ) -> SysResult<T> {
+        // Another thread may have been granted it while this one slept.
+        let mut op = |cx: &mut Cx<'_>, file: &Arc<OpenFile>| {
+            let _in_use = kernel::posting::enter(file, cx.thread);
+            op(cx, file)
+        };
         match op(self, file) {
             Err(SysError::Errno(Errno::EAGAIN)) if !nonblock => {}
             done => return done,

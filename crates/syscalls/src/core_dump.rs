@@ -164,6 +164,7 @@ fn notes(cx: &mut Cx<'_>, info: &SigInfo) -> Vec<u8> {
     let auxv: Vec<u8> =
         layout.auxv.iter().flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()]).flatten().collect();
 
+    mm.settle();
     let files = mm.files.lock().clone();
     let root = cx.fs().root();
     let (mut table, mut names) = (Vec::new(), Vec::new());

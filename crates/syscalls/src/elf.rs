@@ -8,6 +8,9 @@ use crate::mm::PAGE;
 /// Addresses of guest programs end below this: the top of the user half on x86-64, less the last page.
 pub const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
+/// Bytes of the header.
+pub const HEADER: usize = size_of::<Header>();
+
 /// `Elf64_Ehdr`.
 #[repr(C)]
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -83,7 +86,7 @@ fn read_exact(read_at: &mut ReadAt<'_>, offset: u64, buf: &mut [u8]) -> Result<(
     Ok(())
 }
 
-/// Checks headers: `ENOEXEC` for what is no x86-64 program, `EINVAL`, `EIO` and `ENOMEM` as Linux gives.
+/// Checks headers: `ENOEXEC` for what is no x86-64 program, or only a part of one; `EINVAL` and `ENOMEM` as Linux gives.
 pub fn parse(read_at: &mut ReadAt<'_>) -> Result<Program, Errno> {
     let mut header = Header::default();
     read_exact(read_at, 0, header.as_mut_bytes()).map_err(|_| Errno::ENOEXEC)?;
@@ -103,7 +106,7 @@ pub fn parse(read_at: &mut ReadAt<'_>) -> Result<Program, Errno> {
         return Err(Errno::ENOEXEC);
     }
     let mut headers = vec![ProgramHeader::default(); usize::from(header.phnum)];
-    read_exact(read_at, header.phoff, headers.as_mut_bytes())?;
+    read_exact(read_at, header.phoff, headers.as_mut_bytes()).map_err(|_| Errno::ENOEXEC)?;
 
     let mut program = Program {
         entry: header.entry,

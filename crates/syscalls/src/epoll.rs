@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use executor::{Alarm, Events};
 use kernel::epoll::{self, EPOLLET, EPOLLEXCLUSIVE, EPOLLWAKEUP, Epoll, Interest};
+use kernel::posting::{self, Ready};
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
 use smallvec::SmallVec;
+use vfs::OpenFile;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::args::Ptr;
@@ -55,8 +57,8 @@ pub fn epoll_ctl(cx: &mut Cx<'_>, epfd: i32, op: u32, fd: i32, event: Ptr) -> Sy
         let [low, high] = event.data.map(u64::from);
         Interest { events: event.events, data: low | high << 32 }
     };
-    let outer = cx.file(epfd)?;
-    let file = cx.file(fd)?;
+    let outer = cx.file_to_watch(epfd)?;
+    let file = cx.file_to_watch(fd)?;
     if file.flags().contains(OpenFlags::PATH) {
         return Err(Errno::EBADF.into());
     }
@@ -78,6 +80,9 @@ pub fn epoll_ctl(cx: &mut Cx<'_>, epfd: i32, op: u32, fd: i32, event: Ptr) -> Sy
         DEL => epoll.delete(fd, &file)?,
         MOD => epoll.modify(fd, &file, interest)?,
         _ => return Err(Errno::EINVAL.into()),
+    }
+    if file.is_held() {
+        cx.kernel().posting.interest_changed(&epoll, &file, cx.thread, op != DEL);
     }
     Ok(0)
 }
@@ -118,13 +123,34 @@ pub async fn epoll_pwait2(
 }
 
 /// Writes what is ready to the guest.
-fn harvest(cx: &mut Cx<'_>, epoll: &Epoll, at: Ptr, max: usize) -> SysResult<usize> {
+fn harvest(
+    cx: &mut Cx<'_>,
+    (epfd, outer): (i32, &Arc<OpenFile>),
+    epoll: &Epoll,
+    at: Ptr,
+    max: usize,
+) -> SysResult<usize> {
     let mut events: SmallVec<[EpollEvent; 32]> = SmallVec::new();
-    let n = epoll.harvest(max.min(CHUNK), |ready, data| {
+    let mut streams: SmallVec<[Ready; 32]> = SmallVec::new();
+    let n = epoll.harvest(max.min(CHUNK), |ready, interest, fd, file| {
+        let data = interest.data;
         events.push(EpollEvent { events: ready.bits(), data: [data as u32, (data >> 32) as u32] });
+        if let Some(file) = file
+            && streams.len() < posting::MOST
+        {
+            // Who is told of changes alone must be told of the end.
+            let open = interest.events & EPOLLET == 0 || interest.events & Events::RDHUP.bits() != 0;
+            streams.extend(Ready::found(fd, &file, ready, open));
+        }
     });
     if n > 0 {
         cx.write_bytes(at, events.as_slice().as_bytes())?;
+        if !streams.is_empty() {
+            // The descriptor may be another file's by now.
+            let files = cx.files();
+            streams.retain(|one| files.get(one.fd).is_ok_and(|now| Arc::ptr_eq(&now, &one.file)));
+            posting::grant(cx.thread, &streams, posting::Told::Epoll(epfd, outer));
+        }
     }
     Ok(n)
 }
@@ -134,16 +160,14 @@ async fn wait(cx: &mut Cx<'_>, epfd: i32, at: Ptr, max: i32, timeout: Option<u64
         return Err(Errno::EINVAL.into());
     }
     let max = max as usize;
-    let file = cx.file(epfd)?;
+    let file = cx.file_to_watch(epfd)?;
     let epoll: Arc<Epoll> = epoll::of(&file).ok_or(Errno::EINVAL)?;
-    let n = harvest(cx, &epoll, at, max)?;
-    if n > 0 {
+    // What has happened before this call must be seen by it, also if the driver has not come to it yet; and the more
+    // one call tells, the fewer there are.
+    executor::look_at_host();
+    let n = harvest(cx, (epfd, &file), &epoll, at, max)?;
+    if n > 0 || timeout == Some(0) {
         return Ok(n as i64);
-    }
-    if timeout == Some(0) {
-        // What has happened before this call must be seen by it, also if the driver has not come to it yet.
-        executor::look_at_host();
-        return Ok(harvest(cx, &epoll, at, max)? as i64);
     }
     let deadline = deadline_after(cx, timeout);
     let waiter = cx.thread.waiter().clone();
@@ -152,7 +176,7 @@ async fn wait(cx: &mut Cx<'_>, epfd: i32, at: Ptr, max: i32, timeout: Option<u64
     let listener = epoll.queue().listen(&waiter, Events::READABLE, true);
     let result = loop {
         waiter.reset();
-        match harvest(cx, &epoll, at, max) {
+        match harvest(cx, (epfd, &file), &epoll, at, max) {
             Ok(0) => {}
             done => break done.map(|n| n as i64),
         }

@@ -17,6 +17,7 @@ use vfs::Caller;
 
 use crate::args::Ptr;
 use crate::context::Resume;
+use crate::path::{at, check_flags};
 use crate::signal::deliver;
 use crate::{Cx, Restart, SysError, SysResult};
 
@@ -35,11 +36,7 @@ pub async fn execve(cx: &mut Cx<'_>, path: Ptr, argv: Ptr, envp: Ptr) -> SysResu
 
 /// execveat(2).
 pub async fn execveat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, argv: Ptr, envp: Ptr, flags: u32) -> SysResult {
-    const AT_EMPTY_PATH: u32 = 0x1000;
-    const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
-    if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0 {
-        return Err(Errno::EINVAL.into());
-    }
+    check_flags(flags, at::SYMLINK_NOFOLLOW | at::EMPTY_PATH)?;
     let path = cx.read_path(path)?;
     let args = read_strings(cx, argv).await?;
     let env = read_strings(cx, envp).await?;
@@ -52,10 +49,10 @@ pub async fn execveat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, argv: Ptr, envp: P
     }
     let fs = cx.fs();
     let start = if dirfd == AT_FDCWD || path.starts_with(b"/") { None } else { Some(cx.file(dirfd)?) };
-    if path.is_empty() && flags & AT_EMPTY_PATH == 0 {
+    if path.is_empty() && flags & at::EMPTY_PATH == 0 {
         return Err(Errno::ENOENT.into());
     }
-    let nofollow = flags & AT_SYMLINK_NOFOLLOW != 0;
+    let nofollow = flags & at::SYMLINK_NOFOLLOW != 0;
     // Linux names a program opened by descriptor /dev/fd/N or /dev/fd/N/path.
     let name = match &start {
         None => path.clone(),
@@ -98,11 +95,16 @@ async fn take_over(cx: &mut Cx<'_>, loaded: Loaded) -> SysResult {
         if cx.thread.is_dying() {
             return Err(SysError::Interrupted(Restart::Never));
         }
-        threads.values().filter(|t| !Arc::ptr_eq(t, cx.thread)).for_each(|other| other.set_dying());
+        // Who hears of it ends the old host process at once. That is the death neither of this thread nor of
+        // those that have not heard yet: all are marked before the first is told.
+        cx.guest.observe_gone(None);
+        let others = || threads.values().filter(|other| !Arc::ptr_eq(other, cx.thread));
+        others().for_each(|other| other.mark_dying());
+        others().for_each(|other| other.request_attention());
     }
     kernel::cpu_time::keep(&process);
+    cx.kernel().posting.release(cx.thread);
     let old = std::mem::replace(cx.guest, guest);
-    old.observe_gone(None);
     cx.guest.observe_gone(Some(crate::run_loop::host_gone(cx.thread)));
     cx.thread.set_handle(Some(cx.guest.handle()));
     old.handle().kill_process();
@@ -138,6 +140,7 @@ async fn take_over(cx: &mut Cx<'_>, loaded: Loaded) -> SysResult {
     cx.thread.set_comm(&comm);
     cx.local.restart_deadline = None;
     cx.local.identity_told = false;
+    cx.local.untouched_signals = 0;
     cx.local.alt_stack = Default::default();
     cx.local.clear_child_tid = 0;
     cx.thread.robust_list.store(0, Ordering::Relaxed);

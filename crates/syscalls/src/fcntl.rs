@@ -240,13 +240,19 @@ pub async fn flock(cx: &mut Cx<'_>, fd: i32, op: u32) -> SysResult {
         }
         _ => return Err(Errno::EINVAL.into()),
     };
-    let queue = locks.queue().clone();
+    let (queue, pid) = (locks.queue().clone(), cx.process().pid());
     if op & NB != 0 {
-        locks.flock(&file, exclusive)?;
+        locks.flock(&file, exclusive, pid)?;
         return Ok(0);
     }
-    cx.wait_until(&queue, Events::IN, None, Restart::IfSaRestart, |_| Ok(locks.flock(&file, exclusive)?))
-        .await?;
+    cx.wait_until(
+        &queue,
+        Events::IN,
+        None,
+        Restart::IfSaRestart,
+        |_| Ok(locks.flock(&file, exclusive, pid)?),
+    )
+    .await?;
     Ok(0)
 }
 

@@ -1,9 +1,10 @@
-//! Reading, writing and descriptors: read(2), write(2), readv(2), lseek(2), dup(2), ioctl(2), close(2).
+//! Reading and writing: read(2), write(2), readv(2), lseek(2), ioctl(2).
 
 use std::sync::Arc;
 
 use executor::{Events, Pace};
 use kernel::FdFlags;
+use kernel::posting::Ready;
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
 use linux_abi::signal::Signo;
@@ -13,6 +14,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::args::Ptr;
 use crate::path::real_file;
+use crate::patience::{PAGE, Patience};
+use crate::straight::{read_straight, write_straight};
 use crate::undo::Undo;
 use crate::{Cx, SysError, SysResult};
 
@@ -35,7 +38,7 @@ pub struct IoVec {
 
 /// Where a transfer takes place.
 #[derive(Clone, Copy)]
-enum At {
+pub(crate) enum At {
     /// At the file's position, which moves.
     Position,
     /// At this offset.
@@ -45,21 +48,44 @@ enum At {
 /// read(2).
 pub async fn read(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResult {
     let file = readable(cx, fd)?;
+    in_reach(buf, count)?;
     let one = [IoVec { base: buf, len: count as u64 }];
-    transfer_in(cx, fd, &file, &one, At::Position, false).await
+    let result = transfer_in(cx, fd, &file, &one, At::Position, false).await;
+    match result {
+        Ok(n) if n > 0 && kernel::posting::is_stream(&file) => {
+            let read = Ready { fd, file, reads: n == count as i64, open: false, asked: n as usize };
+            kernel::posting::grant(cx.thread, &[read], kernel::posting::Told::Read);
+        }
+        Err(SysError::Errno(Errno::EAGAIN)) => kernel::posting::was_dry(cx.thread),
+        _ => {}
+    }
+    result
 }
 
 /// write(2).
 pub async fn write(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize) -> SysResult {
     let file = writable(cx, fd)?;
+    in_reach(buf, count)?;
     let one = [IoVec { base: buf, len: count as u64 }];
-    transfer_out(cx, &file, &one, At::Position, 0).await
+    let n = transfer_out(cx, &file, &one, At::Position, 0).await?;
+    wrote(cx, fd, &file, n);
+    Ok(n)
+}
+
+/// Who has added to a log will add more; who has written much to a stream goes on with it.
+fn wrote(cx: &Cx<'_>, fd: i32, file: &Arc<OpenFile>, n: i64) {
+    if n > 0 && file.flags().contains(OpenFlags::APPEND) {
+        kernel::posting::wrote(cx.thread, fd, file, n as usize);
+    } else {
+        kernel::posting::wrote_stream(cx.thread, fd, file, n as u64);
+    }
 }
 
 /// pread64(2).
 pub async fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
     let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
     let file = readable_at(cx, fd)?;
+    in_reach(buf, count)?;
     let one = [IoVec { base: buf, len: count as u64 }];
     transfer_in(cx, fd, &file, &one, At::Offset(offset), false).await
 }
@@ -68,6 +94,7 @@ pub async fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i
 pub async fn pwrite64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i64) -> SysResult {
     let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
     let file = writable_at(cx, fd)?;
+    in_reach(buf, count)?;
     let one = [IoVec { base: buf, len: count as u64 }];
     transfer_out(cx, &file, &one, At::Offset(offset), 0).await
 }
@@ -83,7 +110,9 @@ pub async fn readv(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64) -> SysResult 
 pub async fn writev(cx: &mut Cx<'_>, fd: i32, iov: Ptr, count: u64) -> SysResult {
     let file = writable(cx, fd)?;
     let vectors = read_iovec(cx, iov, count)?;
-    transfer_out(cx, &file, &vectors, At::Position, 0).await
+    let n = transfer_out(cx, &file, &vectors, At::Position, 0).await?;
+    wrote(cx, fd, &file, n);
+    Ok(n)
 }
 
 /// preadv(2).
@@ -142,6 +171,14 @@ pub async fn pwritev2(
     transfer_out(cx, &file, &vectors, at, flags).await
 }
 
+/// Whether a buffer is in the half of the addresses that programs have; `EFAULT`.
+fn in_reach(buf: u64, count: usize) -> SysResult<()> {
+    match buf.checked_add(count as u64) {
+        Some(end) if end.cast_signed() >= 0 => Ok(()),
+        _ => Err(Errno::EFAULT.into()),
+    }
+}
+
 fn check_offset(offset: u64) -> SysResult<()> {
     if offset.cast_signed() < 0 { Err(Errno::EINVAL.into()) } else { Ok(()) }
 }
@@ -155,25 +192,30 @@ fn position_arg(lo: u64) -> SysResult<At> {
     Ok(At::Offset(lo))
 }
 
+/// The file, if it is open in this way; `EBADF`.
+fn open_for(file: Arc<OpenFile>, way: fn(OpenFlags) -> bool) -> SysResult<Arc<OpenFile>> {
+    if way(file.flags()) { Ok(file) } else { Err(Errno::EBADF.into()) }
+}
+
 fn readable(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
-    let file = cx.file(fd)?;
-    if file.flags().readable() { Ok(file) } else { Err(Errno::EBADF.into()) }
+    open_for(cx.file(fd)?, OpenFlags::readable)
 }
 
 fn writable(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
-    let file = cx.file(fd)?;
-    if file.flags().writable() { Ok(file) } else { Err(Errno::EBADF.into()) }
+    open_for(cx.file(fd)?, OpenFlags::writable)
 }
 
 /// A file to read at an offset: that it has none counts before that it may not be read.
 fn readable_at(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
-    seekable(&*real_file(cx, fd)?)?;
-    readable(cx, fd)
+    let file = real_file(cx, fd)?;
+    seekable(&file)?;
+    open_for(file, OpenFlags::readable)
 }
 
 fn writable_at(cx: &Cx<'_>, fd: i32) -> SysResult<Arc<OpenFile>> {
-    seekable(&*real_file(cx, fd)?)?;
-    writable(cx, fd)
+    let file = real_file(cx, fd)?;
+    seekable(&file)?;
+    open_for(file, OpenFlags::writable)
 }
 
 fn seekable(file: &OpenFile) -> SysResult<()> {
@@ -213,30 +255,41 @@ async fn transfer_in(
     let want = total.min(CHUNK as u64) as usize;
     let mut done = 0u64;
     let mut pace = Pace::default();
+    let mut patience = Patience::reading(file, nowait).await;
     loop {
         let size = (total - done).min(want.max(1) as u64) as usize;
+        let at_once = patience.is_at_once();
         let step = cx
             .file_op(file, Events::READABLE, nonblock || done > 0, |cx, file| {
+                if let Some(count) = read_straight(cx, file, vectors, at, done, size, &patience) {
+                    return count;
+                }
                 let mut scratch = std::mem::take(&mut cx.local.scratch);
                 if scratch.len() < size {
                     scratch.resize(size, 0);
                 }
-                let result =
-                    read_once(cx, file, scratch.get_mut(..size).unwrap_or_default(), vectors, at, done);
+                let buf = scratch.get_mut(..size).unwrap_or_default();
+                let result = read_once(cx, file, buf, vectors, at, done, &patience);
                 if scratch.len() <= CHUNK {
                     cx.local.scratch = scratch;
                 }
                 result
             })
             .await;
+        patience.learn(file);
         let n = match step {
             Ok(n) => n,
+            Err(SysError::Errno(Errno::EAGAIN)) if at_once && !nowait => {
+                patience.step_aside().await;
+                continue;
+            }
             Err(_) if done > 0 => break,
             Err(err) => return Err(err),
         };
         done += n as u64;
+        let whole = n == size || at_once && n > 0 && may_be_part(at, done);
         // Streams give what they have; only files with a position are read on.
-        if n < size || done >= total || !file.ops().seekable() {
+        if !whole || done >= total || !file.ops().seekable() {
             break;
         }
         pace.keep().await;
@@ -251,6 +304,15 @@ async fn transfer_in(
     Ok(done as i64)
 }
 
+/// Whether a read at once that found fewer bytes than it was to may have ended where the device would have to be
+/// asked, and not at the end of the file. At the position there are no parts (`Patience::whole`).
+fn may_be_part(at: At, done: u64) -> bool {
+    match at {
+        At::Offset(offset) => offset.checked_add(done).is_none_or(|end| end.is_multiple_of(PAGE)),
+        At::Position => false,
+    }
+}
+
 /// One read of at most a chunk, and its copy to the guest.
 fn read_once(
     cx: &mut Cx<'_>,
@@ -259,24 +321,27 @@ fn read_once(
     vectors: &[IoVec],
     at: At,
     done: u64,
+    patience: &Patience,
 ) -> SysResult<usize> {
     file.ops().check_caller(file, cx, false)?;
     match at {
         At::Offset(offset) => {
             let pos = offset.checked_add(done).ok_or(Errno::EINVAL)?;
-            let n = file.ops().read(file, buf, pos)?;
+            let n = patience.read(file, buf, pos)?;
             scatter(cx, vectors, done, buf.get(..n).unwrap_or_default())?;
             Ok(n)
         }
-        At::Position if file.ops().seekable() => {
-            let mut pos = file.pos().lock();
-            let n = file.ops().read(file, buf, *pos)?;
+        At::Position if file.ops().seekable() && !file.shares_position() => {
+            let mut pos = patience.position(file)?;
+            let n = patience.read(file, buf, *pos)?;
+            let n = patience.whole(file, *pos, buf.len(), n)?;
             scatter(cx, vectors, done, buf.get(..n).unwrap_or_default())?;
             *pos = pos.saturating_add(n as u64);
             Ok(n)
         }
         At::Position => {
-            let n = file.ops().read(file, buf, 0)?;
+            let pos = if file.shares_position() { vfs::AT_SHARED_POSITION } else { 0 };
+            let n = file.ops().read(file, buf, pos)?;
             let data = buf.get(..n).unwrap_or_default();
             scatter(cx, vectors, done, data).inspect_err(|_| file.ops().unread(data))?;
             Ok(n)
@@ -330,6 +395,7 @@ async fn transfer_out(
     at: At,
     flags: u32,
 ) -> SysResult {
+    file.tell_late_error()?;
     let nonblock = flags & RWF_NOWAIT != 0 || file.flags().contains(OpenFlags::NONBLOCK);
     let append = flags & RWF_APPEND != 0 || file.flags().contains(OpenFlags::APPEND);
     let total: u64 = vectors.iter().map(|v| v.len).sum::<u64>().min(MAX_RW_COUNT as u64);
@@ -341,10 +407,18 @@ async fn transfer_out(
     let fsize = cx.process().limit(kernel::limits::resource::FSIZE);
     let mut done = 0u64;
     let mut pace = Pace::default();
+    let synchronous = flags & (RWF_DSYNC | RWF_SYNC) != 0 || file.flags().contains(OpenFlags::DSYNC);
+    let mut patience = Patience::writing(file, synchronous).await;
     loop {
+        let at_once = patience.is_at_once();
         let size = (total - done).min(CHUNK as u64) as usize;
         let step = cx
             .file_op(file, Events::WRITABLE, nonblock, |cx, file| {
+                if !append
+                    && let Some(count) = write_straight(cx, file, vectors, at, done, size, (fsize, &patience))
+                {
+                    return count;
+                }
                 let mut scratch = std::mem::take(&mut cx.local.scratch);
                 if scratch.len() < size {
                     scratch.resize(size, 0);
@@ -352,15 +426,20 @@ async fn transfer_out(
                 let buf = scratch.get_mut(..size).unwrap_or_default();
                 let result = (file.ops().check_caller(file, cx, true).map_err(SysError::from))
                     .and_then(|()| gather(cx, vectors, done, buf))
-                    .and_then(|()| write_once(cx, file, buf, at, done, append, fsize));
+                    .and_then(|()| write_once(cx, file, buf, at, done, append, (fsize, &patience)));
                 if scratch.len() <= CHUNK {
                     cx.local.scratch = scratch;
                 }
                 result
             })
             .await;
+        patience.learn(file);
         let n = match step {
             Ok(n) => n,
+            Err(SysError::Errno(Errno::EAGAIN)) if at_once => {
+                patience.step_aside().await;
+                continue;
+            }
             Err(_) if done > 0 => break,
             Err(SysError::Errno(Errno::EPIPE)) => {
                 crate::run_loop::raise(cx, Signo::SIGPIPE);
@@ -403,7 +482,7 @@ fn write_once(
     at: At,
     done: u64,
     append: bool,
-    fsize: u64,
+    (fsize, patience): (u64, &Patience),
 ) -> SysResult<usize> {
     let ops = file.ops();
     if !ops.seekable() {
@@ -422,15 +501,19 @@ fn write_once(
     };
     match at {
         // pwrite(2): with O_APPEND Linux appends whatever the offset.
-        At::Offset(_) if append => Ok(ops.append(file, buf)?.0),
+        At::Offset(_) if append => Ok(ops.append(file, limited(end(file, fsize)?)?)?.0),
         At::Offset(offset) => {
             let pos = offset.checked_add(done).ok_or(Errno::EINVAL)?;
             Ok(ops.write(file, limited(pos)?, pos)?)
         }
+        At::Position if file.shares_position() && !append => {
+            let pos = if fsize == u64::MAX { 0 } else { *file.pos().lock() };
+            Ok(ops.write(file, limited(pos)?, vfs::AT_SHARED_POSITION)?)
+        }
         At::Position => {
-            let mut pos = file.pos().lock();
+            let mut pos = patience.position(file)?;
             if append {
-                let (n, end) = ops.append(file, buf)?;
+                let (n, end) = ops.append(file, limited(end(file, fsize)?)?)?;
                 *pos = end;
                 return Ok(n);
             }
@@ -441,6 +524,11 @@ fn write_once(
     }
 }
 
+/// Where bytes are added, if a limit makes that matter.
+fn end(file: &OpenFile, limit: u64) -> SysResult<u64> {
+    if limit == u64::MAX { Ok(0) } else { Ok(file.inode().metadata()?.size) }
+}
+
 /// lseek(2).
 pub fn lseek(cx: &mut Cx<'_>, fd: i32, offset: i64, whence: u32) -> SysResult {
     let file = cx.file(fd)?;
@@ -448,6 +536,8 @@ pub fn lseek(cx: &mut Cx<'_>, fd: i32, offset: i64, whence: u32) -> SysResult {
         return Err(Errno::EBADF.into());
     }
     seekable(&file)?;
+    // Another thread may be told just now that the position is 0.
+    let in_use = kernel::posting::enter(&file, cx.thread);
     let mut pos = file.pos().lock();
     let new = match whence {
         0 => u64::try_from(offset).map_err(|_| Errno::EINVAL)?,
@@ -459,76 +549,12 @@ pub fn lseek(cx: &mut Cx<'_>, fd: i32, offset: i64, whence: u32) -> SysResult {
     };
     let value = i64::try_from(new).map_err(|_| Errno::EINVAL)?;
     *pos = new;
+    drop(pos);
+    drop(in_use);
+    if (offset, whence) == (0, 2) {
+        kernel::posting::at_end(cx.thread, fd, &file);
+    }
     Ok(value)
-}
-
-/// close(2).
-pub fn close(cx: &mut Cx<'_>, fd: i32) -> SysResult {
-    let file = cx.files().remove(fd)?;
-    closed(cx, &file)?;
-    Ok(0)
-}
-
-/// What closing a descriptor means beyond dropping it: POSIX locks of the process on the file go.
-fn closed(cx: &Cx<'_>, file: &Arc<OpenFile>) -> SysResult<()> {
-    kernel::locks::descriptor_closed(cx.process(), file);
-    kernel::mqueue::descriptor_closed(cx.process(), file);
-    Ok(file.ops().flush(file)?)
-}
-
-/// close_range(2).
-pub fn close_range(cx: &mut Cx<'_>, first: u32, last: u32, flags: u32) -> SysResult {
-    const UNSHARE: u32 = 2;
-    const CLOEXEC: u32 = 4;
-    if flags & !(UNSHARE | CLOEXEC) != 0 || first > last {
-        return Err(Errno::EINVAL.into());
-    }
-    if flags & UNSHARE != 0 {
-        cx.thread.set_files(Some(cx.files().duplicate()));
-    }
-    if flags & CLOEXEC != 0 {
-        cx.files().set_cloexec_range(first, last);
-    } else {
-        for file in cx.files().remove_range(first, last) {
-            // close_range reports no errors of single files.
-            let _ = closed(cx, &file);
-        }
-    }
-    Ok(0)
-}
-
-/// dup(2).
-pub fn dup(cx: &mut Cx<'_>, fd: i32) -> SysResult {
-    let file = cx.file(fd)?;
-    cx.install(file, false)
-}
-
-/// dup2(2).
-pub fn dup2(cx: &mut Cx<'_>, old: i32, new: i32) -> SysResult {
-    let file = cx.file(old)?;
-    if old == new {
-        return Ok(i64::from(new));
-    }
-    dup_to(cx, file, new, false)
-}
-
-/// dup3(2).
-pub fn dup3(cx: &mut Cx<'_>, old: i32, new: i32, flags: u32) -> SysResult {
-    let flags = OpenFlags::from_bits_retain(flags);
-    if old == new || !(flags - OpenFlags::CLOEXEC).is_empty() {
-        return Err(Errno::EINVAL.into());
-    }
-    let file = cx.file(old)?;
-    dup_to(cx, file, new, flags.contains(OpenFlags::CLOEXEC))
-}
-
-fn dup_to(cx: &mut Cx<'_>, file: Arc<OpenFile>, new: i32, cloexec: bool) -> SysResult {
-    let limit = cx.process().limit(kernel::limits::resource::NOFILE);
-    if let Some(old) = cx.files().replace(new, file, FdFlags { cloexec }, limit)? {
-        // dup2 reports no error of the file it closes.
-        let _ = closed(cx, &old);
-    }
-    Ok(i64::from(new))
 }
 
 /// ioctl(2).
@@ -559,6 +585,9 @@ pub async fn ioctl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
         _ => {
             if let Some(value) = crate::file_owner::ioctl(cx, &file, fd, cmd, arg)? {
                 return Ok(value);
+            }
+            if let Some(listener) = kernel::guest_filter::listener_of(&file) {
+                return Box::pin(crate::user_notification::ioctl(cx, &listener, &file, fd, cmd, arg)).await;
             }
             let ops = file.ops().clone();
             Ok(ops.ioctl(&file, cx, cmd, arg)?)

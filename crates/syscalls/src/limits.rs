@@ -59,6 +59,9 @@ fn exchange(cx: &mut Cx<'_>, target: &Arc<Process>, number: u32, new: Option<Rli
         if number == resource::CPU {
             kernel::timers::watch_cpu_limit(target);
         }
+        if number == resource::FSIZE {
+            cx.kernel().posting.end_lost_logs();
+        }
     }
     Ok(old)
 }

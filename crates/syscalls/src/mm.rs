@@ -73,15 +73,36 @@ pub async fn mmap(
     if prot & flag::PROT_EXEC != 0 && file.place().mount.has(MountFlags::NOEXEC) {
         return Err(Errno::EPERM.into());
     }
+    cx.kernel().posting.mapping(&file);
     let request = MapRequest { offset, length, prot, shared };
-    let (flags, source) = match file.ops().mmap(&file, &request)? {
-        MapSource::Anonymous => (flags | MAP_ANONYMOUS, None),
-        MapSource::Host { fd, offset } => (flags, Some((fd, offset))),
-    };
     // Old and harmless bits that Linux ignores.
     let flags = flags & !(flag::MAP_DENYWRITE | flag::MAP_EXECUTABLE);
-    let named = source.is_some();
-    let start = cx.native(NativeOp::Mmap { addr, len: length, prot, flags, file: source }).await? as u64;
+    let (op, named) = match file.ops().mmap(&file, &request)? {
+        MapSource::Anonymous => {
+            (NativeOp::Mmap { addr, len: length, prot, flags: flags | MAP_ANONYMOUS, file: None }, false)
+        }
+        // What is on a mount without programs is not mapped as one without asking.
+        MapSource::Host { fd, offset, keep: true } if !file.place().mount.has(MountFlags::NOEXEC) => {
+            file.set_kept();
+            let (file, id) = ((fd, offset), file.id());
+            (NativeOp::MmapKept { addr, len: length, prot, flags, file, id }, true)
+        }
+        MapSource::Host { fd, offset, .. } => {
+            (NativeOp::Mmap { addr, len: length, prot, flags, file: Some((fd, offset)) }, true)
+        }
+    };
+    let seen = cx.thread.ptrace.is_active() || cx.kernel().config.strace;
+    if let Some(handle) = cx.thread.handle().filter(|_| !seen) {
+        if named {
+            cx.mm().note_later(cx.thread.tid(), handle, length, offset, &file);
+            cx.local.unsettled = true;
+        }
+        let thread = cx.thread;
+        cx.guest.resume_mapping(op, |number| kernel::posting::mapped(thread, fd, &file, number));
+        cx.local.resume = Resume::Done;
+        return Ok(0);
+    }
+    let start = cx.native(op).await? as u64;
     if named && (!fixed || start == addr) {
         let end = start.saturating_add(length);
         cx.mm().note_file(FileMapping::new(start, end, offset, &file));

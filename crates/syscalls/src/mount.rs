@@ -49,6 +49,10 @@ pub fn mount(cx: &mut Cx<'_>, source: Ptr, target: Ptr, fs_type: Ptr, flags: u64
     let recursive = flags & MS_REC != 0;
     if flags & MS_REMOUNT != 0 {
         check_root(&place)?;
+        if flags & MS_BIND == 0 {
+            let data = if data.is_null() { Vec::new() } else { read_options(cx, data)? };
+            place.mount.file_system.remount(&data)?;
+        }
         namespace.remount(&place.mount, mount_flags(flags, Some(place.mount.flags())))?;
     } else if flags & MS_BIND != 0 {
         let from = read_source(cx, source)?;

@@ -74,7 +74,7 @@ pub(crate) fn restart_syscall(_cx: &mut Cx<'_>) -> SysResult {
 fn wants(platform: &Platform, mode: &Mode) -> bool {
     let unseen = |number: &&u32| !platform.shows(**number);
     match mode {
-        Mode::Disabled => false,
+        Mode::Disabled | Mode::Ended(_) => false,
         Mode::Strict => NATIVE_CALLS.iter().any(|number| unseen(&number)),
         Mode::Filter(filter) => {
             NATIVE_CALLS.iter().filter(unseen).any(|number| !filter.always_allows(*number))

@@ -101,7 +101,9 @@ async fn open_path(
         Opened::File(file) => file,
         Opened::Special { place, inode, kind } => open_special(cx, place, inode, kind, flags).await?,
     };
-    cx.install(file, flags.contains(OpenFlags::CLOEXEC))
+    let fd = cx.install(file.clone(), flags.contains(OpenFlags::CLOEXEC))?;
+    kernel::posting::opened(cx.thread, fd as i32, &file, crate::stat::render);
+    Ok(fd)
 }
 
 /// Opens what the kernel stands behind: FIFOs and devices. Sockets are reached by connect(2): `ENXIO`.

@@ -1,4 +1,6 @@
-//! Processes as descriptors: pidfd_open(2), pidfd_getfd(2).
+//! Processes as descriptors: pidfd_open(2), pidfd_getfd(2), process_mrelease(2).
+
+use std::sync::Arc;
 
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
@@ -43,4 +45,20 @@ pub fn pidfd_getfd(cx: &mut Cx<'_>, pidfd: i32, target: i32, flags: u32) -> SysR
     }
     let file = thread.files().get(target)?;
     cx.install(file, true)
+}
+
+/// process_mrelease(2). The host gives the memory back by itself as soon as a process has been killed.
+pub fn process_mrelease(cx: &mut Cx<'_>, pidfd: i32, flags: u32) -> SysResult {
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = cx.file(pidfd)?;
+    let process = kernel::pidfd::process_of(&file).ok_or(Errno::EBADF)?;
+    let thread = process.any_thread().ok_or(Errno::ESRCH)?;
+    // All that share the memory (vfork) must be ending.
+    let used = cx.kernel().pids.processes().iter().any(|other| {
+        let shares = other.any_thread().is_some_and(|other| Arc::ptr_eq(&other.mm(), &thread.mm()));
+        shares && other.exit_status().is_none()
+    });
+    if used { Err(Errno::EINVAL.into()) } else { Ok(0) }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use executor::{Alarm, Events, Key, WaitQueue, Waiter};
+use kernel::posting::{self, Ready};
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
 use linux_abi::signal::SigSet;
@@ -194,6 +195,22 @@ async fn poll_until(cx: &mut Cx<'_>, at: Ptr, count: u32, at_once: bool, deadlin
             n
         })
         .await?;
+    }
+    if n > 0 {
+        let mut streams: SmallVec<[Ready; 16]> = SmallVec::new();
+        for (entry, watched) in fds.iter().zip(&files) {
+            let ready = Events::from_bits_truncate(u32::from(entry.revents));
+            if let Some((file, _)) = watched
+                && streams.len() < posting::MOST
+            {
+                streams.extend(Ready::found(entry.fd, file, ready, true));
+            }
+        }
+        if !streams.is_empty() {
+            // After a wait, a descriptor may be another file's.
+            streams.retain(|one| table.get(one.fd).is_ok_and(|now| Arc::ptr_eq(&now, &one.file)));
+            posting::grant(cx.thread, &streams, posting::Told::Poll);
+        }
     }
     // Only `revents` is the kernel's to write, and only where it is not what it was.
     let mut pace = executor::Pace::default();

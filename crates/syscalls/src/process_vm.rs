@@ -102,8 +102,8 @@ async fn transfer(
         }
         let Some((there, len)) = advance(&mut remote, at) else { break };
         let Some((here, len)) = advance(&mut local, len) else { break };
-        // To its own it has other ways.
-        if platform::touches_reserved(there, len as u64) {
+        // On Linux nothing is there.
+        if platform::touches_reserved(there, len as u64) || platform::touches_reserved(here, len as u64) {
             break;
         }
         buffer.resize(len, 0);

@@ -1,5 +1,6 @@
 //! The life of a guest thread: resume the guest, take its next exit, handle it, deliver signals, repeat.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -78,13 +79,21 @@ async fn run_thread(thread: Arc<Thread>, mut guest: GuestThread, mut local: Thre
     }
     loop {
         let exit = guest.next_exit().await;
+        if std::mem::take(&mut local.unsettled) {
+            thread.mm().settle_of(thread.tid());
+        }
         if thread.is_dying() {
             break;
+        }
+        let posting = &thread.kernel().posting;
+        if posting.is_in_use() {
+            posting.settle(Some(&thread));
         }
         let mut cx =
             Cx { thread: &thread, guest: &mut guest, local: &mut local, credentials: thread.credentials() };
         let next = match exit {
-            Exit::Syscall => system_call(&mut cx).await,
+            // A future is moved to where it is awaited, unless it is pinned: this one is large.
+            Exit::Syscall => pin!(system_call(&mut cx)).await,
             Exit::Interrupted => {
                 cx.local.in_guest_code = true;
                 if cx.thread.ptrace.is_active() {
@@ -137,6 +146,7 @@ enum Next {
 
 async fn finish(thread: &Arc<Thread>, mut guest: GuestThread, local: &mut ThreadLocal, status: ExitStatus) {
     let process = thread.process();
+    thread.kernel().posting.release(thread);
     let ordered = process.exit_status();
     if ordered.is_none() && !thread.is_dying() && process.threads.lock().len() > 1 {
         // One thread of several ends by exit(2): its shim clears the tid word and robust locks.
@@ -200,7 +210,7 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
         if cx.thread.seccomp.is_active() {
             match crate::guest_filter::check(cx, nr, args).await {
                 Verdict::Call(other, changed) => (nr, args) = (other, changed),
-                Verdict::Return(value) => refused = Some(value),
+                Verdict::Return(result) => refused = Some(result),
                 Verdict::Signal => return back_to_guest(cx, None).await,
                 Verdict::Exit(status) => return Next::Exit(status),
             }
@@ -209,10 +219,14 @@ async fn system_call(cx: &mut Cx<'_>) -> Next {
         cx.local.undo = Undo::Nothing;
         let result = match (refused, crate::seccomp::judge(cx, nr, &args)) {
             (_, Some(result)) => result,
-            (Some(value), None) => Ok(value),
+            (Some(result), None) => result,
             (None, None) if native::takes(cx, nr, &args) => Box::pin(native::call(cx, nr, args)).await,
-            (None, None) => table::dispatch(cx, nr, &args).await,
+            (None, None) => pin!(table::dispatch(cx, nr, &args)).await,
         };
+        let posting = &cx.thread.kernel().posting;
+        if posting.is_in_use() && posting.has_ends() {
+            posting.settle(Some(cx.thread));
+        }
         if executor::is_owing() {
             // The memory of a file that is gone: free before the caller goes on, as on Linux.
             executor::settle().await;
@@ -328,10 +342,12 @@ async fn after_interrupt(cx: &mut Cx<'_>) -> Next {
 async fn back_to_guest(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Next {
     cx.guest.clear_interrupt();
     cx.thread.clear_attention();
-    if cx.local.identity_told && (cx.thread.seccomp.is_active() || cx.thread.ptrace.is_active()) {
+    let told = cx.local.identity_told || cx.local.untouched_signals != 0;
+    if told && (cx.thread.seccomp.is_active() || cx.thread.ptrace.is_active()) {
         // Somebody traces: every call must be seen.
         cx.guest.set_identity(&platform::Identity::default());
         cx.local.identity_told = false;
+        cx.local.untouched_signals = 0;
     }
     let delivery = deliver::deliver(cx, restart).await;
     if delivery == Delivery::None {

@@ -21,6 +21,12 @@ pub(crate) fn judge(cx: &mut Cx<'_>, nr: u32, args: &[u64; 6]) -> Option<SysResu
     if action == Action::Allow { None } else { refuse(cx, nr, action) }
 }
 
+/// Whether the profile has another result for a call than that it is made.
+pub(crate) fn forbids(cx: &Cx<'_>, nr: u32, args: &[u64; 6]) -> bool {
+    let profile = cx.thread.kernel().config.seccomp.as_deref();
+    profile.is_some_and(|profile| !matches!(profile.judge(nr, args), Action::Allow | Action::Log))
+}
+
 #[cold]
 fn refuse(cx: &mut Cx<'_>, nr: u32, action: Action) -> Option<SysResult> {
     let name = linux_abi::sysno::name(nr).unwrap_or("unknown");

@@ -1,5 +1,6 @@
 //! Bytes from file to file: sendfile(2), splice(2), tee(2), vmsplice(2), copy_file_range(2).
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use executor::Events;
@@ -12,6 +13,7 @@ use vfs::notify::Happening;
 
 use crate::args::Ptr;
 use crate::file_io::{gather, read_iovec};
+use crate::patience::Patience;
 use crate::{Cx, SysError, SysResult};
 
 /// Bytes moved at a time.
@@ -20,6 +22,11 @@ const CHUNK: usize = 128 << 10;
 const MAX: u64 = 0x7fff_f000;
 const SPLICE_F_NONBLOCK: u32 = 2;
 const SPLICE_F_ALL: u32 = 0xf;
+
+thread_local! {
+    /// What a call moves; none while one does.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Where in a file: at an offset of the call, else at its position.
 type At = Option<u64>;
@@ -39,12 +46,15 @@ fn pipe_of(file: &OpenFile) -> Option<&Arc<Pipe>> {
 }
 
 /// Reads without moving the position; streams give their next bytes.
-fn get(file: &OpenFile, buf: &mut [u8], at: At) -> SysResult<usize> {
+fn get(file: &OpenFile, buf: &mut [u8], at: At, patience: &Patience) -> SysResult<usize> {
     if !file.ops().seekable() {
         return Ok(file.ops().read(file, buf, 0)?);
     }
-    let pos = at.unwrap_or_else(|| *file.pos().lock());
-    Ok(file.ops().read(file, buf, pos)?)
+    let pos = match at {
+        Some(pos) => pos,
+        None => *patience.position(file)?,
+    };
+    patience.read(file, buf, pos)
 }
 
 /// Writes; the position moves unless an offset is given.
@@ -141,15 +151,39 @@ async fn copy(
     to_at: &mut At,
     count: u64,
 ) -> (u64, Option<SysError>) {
+    // New memory for each call would cost more than a copy.
+    let mut buf = BUFFER.take();
+    buf.resize(CHUNK, 0);
+    let result = copy_by(cx, (from, from_at), (to, to_at), count, &mut buf).await;
+    BUFFER.set(buf);
+    result
+}
+
+async fn copy_by(
+    cx: &mut Cx<'_>,
+    (from, from_at): (&Arc<OpenFile>, &mut At),
+    (to, to_at): (&Arc<OpenFile>, &mut At),
+    count: u64,
+    buf: &mut [u8],
+) -> (u64, Option<SysError>) {
     let nonblock = to.flags().contains(OpenFlags::NONBLOCK);
-    let mut buf = vec![0; CHUNK.min(usize::try_from(count).unwrap_or(CHUNK))];
     let mut done = 0;
     let mut pace = executor::Pace::default();
+    let mut patience = Patience::reading(from, false).await;
     while done < count {
         let size = buf.len().min(usize::try_from(count - done).unwrap_or(CHUNK));
-        let n = match get(from, buf.get_mut(..size).unwrap_or_default(), *from_at) {
+        let got = {
+            let _in_use = kernel::posting::enter(from, cx.thread);
+            get(from, buf.get_mut(..size).unwrap_or_default(), *from_at, &patience)
+        };
+        patience.learn(from);
+        let n = match got {
             Ok(0) => break,
             Ok(n) => n,
+            Err(SysError::Errno(Errno::EAGAIN)) if patience.is_at_once() => {
+                patience.step_aside().await;
+                continue;
+            }
             Err(err) => return (done, Some(err)),
         };
         let (put, err) = put_all(cx, to, buf.get(..n).unwrap_or_default(), to_at, nonblock).await;
@@ -178,6 +212,13 @@ pub async fn sendfile(cx: &mut Cx<'_>, out_fd: i32, in_fd: i32, offset_at: Ptr, 
     }
     let (done, err) = copy(cx, &from, &mut from_at, &to, &mut None, count.min(MAX)).await;
     write_back(cx, offset_at, from_at)?;
+    if done > 0 && from_at.is_some() {
+        // Who keeps a file open to send it will send it again.
+        kernel::posting::sent(cx.thread, in_fd, &from, crate::stat::render);
+    }
+    if done > 0 && done == count {
+        kernel::posting::wrote_stream(cx.thread, out_fd, &to, done);
+    }
     outcome(cx, done, err)
 }
 
@@ -305,7 +346,17 @@ async fn to_pipe(
     let mut buf = vec![0; len.min(room)];
     let at = *from_at;
     let read_nonblock = from.flags().contains(OpenFlags::NONBLOCK);
-    let step = cx.file_op(from, Events::READABLE, read_nonblock, |_, from| get(from, &mut buf, at)).await;
+    let mut patience = Patience::reading(from, false).await;
+    let step = loop {
+        let at_once = patience.is_at_once();
+        let get = |_: &mut Cx<'_>, from: &Arc<OpenFile>| get(from, &mut buf, at, &patience);
+        let step = cx.file_op(from, Events::READABLE, read_nonblock, get).await;
+        patience.learn(from);
+        match step {
+            Err(SysError::Errno(Errno::EAGAIN)) if at_once => patience.step_aside().await,
+            step => break step,
+        }
+    };
     let n = match step {
         Ok(n) => n,
         Err(err) => return (0, Some(err)),

@@ -63,6 +63,11 @@ pub fn to_stat(meta: &Metadata) -> Stat {
     }
 }
 
+/// Both structures of a file, as stat(2) and statx(2) give them.
+pub fn render(place: &Place, meta: &Metadata) -> ([u8; 144], [u8; 256]) {
+    (zerocopy::transmute!(to_stat(meta)), zerocopy::transmute!(to_statx(place, meta, 0)))
+}
+
 /// `struct statx_timestamp`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -26,6 +26,7 @@ pub async fn fdatasync(cx: &mut Cx<'_>, fd: i32) -> SysResult {
 }
 
 async fn flush(file: Arc<OpenFile>, data_only: bool) -> SysResult {
+    file.tell_late_error()?;
     if file.ops().may_sleep() {
         executor::blocking(move || file.ops().fsync(&file, data_only)).await?;
     } else {

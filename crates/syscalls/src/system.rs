@@ -51,12 +51,13 @@ struct SysInfo {
 
 /// sysinfo(2).
 pub fn sysinfo(cx: &mut Cx<'_>, buf: Ptr) -> SysResult {
-    let (total, free) = cx.kernel().memory();
+    let memory = cx.kernel().memory();
     let info = SysInfo {
         uptime: ((executor::monotonic_ns() - cx.kernel().boot_ns) / 1_000_000_000) as i64,
         loads: [0; 3],
-        total_ram: total,
-        free_ram: free,
+        total_ram: memory.total,
+        free_ram: memory.free,
+        buffer_ram: memory.buffers,
         procs: u16::try_from(cx.kernel().pids.thread_count()).unwrap_or(u16::MAX),
         mem_unit: 1,
         ..SysInfo::default()

@@ -3,6 +3,8 @@
 //! `sync` handlers are plain functions, `wait` handlers are async, `boxed` ones are async and big (kept
 //! off the dispatch future). What has no line answers `ENOSYS` and is logged once.
 
+use std::pin::pin;
+
 use linux_abi::Errno;
 
 use crate::args::FromArg;
@@ -37,7 +39,7 @@ macro_rules! call {
         args!($h, $cx, $a, $n)
     };
     (wait $h:path, $cx:ident, $a:ident, $n:tt) => {
-        args!($h, $cx, $a, $n).await
+        pin!(args!($h, $cx, $a, $n)).await
     };
     (boxed $h:path, $cx:ident, $a:ident, $n:tt) => {
         Box::pin(args!($h, $cx, $a, $n)).await
@@ -93,6 +95,7 @@ macro_rules! syscalls {
     ($($nr:literal $name:ident $kind:tt $handler:path, $n:tt, $level:ident, $note:literal;)*) => {
         /// Calls the handler of a number.
         pub async fn dispatch(cx: &mut Cx<'_>, nr: u32, a: &[u64; 6]) -> SysResult {
+            cx.kernel().calls.count(nr);
             match nr {
                 $($nr => call!($kind $handler, cx, a, $n),)*
                 _ => missing(cx, nr),
@@ -117,7 +120,7 @@ syscalls! {
     0 read wait crate::file_io::read, 3, Full, "";
     1 write wait crate::file_io::write, 3, Full, "";
     2 open wait crate::open::open, 3, Full, "";
-    3 close sync crate::file_io::close, 1, Full, "";
+    3 close sync crate::fd::close, 1, Full, "";
     4 stat sync crate::stat::stat, 2, Full, "";
     5 fstat sync crate::stat::fstat, 2, Full, "";
     6 lstat sync crate::stat::lstat, 2, Full, "";
@@ -146,8 +149,8 @@ syscalls! {
     29 shmget sync crate::ipc::shm::shmget, 3, Partial, "SHM_HUGETLB: no huge pages";
     30 shmat boxed crate::ipc::shm::shmat, 3, Full, "";
     31 shmctl sync crate::ipc::shm::shmctl, 3, Partial, "SHM_LOCK: ENOMEM";
-    32 dup sync crate::file_io::dup, 1, Full, "";
-    33 dup2 sync crate::file_io::dup2, 2, Full, "";
+    32 dup sync crate::fd::dup, 1, Full, "";
+    33 dup2 sync crate::fd::dup2, 2, Full, "";
     34 pause wait crate::signal::mask::pause, 0, Full, "";
     35 nanosleep wait crate::time::nanosleep, 2, Full, "";
     36 getitimer sync crate::timers::getitimer, 2, Full, "";
@@ -381,7 +384,7 @@ syscalls! {
     289 signalfd4 sync crate::signal::receive::signalfd4, 4, Full, "";
     290 eventfd2 sync crate::eventfd::eventfd2, 2, Full, "";
     291 epoll_create1 sync crate::epoll::epoll_create1, 1, Full, "";
-    292 dup3 sync crate::file_io::dup3, 3, Full, "";
+    292 dup3 sync crate::fd::dup3, 3, Full, "";
     293 pipe2 sync crate::pipe::pipe2, 2, Partial, "O_NOTIFICATION_PIPE is missing";
     294 inotify_init1 sync crate::inotify::inotify_init1, 1, Full, "";
     295 preadv wait crate::file_io::preadv, 5, Full, "";
@@ -405,7 +408,7 @@ syscalls! {
     314 sched_setattr sync crate::scheduling::sched_setattr, 3, Partial, "real-time policies are refused";
     315 sched_getattr sync crate::scheduling::sched_getattr, 4, Full, "";
     316 renameat2 sync crate::link::renameat2, 5, Full, "";
-    317 seccomp boxed crate::guest_filter::seccomp, 3, Partial, "no SECCOMP_RET_USER_NOTIF";
+    317 seccomp boxed crate::guest_filter::seccomp, 3, Full, "";
     318 getrandom sync crate::system::getrandom, 3, Full, "";
     319 memfd_create sync crate::fcntl::memfd_create, 2, Partial, "MFD_HUGETLB is missing";
     320 kexec_file_load sync crate::machine::not_permitted, 0, Partial, "the machine is the host's: EPERM";
@@ -424,13 +427,18 @@ syscalls! {
     427 io_uring_register sync crate::machine::io_uring, 1, Partial, "not there: as a kernel that was told to refuse it";
     434 pidfd_open sync crate::pidfd::pidfd_open, 2, Partial, "PIDFD_THREAD only of the first thread";
     435 clone3 boxed crate::clone::clone3, 2, Full, "";
-    436 close_range sync crate::file_io::close_range, 3, Full, "";
+    436 close_range sync crate::fd::close_range, 3, Full, "";
     437 openat2 wait crate::open::openat2, 4, Full, "RESOLVE_CACHED answers EAGAIN";
     438 pidfd_getfd sync crate::pidfd::pidfd_getfd, 3, Full, "";
     439 faccessat2 sync crate::attr::faccessat2, 4, Full, "";
     441 epoll_pwait2 wait crate::epoll::epoll_pwait2, 6, Full, "";
     442 mount_setattr sync crate::mount::mount_setattr, 5, Partial, "MOUNT_ATTR_IDMAP: EINVAL; MOUNT_ATTR_RDONLY does not ask for files that are open for writing";
+    448 process_mrelease sync crate::pidfd::process_mrelease, 2, Full, "";
     451 cachestat sync crate::sync::cachestat, 4, Partial, "needs a host that has it, but for small files in memory; EPERM for trees that are read-only or only copied on write";
     452 fchmodat2 sync crate::attr::fchmodat2, 4, Full, "";
     462 mseal sync crate::mm_refused::not_mapped, 2, Full, "native where the arguments are right";
+    463 setxattrat sync crate::xattr::setxattrat, 6, Partial, "in host directories user.* and trusted.* only, and what else the host lets us";
+    464 getxattrat sync crate::xattr::getxattrat, 6, Full, "";
+    465 listxattrat sync crate::xattr::listxattrat, 5, Full, "";
+    466 removexattrat sync crate::xattr::removexattrat, 4, Full, "";
 }

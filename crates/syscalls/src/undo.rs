@@ -19,6 +19,15 @@ pub enum Undo {
         /// Read at the file's position.
         moved: bool,
     },
+    /// The call of this id, received from this descriptor of this open file.
+    Notification {
+        /// The descriptor.
+        fd: i32,
+        /// `OpenFile::id`.
+        id: u64,
+        /// The id of the call.
+        call: u64,
+    },
     /// New descriptors.
     Descriptors([i32; 2]),
 }
@@ -32,8 +41,15 @@ pub fn undo(cx: &mut Cx<'_>) {
             if moved {
                 let mut pos = file.pos().lock();
                 *pos = pos.saturating_sub(count as u64);
-            } else {
+            } else if !file.ops().seekable() {
+                // What was read at an offset has taken nothing.
                 file.ops().unread(cx.local.scratch.get(..count).unwrap_or_default());
+            }
+        }
+        Undo::Notification { fd, id, call } => {
+            let file = cx.file(fd).ok().filter(|file| file.id() == id);
+            if let Some(listener) = file.and_then(|file| kernel::guest_filter::listener_of(&file)) {
+                listener.announce_again(call);
             }
         }
         Undo::Descriptors(fds) => {

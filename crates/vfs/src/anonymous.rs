@@ -54,10 +54,23 @@ pub(crate) fn mount() -> Arc<Mount> {
 /// What opening an anonymous file anew gives where all its open files share one state ([`AnonInode::set_behind`]).
 pub struct SharedOps(pub Arc<dyn FileOps>);
 
-/// The inode of an anonymous file: attributes and a number, no contents.
+/// What stands behind an anonymous file with contents of its own: a file of the host.
+pub trait Contents: Send + Sync {
+    /// The attributes as they are now; type, permissions and owner stay those of `own`.
+    fn metadata(&self, own: Metadata) -> Result<Metadata>;
+    /// utimensat(2); none leaves a time.
+    fn set_times(&self, atime: Option<SetTime>, mtime: Option<SetTime>) -> Result<()>;
+    /// truncate(2), with its times.
+    fn set_size(&self, size: u64) -> Result<()>;
+    /// Whether it may be opened anew with this access: `EACCES`.
+    fn check_access(&self, flags: OpenFlags) -> Result<()>;
+}
+
+/// The inode of an anonymous file: attributes and a number; contents seldom ([`AnonInode::set_contents`]).
 pub struct AnonInode {
     attributes: Mutex<Metadata>,
     behind: OnceLock<Arc<dyn Any + Send + Sync>>,
+    contents: OnceLock<Arc<dyn Contents>>,
 }
 
 impl AnonInode {
@@ -79,6 +92,7 @@ impl AnonInode {
                 ..Metadata::default()
             }),
             behind: OnceLock::new(),
+            contents: OnceLock::new(),
         })
     }
 
@@ -87,9 +101,24 @@ impl AnonInode {
         // A second one is a mistake of no consequence.
         let _ = self.behind.set(what);
     }
+    /// Notes where the contents are. Once.
+    pub fn set_contents(&self, contents: Arc<dyn Contents>) {
+        // As above.
+        let _ = self.contents.set(contents);
+    }
+    /// Takes over what another file is: device, owner.
+    pub fn set_identity(&self, rdev: u64, uid: u32, gid: u32) {
+        let mut own = self.attributes.lock();
+        (own.rdev, own.uid, own.gid) = (rdev, uid, gid);
+    }
     /// What was noted.
     pub fn behind(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.behind.get().cloned()
+    }
+
+    /// Where the contents are, if that was noted.
+    pub(crate) fn contents(&self) -> Option<&Arc<dyn Contents>> {
+        self.contents.get()
     }
 
     /// The operations that its open files share, if [`SharedOps`] were noted.
@@ -113,11 +142,23 @@ fn stamp(time: SetTime, now: Timespec) -> Timespec {
 
 impl Inode for AnonInode {
     fn metadata(&self) -> Result<Metadata> {
-        Ok(*self.attributes.lock())
+        let own = *self.attributes.lock();
+        match self.contents.get() {
+            Some(contents) => contents.metadata(own),
+            None => Ok(own),
+        }
+    }
+    fn kind(&self) -> Result<u32> {
+        Ok(self.attributes.lock().kind())
     }
     fn set_attributes(&self, attr: &SetAttr) -> Result<()> {
-        if attr.size.is_some() {
-            return Err(Errno::EINVAL);
+        match (attr.size, self.contents.get()) {
+            (Some(size), Some(contents)) => contents.set_size(size)?,
+            (Some(_), None) => return Err(Errno::EINVAL),
+            (None, Some(contents)) if attr.atime.is_some() || attr.mtime.is_some() => {
+                contents.set_times(attr.atime, attr.mtime)?;
+            }
+            (None, _) => {}
         }
         let now = crate::time::now();
         let mut meta = self.attributes.lock();

@@ -2,7 +2,7 @@
 //! wait queue tells when to try again.
 
 use std::any::Any;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use executor::WaitQueue;
@@ -57,10 +57,21 @@ pub enum MapSource {
         fd: Arc<OwnedFd>,
         /// Offset in the host file.
         offset: u64,
+        /// Opened for reading alone, and nothing changes by a mapping of it: a process that has it open may map it again
+        /// without asking.
+        keep: bool,
     },
     /// Anonymous memory (a mapping of /dev/zero).
     Anonymous,
 }
+
+/// For `read` and `write`: where the position is that is shared with others, which they move in the same step
+/// ([`OpenFile::shares_position`]).
+pub const AT_SHARED_POSITION: u64 = u64::MAX;
+
+/// Reads from a host file, or writes to it, at a position there; how many bytes is known to who made it. A read may be
+/// of what is there at once (`RWF_NOWAIT` of preadv2(2)).
+pub type AtHostFile<'a> = dyn FnMut(BorrowedFd<'_>, u64, bool) -> Result<usize> + 'a;
 
 /// The operations of an open file. `&self`: its own locks inside.
 #[expect(unused_variables, reason = "the defaults refuse")]
@@ -79,6 +90,37 @@ pub trait FileOps: Any + Send + Sync {
     /// Reads at a position (streams ignore it). 0 is end of file; `EAGAIN`: not yet.
     fn read(&self, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         Err(Errno::EINVAL)
+    }
+    /// As `read` of a file whose bytes are those of a host file: `read` is given that and the place there, and brings
+    /// what it finds to where it belongs, without a copy on the way. None if `read` is to be asked. `at_once`: as
+    /// `read_at_once`.
+    fn read_host(
+        &self,
+        file: &OpenFile,
+        pos: u64,
+        at_once: bool,
+        read: &mut AtHostFile<'_>,
+    ) -> Option<Result<usize>> {
+        None
+    }
+    /// As `read`, but where a device would have to be waited for it gives less, or `EAGAIN`, if the file can tell
+    /// (`reads_at_once`).
+    fn read_at_once(&self, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        self.read(file, buf, pos)
+    }
+    /// Whether reads at once do not sleep, as far as is known.
+    fn reads_at_once(&self) -> bool {
+        !self.may_sleep()
+    }
+    /// As `write` of `len` bytes, in the way of `read_host`.
+    fn write_host(
+        &self,
+        file: &OpenFile,
+        len: usize,
+        pos: u64,
+        write: &mut AtHostFile<'_>,
+    ) -> Option<Result<usize>> {
+        None
     }
     /// Takes back what was just read from a stream and could not be handed on (a bad address), where Linux
     /// copies before it takes: pipes.
@@ -108,6 +150,12 @@ pub trait FileOps: Any + Send + Sync {
             Whence::Set | Whence::Current => Err(Errno::EINVAL),
         }
     }
+    /// Where the position is that is shared with others ([`OpenFile::shares_position`]).
+    fn shared_position(&self) -> Result<u64> {
+        Err(Errno::ESPIPE)
+    }
+    /// Moves it.
+    fn move_shared_position(&self, position: u64) {}
     /// What is ready now.
     fn poll(&self, file: &OpenFile) -> Events {
         Events::READABLE | Events::WRITABLE

@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use linux_abi::Errno;
+
 use crate::{Inode, Result};
 
 /// What statfs(2) tells.
@@ -31,6 +33,20 @@ pub trait FileSystem: Any + Send + Sync {
     /// Options of this instance as /proc/self/mountinfo shows them after `rw,`; may be empty.
     fn options(&self) -> String {
         String::new()
+    }
+    /// Whether it shows some files to some callers only: [`Inode::show_to`] is asked on the way to each.
+    fn hides(&self) -> bool {
+        false
+    }
+    /// `MS_REMOUNT` of mount(2) with these options.
+    ///
+    /// # Errors
+    /// `EINVAL` for options that it does not have, or cannot change: all but those that are shown already.
+    fn remount(&self, data: &[u8]) -> Result<()> {
+        let shown = self.options();
+        let mut options = data.split(|&b| b == b',').filter(|option| !option.is_empty());
+        let known = |option: &[u8]| shown.split(',').any(|shown| shown.as_bytes() == option);
+        if options.all(known) { Ok(()) } else { Err(Errno::EINVAL) }
     }
     /// syncfs(2).
     fn sync(&self) -> Result<()> {

@@ -101,6 +101,14 @@ pub trait Inode: Any + Send + Sync {
     fn set_attributes(&self, attr: &SetAttr) -> Result<()>;
     /// The file system it belongs to.
     fn file_system(&self) -> Arc<dyn FileSystem>;
+    /// stat(2), if each change from now on is told by [`crate::shown`].
+    fn show(&self) -> Option<Metadata> {
+        None
+    }
+    /// Whether reading it never sets its access time, wherever that lies.
+    fn keeps_access_time(&self) -> bool {
+        false
+    }
     /// The concrete type.
     fn as_any(&self) -> &dyn Any;
     /// Who writes and who executes it; none for what cannot be a program.
@@ -152,6 +160,11 @@ pub trait Inode: Any + Send + Sync {
         flags: RenameFlags,
     ) -> Result<()> {
         Err(Errno::EPERM)
+    }
+    /// Whether a caller sees it, or (`within`) what is in this directory, where the file system hides something;
+    /// `ENOENT`, `EPERM`.
+    fn show_to(&self, caller: &dyn Caller, within: bool) -> Result<()> {
+        Ok(())
     }
     /// readlink(2).
     fn readlink(&self, caller: &mut dyn Caller) -> Result<Vec<u8>> {

@@ -53,6 +53,7 @@ pub struct Mount {
     /// The root of what is mounted.
     pub root: Arc<Dentry>,
     source: Vec<u8>,
+    hides: bool,
     flags: AtomicU32,
     propagation: RwLock<Propagation>,
     /// The mount point; none for the root of a namespace and for detached mounts.
@@ -75,6 +76,7 @@ impl Mount {
     ) -> Arc<Mount> {
         Arc::new(Mount {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            hides: file_system.hides(),
             file_system,
             root,
             source: source.to_vec(),
@@ -83,6 +85,11 @@ impl Mount {
             at: RwLock::new(None),
             namespace: RwLock::default(),
         })
+    }
+
+    /// Whether its file system shows some files to some callers only.
+    pub(crate) fn hides(&self) -> bool {
+        self.hides
     }
 
     /// A copy with another root in the same file system, in no namespace.

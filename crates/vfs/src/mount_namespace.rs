@@ -140,6 +140,7 @@ impl MountNamespace {
         }
         let top = from.mount.copy(from.dentry.clone());
         let below = if recursive { self.tree_below(from) } else { Vec::new() };
+        check_room(below.len() + 1)?;
         self.attach(&top, to)?;
         let mut copies = HashMap::from([(from.mount.id(), top.clone())]);
         for mount in below {
@@ -148,7 +149,11 @@ impl MountNamespace {
             };
             let Some(parent) = copies.get(&at.mount.id()).cloned() else { continue };
             let copy = mount.copy(mount.root.clone());
-            self.attach(&copy, &Place { mount: parent, dentry: at.dentry })?;
+            if let Err(errno) = self.attach(&copy, &Place { mount: parent, dentry: at.dentry }) {
+                // Others took the room, or the place went: all or nothing.
+                let _ = self.umount(&top, true, 0);
+                return Err(errno);
+            }
             copies.insert(mount.id(), copy);
         }
         Ok(top)

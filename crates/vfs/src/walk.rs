@@ -218,7 +218,7 @@ impl<'a> Walker<'a> {
             b".." => return self.step_up(&dir),
             _ => {}
         }
-        let dentry = child(&dir, name)?;
+        let dentry = self.child(&dir, name)?;
         let kind = dentry.kind().ok_or(Errno::ENOENT)?;
         if kind != S_IFLNK && !dentry.is_mountpoint() {
             return Ok(Place { mount: dir.mount, dentry });
@@ -242,7 +242,18 @@ impl<'a> Walker<'a> {
 
     /// A child, over what is mounted on it; it may be negative.
     pub fn step_name(&self, dir: &Place, name: &[u8]) -> Result<Place> {
-        self.over(dir, child(dir, name)?)
+        self.over(dir, self.child(dir, name)?)
+    }
+
+    /// A child that the caller sees; it may be negative.
+    fn child(&self, dir: &Place, name: &[u8]) -> Result<Arc<Dentry>> {
+        let dentry = child(dir, name)?;
+        if dir.mount.hides()
+            && let Some(inode) = dentry.inode_ref()
+        {
+            inode.show_to(self.caller, false)?;
+        }
+        Ok(dentry)
     }
 
     /// A child as a place, over what is mounted on it.
@@ -283,6 +294,9 @@ impl<'a> Walker<'a> {
     fn search(&self, dir: &Place) -> Result<()> {
         if dir.dentry.kind().ok_or(Errno::ENOENT)? != S_IFDIR {
             return Err(Errno::ENOTDIR);
+        }
+        if dir.mount.hides() {
+            dir.dentry.inode_ref().ok_or(Errno::ENOENT)?.show_to(self.caller, true)?;
         }
         // Who may search every directory needs no attributes.
         let cred = self.caller.credentials();

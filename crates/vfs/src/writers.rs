@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use crate::shown::Appends;
+
 use linux_abi::Errno;
 
 use crate::{Inode, Result};
 
 /// Of one file: how many have it open for writing, or, below 0, how many execute it.
 #[derive(Debug, Default)]
-pub struct Writers(AtomicI32);
+pub struct Writers(AtomicI32, pub(crate) Appends);
 
 impl Writers {
     /// One more writes, unless somebody executes it; `ETXTBSY`.

@@ -117,7 +117,7 @@ fn ours(world: &World, file: &Arc<OpenFile>, call: Call) -> Result<Seen> {
         Call::Map(shared, offset, length) => {
             let request = MapRequest { offset, length, prot: 1, shared };
             match ops.mmap(file, &request)? {
-                MapSource::Host { fd, offset } => read_host(&fd, offset, length),
+                MapSource::Host { fd, offset, .. } => read_host(&fd, offset, length),
                 MapSource::Anonymous => Ok(Seen::Done),
             }
         }

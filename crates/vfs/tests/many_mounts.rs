@@ -29,4 +29,11 @@ fn namespaces_share_a_bound() {
     // What goes makes room.
     copies.pop();
     w.namespace.bind(&from, &to, false).unwrap();
+    // A tree that does not fit as a whole is not begun.
+    let before = w.namespace.mounts().len();
+    w.mkdir("/b").unwrap();
+    let b = w.resolve("/b").unwrap();
+    assert_eq!(w.namespace.bind(&from, &b, true).err(), Some(Errno::ENOSPC));
+    assert_eq!(w.namespace.mounts().len(), before);
+    assert!(w.namespace.mounted_at(&b).is_none());
 }

@@ -539,7 +539,7 @@ fn other_memory() {
 
 /// Where the sandbox keeps what a thread's calls travel in; nothing is there on Linux, and the attacker dies of it.
 const SLOTS: usize = 0x7e02_0000_0000;
-const SLOT_SIZE: usize = 0x1_1000;
+const SLOT_SIZE: usize = 0x3_9000;
 
 fn slots() {
     let temp = Temp::new();

@@ -8,7 +8,7 @@ use crate::harness::{
 
 cases!("exec": missing, not_executable, directory_errno, bad_format, empty_file, script_argument,
     script_nested, script_missing_interpreter, close_on_exec, signal_dispositions, argument_vector,
-    environment, too_big, truncated_elf, exec_by_descriptor, execveat_empty_path, auxv_entries, comm_after_exec, vfork_shares,
+    environment, too_big, truncated_elf, truncated_loader, exec_by_descriptor, execveat_empty_path, auxv_entries, comm_after_exec, vfork_shares,
     pid_survives, bad_pointer, name_too_long, not_a_directory, trailing_slash, symlink_loop, zero_arguments);
 
 /// Executes `path` in a child; its errno as exit status, or how the program ended.
@@ -164,6 +164,51 @@ fn truncated_elf() {
     let mut wide = whole;
     wide[54] = 1; // e_phentsize
     expect_errno(&script(&temp, "header", &wide), libc::ENOEXEC);
+}
+
+/// A program of one header for its loader, at 64, and one that maps the file.
+fn program_with_loader(loader: &[u8]) -> Vec<u8> {
+    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let half =
+        |elf: &mut Vec<u8>, words: &[u16]| words.iter().for_each(|word| elf.extend(word.to_le_bytes()));
+    half(&mut elf, &[2, 62, 1, 0]);
+    [0x40_0000u64, 64, 0].iter().for_each(|word| elf.extend(word.to_le_bytes()));
+    half(&mut elf, &[0, 0, 64, 56, 2, 64, 0, 0]);
+    // PT_INTERP behind the headers, PT_LOAD of all.
+    let (at, length) = (64 + 2 * 56, loader.len() as u64);
+    for (kind, offset, address, bytes) in [(3, at, 0x40_0000 + at, length), (1, 0, 0x40_0000, at + length)] {
+        half(&mut elf, &[kind, 0, 5, 0]);
+        [offset, address, address, bytes, bytes, 4096].iter().for_each(|word| elf.extend(word.to_le_bytes()));
+    }
+    elf.extend(loader);
+    elf
+}
+
+fn truncated_loader() {
+    let temp = Temp::new();
+    let whole = std::fs::read("/bin/true").expect("/bin/true");
+    for (name, loader, errno) in [
+        ("none", &b""[..], libc::EIO),
+        ("word", b"\x7fELF", libc::EIO),
+        ("text", &[b'x'; 100], libc::ELIBBAD),
+        ("head", &whole[..100], libc::ELIBBAD),
+    ] {
+        let path = script(&temp, name, loader);
+        let program = program_with_loader(path.as_bytes_with_nul());
+        expect_errno(&script(&temp, "program", &program), errno);
+        // The name ends at its first NUL.
+        let mut longer = path.as_bytes_with_nul().to_vec();
+        longer.extend(b"more\0");
+        expect_errno(&script(&temp, "longer", &program_with_loader(&longer)), errno);
+    }
+    let program = program_with_loader(b"/no/such/loader\0");
+    expect_errno(&script(&temp, "missing", &program), libc::ENOENT);
+    // Its name is not all there, or has no end; the headers are not all there.
+    expect_errno(&script(&temp, "part", &program[..program.len() - 2]), libc::EIO);
+    expect_errno(&script(&temp, "endless", &program_with_loader(b"/no/such")), libc::ENOEXEC);
+    for length in [63, 64, 100, 175] {
+        expect_errno(&script(&temp, "headers", &program[..length]), libc::ENOEXEC);
+    }
 }
 
 fn exec_by_descriptor() {

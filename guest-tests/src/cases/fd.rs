@@ -4,7 +4,7 @@ use crate::harness::{Temp, c, cases, close, fails, file, in_child, ok, pipe, rea
 
 cases!("fd": lowest_free, dup2_and_dup3, dupfd_minimum, cloexec_flag, status_flags, close_range_call, shared_offset,
     append_flag, nofile_limit, bad_descriptor, memfd_basic, memfd_seals, memfd_name, sendfile_to_pipe, sendfile_offset,
-    splice_file_to_pipe, splice_refused, vmsplice_what_fits, tee_pipes, copy_file_range_call, flock_conflict, posix_lock_conflict,
+    splice_file_to_pipe, splice_refused, vmsplice_what_fits, tee_pipes, copy_file_range_call, flock_conflict, locks_listed, posix_lock_conflict,
     posix_lock_of_other_process, posix_lock_lost_on_close, ofd_lock, lock_range_split, access_mode_checked, o_path,
     closed_while_listed);
 
@@ -273,6 +273,36 @@ fn copy_file_range_call() {
     assert_eq!(std::fs::read(temp.path().join("g")).expect("g"), b"bcdabcdef");
     fails!(libc::EBADF, libc::copy_file_range(out, null, fd, null, 1, 0));
     fails!(libc::EINVAL, libc::copy_file_range(fd, null, out, null, 1, 1));
+}
+
+/// proc_locks(5).
+fn locks_listed() {
+    let temp = Temp::new();
+    let path = file(&temp, "f", b"");
+    let fd = ok!(libc::open(path.as_ptr(), libc::O_RDWR));
+    let meta = std::fs::metadata(temp.path().join("f")).expect("metadata");
+    let (dev, ino) = (std::os::unix::fs::MetadataExt::dev(&meta), std::os::unix::fs::MetadataExt::ino(&meta));
+    let place = format!("{:02x}:{:02x}:{ino}", libc::major(dev), libc::minor(dev));
+    let listed = || {
+        let text = std::fs::read_to_string("/proc/locks").expect("locks");
+        let words = |line: &str| line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
+        let mut rows: Vec<String> = text.lines().map(words).filter(|row| row.contains(&place)).collect();
+        rows.sort();
+        rows
+    };
+    assert!(listed().is_empty());
+    ok!(libc::flock(fd, libc::LOCK_EX));
+    ok!(libc::fcntl(fd, libc::F_SETLK, &lock(libc::F_RDLCK, 10, 5)));
+    ok!(libc::fcntl(fd, libc::F_OFD_SETLK, &lock(libc::F_WRLCK, 100, 0)));
+    let pid = std::process::id();
+    let wanted = [
+        format!("FLOCK ADVISORY WRITE {pid} {place} 0 EOF"),
+        format!("OFDLCK ADVISORY WRITE -1 {place} 100 EOF"),
+        format!("POSIX ADVISORY READ {pid} {place} 10 14"),
+    ];
+    assert_eq!(listed(), wanted);
+    close(fd);
+    assert!(listed().is_empty());
 }
 
 fn flock_conflict() {

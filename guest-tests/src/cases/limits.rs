@@ -8,7 +8,7 @@ use crate::harness::{
 
 cases!("limits": get_and_set, soft_above_hard, bad_resource, inherited, prlimit_of_child, open_files_limit,
     cpu_limit_kills, use_of_self, use_of_children, times_tick, nice_values, affinity, policies, priorities,
-    io_priority, yield_and_cpu, processes_of_a_user);
+    io_priority, yield_and_cpu, processes_of_a_user, table);
 
 fn limit(resource: __rlimit_resource_t) -> rlimit {
     let mut limit: rlimit = zeroed();
@@ -215,4 +215,15 @@ fn processes_of_a_user() {
         }
         assert_eq!(wait(fork(|| 0)), End::Exited(0));
     });
+}
+
+/// Columns of fixed width; a row without a unit ends after its hard limit.
+fn table() {
+    let text = std::fs::read_to_string("/proc/self/limits").expect("limits");
+    let rows: Vec<&str> = text.lines().collect();
+    assert_eq!(rows.len(), 17);
+    for row in rows {
+        let unit = !row.starts_with("Max nice") && !row.starts_with("Max realtime priority");
+        assert_eq!(row.len(), if unit { 26 + 21 + 21 + 10 } else { 26 + 21 + 21 }, "{row:?}");
+    }
 }

@@ -7,7 +7,31 @@ use libc::*;
 use crate::harness::{cases, fails, in_child, ok, sys, zeroed};
 
 cases!("machine": not_for_users, ports, clock_is_read, memory_policy, policy_errors, pages_of_node_zero, mlockall_errors,
-    rings_are_refused, kernel_log, large_pages_are_told_of);
+    rings_are_refused, kernel_log, large_pages_are_told_of, devices_by_their_number);
+
+/// /sys/dev: each entry leads to the device that has its number.
+fn devices_by_their_number() {
+    use std::os::unix::fs::MetadataExt;
+    for name in ["null", "zero", "full", "random", "urandom"] {
+        let device = std::fs::metadata(format!("/dev/{name}")).expect(name).rdev();
+        let number = format!("{}:{}", major(device), minor(device));
+        let entry = format!("/sys/dev/char/{number}");
+        assert!(std::fs::symlink_metadata(&entry).expect("an entry").is_symlink());
+        let text = std::fs::read_to_string(format!("{entry}/dev")).expect("its number");
+        assert_eq!(text, format!("{number}\n"));
+        let text = std::fs::read_to_string(format!("{entry}/uevent")).expect("its names");
+        assert!(text.contains(&format!("DEVNAME={name}\n")), "{text}");
+        let class = std::fs::canonicalize(format!("/sys/class/mem/{name}")).expect("of its class");
+        assert_eq!(class, std::fs::canonicalize(&entry).expect("the device"));
+        let subsystem = std::fs::canonicalize(format!("{entry}/subsystem")).expect("its class");
+        assert_eq!(subsystem.to_str(), Some("/sys/class/mem"));
+    }
+    for entry in std::fs::read_dir("/sys/dev/block").expect("block devices") {
+        let entry = entry.expect("an entry");
+        let text = std::fs::read_to_string(entry.path().join("dev")).expect("its number");
+        assert_eq!(Some(text.trim_end()), entry.file_name().to_str());
+    }
+}
 
 /// What databases read of large pages at their start.
 fn large_pages_are_told_of() {

@@ -19,30 +19,45 @@ mod fd;
 mod file;
 mod futex_pi;
 mod guard;
+mod hidepid;
 mod inet;
 mod inotify;
 mod job;
 mod limits;
 mod limits_memory;
 mod machine;
+mod mapped_files;
 mod memory;
 mod memory_file;
 mod mount;
 mod mqueue;
 mod netlink;
+mod packet;
+mod packet_ring;
 mod page_cache;
 mod pipe;
 mod poll;
+mod posting;
+mod posting_attack;
+mod posting_files;
+mod posting_logs;
+mod posting_parts;
 mod prctl;
+mod proc_names;
 mod process;
 mod ptrace;
 mod ptrace_native;
 mod pty;
+mod rewrite;
 mod seccomp;
 mod seccomp_native;
+mod seccomp_notify;
+mod seccomp_notify_files;
+mod seccomp_notify_wait;
 mod seccomp_wait;
 mod sigio;
 mod signal;
+mod signal_asked;
 mod signal_frame;
 mod signal_wait;
 mod socket_filter;
@@ -56,6 +71,7 @@ mod tcp_hold;
 mod tcp_ports;
 mod text_busy;
 mod thread;
+mod thread_exec;
 mod time;
 mod timer;
 mod udp;
@@ -63,6 +79,7 @@ mod udp_control;
 mod unix_options;
 mod unix_socket;
 mod wait;
+mod xattr;
 mod zerocopy;
 
 /// Every case, subject by subject.
@@ -85,30 +102,45 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         file::CASES,
         futex_pi::CASES,
         guard::CASES,
+        hidepid::CASES,
         inet::CASES,
         inotify::CASES,
         job::CASES,
         limits::CASES,
         limits_memory::CASES,
         machine::CASES,
+        mapped_files::CASES,
         memory::CASES,
         memory_file::CASES,
         mount::CASES,
         mqueue::CASES,
         netlink::CASES,
+        packet::CASES,
+        packet_ring::CASES,
         page_cache::CASES,
         pipe::CASES,
         poll::CASES,
+        posting::CASES,
+        posting_attack::CASES,
+        posting_files::CASES,
+        posting_logs::CASES,
+        posting_parts::CASES,
         prctl::CASES,
         process::CASES,
+        proc_names::CASES,
         ptrace::CASES,
         ptrace_native::CASES,
         pty::CASES,
+        rewrite::CASES,
         seccomp::CASES,
         seccomp_native::CASES,
+        seccomp_notify::CASES,
+        seccomp_notify_files::CASES,
+        seccomp_notify_wait::CASES,
         seccomp_wait::CASES,
         sigio::CASES,
         signal::CASES,
+        signal_asked::CASES,
         signal_frame::CASES,
         signal_wait::CASES,
         socket_filter::CASES,
@@ -122,6 +154,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         tcp_ports::CASES,
         text_busy::CASES,
         thread::CASES,
+        thread_exec::CASES,
         time::CASES,
         timer::CASES,
         udp::CASES,
@@ -129,6 +162,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         unix_options::CASES,
         unix_socket::CASES,
         wait::CASES,
+        xattr::CASES,
         zerocopy::CASES,
     ];
     subjects.into_iter().flatten().copied()

@@ -7,7 +7,7 @@ use libc::*;
 
 use crate::harness::{End, Temp, c, cases, close, fails, fork, in_child, is_root, ok, skip, sys, wait};
 
-cases!("mount": names_are_escaped, rules_of_access_times, attributes_change, attributes_of_a_tree, attribute_errors, attributes_want_root);
+cases!("mount": names_are_escaped, rules_of_access_times, attributes_change, attributes_of_a_tree, attribute_errors, attributes_want_root, tmpfs_takes_other_limits, tmpfs_refuses_other_limits);
 
 const ATTR_RECURSIVE: u32 = 0x8000;
 
@@ -55,7 +55,7 @@ fn options(path: &CStr) -> String {
 }
 
 /// Runs a body in a mount namespace of its own, with a directory to mount on.
-fn in_namespace(body: impl FnOnce(&Temp)) {
+pub(super) fn in_namespace(body: impl FnOnce(&Temp)) {
     if !is_root() {
         skip!("only root may mount");
     }
@@ -218,5 +218,79 @@ fn attributes_want_root() {
         ok!(setresuid(65534, 65534, 65534));
         assert_eq!(set(c"/", MOUNT_ATTR_NODEV, 0), Err(EPERM));
         assert_eq!(set(c"/", 0, 0), Err(EPERM));
+    });
+}
+
+/// mount(2) of a tmpfs anew with these options.
+fn remount_with(path: &CStr, data: &CStr) -> Result<i32, i32> {
+    sys!(mount(ptr::null(), path.as_ptr(), ptr::null(), MS_REMOUNT, data.as_ptr().cast()))
+}
+
+fn mount_with(path: &CStr, data: &CStr) {
+    ok!(mount(c"t".as_ptr(), path.as_ptr(), c"tmpfs".as_ptr(), 0, data.as_ptr().cast()));
+}
+
+fn tmpfs_takes_other_limits() {
+    in_namespace(|temp| {
+        let point = temp.join("");
+        mount_with(&point, c"size=64k,nr_inodes=3,mode=755");
+        let file = temp.path().join("file");
+        let put = |size: usize| fs::write(&file, vec![1; size]).map_err(|e| e.raw_os_error());
+        assert_eq!(put(64 << 10), Ok(()));
+        assert_eq!(put(68 << 10), Err(Some(ENOSPC)));
+        assert_eq!(remount_with(&point, c"size=128k"), Ok(0));
+        assert_eq!(put(128 << 10), Ok(()));
+        assert_eq!(put(132 << 10), Err(Some(ENOSPC)));
+        let mut stat: statvfs = crate::harness::zeroed();
+        ok!(statvfs(point.as_ptr(), &raw mut stat));
+        assert_eq!((stat.f_blocks * stat.f_frsize, stat.f_files), (128 << 10, 3));
+
+        let inner = |name: &str| fs::create_dir(temp.path().join(name)).map_err(|e| e.raw_os_error());
+        assert_eq!((inner("a"), inner("b")), (Ok(()), Err(Some(ENOSPC))));
+        assert_eq!(remount_with(&point, c"nr_inodes=4"), Ok(0));
+        assert_eq!((inner("b"), inner("c")), (Ok(()), Err(Some(ENOSPC))));
+
+        // The root keeps its mode and owner; nothing said is nothing changed.
+        assert_eq!(remount_with(&point, c"mode=700,uid=5"), Ok(0));
+        assert_eq!(remount_with(&point, c""), Ok(0));
+        let mut root: stat = crate::harness::zeroed();
+        ok!(libc::stat(point.as_ptr(), &raw mut root));
+        assert_eq!((root.st_mode & 0o7777, root.st_uid), (0o755, 0));
+        let all = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let line = all.lines().last().expect("a mount");
+        assert!(line.contains("size=128k,nr_inodes=4,mode=755"), "{line}");
+
+        // Flags change with them.
+        let flags = MS_REMOUNT | MS_RDONLY;
+        ok!(mount(ptr::null(), point.as_ptr(), ptr::null(), flags, c"size=1m".as_ptr().cast()));
+        assert_eq!(put(1), Err(Some(EROFS)));
+        ok!(mount(ptr::null(), point.as_ptr(), ptr::null(), MS_REMOUNT, ptr::null()));
+        assert_eq!(put((1 << 20) + 1), Err(Some(ENOSPC)));
+        assert_eq!(put(1 << 19), Ok(()));
+    });
+}
+
+fn tmpfs_refuses_other_limits() {
+    in_namespace(|temp| {
+        let point = temp.join("");
+        mount_with(&point, c"size=64k,nr_inodes=8");
+        fs::write(temp.path().join("file"), [1; 8192]).expect("write");
+        for wrong in
+            [c"size=4k", c"nr_blocks=1", c"nr_inodes=1", c"colour=red", c"size=x", c"size=1m,colour=red"]
+        {
+            assert_eq!(remount_with(&point, wrong), Err(EINVAL), "{wrong:?}");
+        }
+        // What is refused changes nothing.
+        let mut stat: statvfs = crate::harness::zeroed();
+        ok!(statvfs(point.as_ptr(), &raw mut stat));
+        assert_eq!((stat.f_blocks * stat.f_frsize, stat.f_files), (64 << 10, 8));
+        assert_eq!(remount_with(&point, c"nr_blocks=2"), Ok(0));
+        // Without a limit there is none to come.
+        assert_eq!(remount_with(&point, c"size=0,nr_inodes=0"), Ok(0));
+        assert_eq!(remount_with(&point, c"size=1m"), Err(EINVAL));
+        assert_eq!(remount_with(&point, c"nr_inodes=100"), Err(EINVAL));
+        let inner = temp.join("inner");
+        ok!(mkdir(inner.as_ptr(), 0o755));
+        assert_eq!(remount_with(&inner, c"size=0"), Err(EINVAL));
     });
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use crate::harness::{cases, fails, ok, zeroed};
 
 cases!("netlink": diag_listener, diag_connection, diag_states, diag_unix, diag_errors, uevents_are_silent, addresses, truncated,
-    unknown_protocols, changes_refused, question_and_change,
+    unknown_protocols, changes_refused, question_and_change, route_of_the_asker,
     packets_need_a_right,  proc_tcp, proc_udp, udp_queue, udp_counters, interface_changes, proc_unix, proc_tables, sys_class_net);
 
 fn netlink(protocol: i32) -> RawFd {
@@ -109,6 +109,35 @@ fn changes_refused() {
     ok!(libc::send(fd, ask.as_ptr().cast(), ask.len(), 0));
     ok!(libc::recv(fd, data.as_mut_ptr().cast(), data.len(), 0));
     assert_eq!(data[16..20], (-libc::EOPNOTSUPP).to_ne_bytes());
+}
+
+/// What `ip route get` shows as uid, to root and to others.
+fn route_of_the_asker() {
+    let body = [&[2, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &[8, 0, 1, 0, 127, 0, 0, 1]].concat();
+    let ask = route_message(26, 1, &body);
+    let look = || {
+        let fd = netlink(0);
+        ok!(libc::send(fd, ask.as_ptr().cast(), ask.len(), 0));
+        let mut data = [0_u8; 500];
+        let n = ok!(libc::recv(fd, data.as_mut_ptr().cast(), data.len(), 0)) as usize;
+        assert_eq!(data[4], 24);
+        let mut rest = &data[28..n];
+        while rest.len() >= 8 {
+            if rest[2..4] == [25, 0] {
+                assert_eq!(rest[4..8], ok!(libc::getuid()).to_ne_bytes());
+                return;
+            }
+            rest = &rest[usize::from(rest[0]).next_multiple_of(4)..];
+        }
+        panic!("no uid in {:?}", &data[..n]);
+    };
+    look();
+    if crate::harness::is_root() {
+        crate::harness::in_child(|| {
+            ok!(libc::setresuid(1234, 1234, 1234));
+            look();
+        });
+    }
 }
 
 fn question_and_change() {

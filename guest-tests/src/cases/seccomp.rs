@@ -8,7 +8,7 @@ use crate::harness::{End, cases, fails, fork, in_child, ok, sys, wait, zeroed};
 
 cases!("seccomp": errno, data_of_errno, kill_process, kill_thread, trap, log_and_allow, by_argument, strict_mode,
     strictest_counts, inherited, no_new_privs, program_errors, flag_errors, action_available, synchronized,
-    synchronized_fails, modes_in_proc, modes_do_not_mix, answered_ids_are_seen, trace_without_tracer,
+    synchronized_fails, synchronized_while_others_end, modes_in_proc, modes_do_not_mix, answered_ids_are_seen, trace_without_tracer,
     trace_event, instruction_pointer);
 
 const ALLOW: u32 = 0x7fff_0000;
@@ -276,6 +276,18 @@ fn synchronized_fails() {
     assert_eq!(set(&verdict(SYS_getpgid, ALLOW), 1 | 16), Err(ESRCH));
     crate::harness::write(tell, b"x");
     thread.join().expect("joined");
+}
+
+/// Threads that end have no say, whatever filters they have had.
+fn synchronized_while_others_end() {
+    ok!(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    for _ in 0..500 {
+        let threads: Vec<_> = (0..3).map(|_| std::thread::spawn(|| ())).collect();
+        assert_eq!(set(&verdict(SYS_getpgid, ALLOW), 1), Ok(0));
+        for thread in threads {
+            thread.join().expect("joined");
+        }
+    }
 }
 
 fn modes_in_proc() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{End, cases, fails, fork, ok, pipe, read, sleep_ms, sys, wait, write, zeroed};
 
 cases!("thread": join_value, ids, many_threads, mutex_contended, condition_variable, channel_ping_pong, exit_group_ends_all,
-    main_exits_first, exec_ends_threads, exec_while_threads_begin, exec_gives_the_first_id, fork_from_thread, thread_directed_signal, futex_mismatch, futex_timeout, futex_wake_count,
+    main_exits_first, fork_from_thread, thread_directed_signal, futex_mismatch, futex_timeout, futex_wake_count,
     futex_bitset, futex_requeue, futex_shared_between_processes, futex_interrupted, futex_bad_address, robust_mutex,
     priority_inheritance_mutex, thread_local_storage, comm_of_thread, task_directory, futex_by_the_site_of_other_calls, interrupts_at_the_site_of_all_calls, read_in_thread_write_in_main, tgkill_errors,
     set_tid_address_clear, calls_side_by_side, sched_affinity, membarrier_query, set_robust_list_size, stack_attributes);
@@ -146,68 +146,6 @@ fn main_exits_first() {
         ok!(libc::syscall(libc::SYS_exit, 1)) as i32
     });
     assert_eq!(wait(pid), End::Exited(4));
-}
-
-fn exec_ends_threads() {
-    let (r, w) = pipe();
-    let pid = fork(|| {
-        let leader = ok!(libc::getpid());
-        ok!(libc::dup2(w, 1));
-        // Exec from a second thread: it takes the leader's id.
-        thread::spawn(|| {
-            let argv = [c"sh".as_ptr(), c"-c".as_ptr(), c"echo $$".as_ptr(), std::ptr::null()];
-            ok!(libc::execv(c"/bin/sh".as_ptr(), argv.as_ptr()));
-        });
-        sleep_ms(10_000);
-        leader
-    });
-    assert_eq!(wait(pid), End::Exited(0));
-    assert_eq!(read(r, 32), format!("{pid}\n").as_bytes());
-}
-
-/// What exec leaves is the first thread of the process, whichever called it.
-fn exec_gives_the_first_id() {
-    let (r, w) = pipe();
-    for leader_lives in [true, false] {
-        let pid = fork(|| {
-            ok!(libc::dup2(w, 1));
-            let others = if leader_lives { 4 } else { 1 };
-            for _ in 0..others {
-                thread::spawn(move || {
-                    if !leader_lives {
-                        sleep_ms(50);
-                    }
-                    // Several at once: one of them wins.
-                    let argv = [c"readlink".as_ptr(), c"/proc/thread-self".as_ptr(), std::ptr::null()];
-                    ok!(libc::execv(c"/usr/bin/readlink".as_ptr(), argv.as_ptr()));
-                });
-            }
-            if !leader_lives {
-                ok!(libc::syscall(libc::SYS_exit, 0));
-            }
-            sleep_ms(10_000);
-            1
-        });
-        assert_eq!(wait(pid), End::Exited(0));
-        assert_eq!(String::from_utf8(read(r, 64)).expect("text"), format!("{pid}/task/{pid}\n"));
-    }
-}
-
-/// A program that is executed while another thread makes threads is not killed with what it replaces.
-fn exec_while_threads_begin() {
-    for _ in 0..40 {
-        let pid = fork(|| {
-            thread::spawn(|| {
-                let argv = [c"true".as_ptr(), std::ptr::null()];
-                ok!(libc::execv(c"/usr/bin/true".as_ptr(), argv.as_ptr()));
-            });
-            loop {
-                // Refused in the middle of the other's exec.
-                let _ = thread::Builder::new().spawn(|| {});
-            }
-        });
-        assert_eq!(wait(pid), End::Exited(0));
-    }
 }
 
 fn fork_from_thread() {

@@ -1,5 +1,7 @@
 //! timerfd and POSIX timers.
 
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 use libc::*;
@@ -9,7 +11,7 @@ use crate::harness::{cases, fails, in_child, ok, sleep_ms, sys, zeroed};
 
 cases!("timer": timerfd_fires, timerfd_interval, timerfd_absolute, timerfd_gettime, timerfd_disarm, timerfd_polls,
     timerfd_errors, timer_signal, timer_overrun, timer_to_thread, timer_none, timer_errors, timers_not_inherited,
-    itimer_virtual);
+    itimer_virtual, the_thread_that_runs_is_profiled, cpu_limit_stops_the_thread_that_runs);
 
 fn at(ms: i64, interval: i64) -> itimerspec {
     let spec = |ms: i64| timespec { tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000 };
@@ -183,4 +185,46 @@ fn itimer_virtual() {
     while super::signal::COUNT.load(std::sync::atomic::Ordering::SeqCst) == 0 {
         assert!(start.elapsed().as_secs() < 5, "no SIGVTALRM");
     }
+}
+
+/// Threads that took a signal: the first, and any other.
+static TAKEN: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+
+extern "C" fn note_thread(_: i32) {
+    // SAFETY: both calls have no arguments and cannot fail.
+    let first = unsafe { syscall(SYS_gettid) == i64::from(getpid()) };
+    TAKEN[usize::from(!first)].fetch_add(1, SeqCst);
+}
+
+/// Runs a thread that only uses up CPU time, while the first one sleeps, until it has taken `wanted` signals.
+fn spin_beside_a_sleeper(signal: i32, wanted: u32) {
+    let mut action: sigaction = zeroed();
+    action.sa_sigaction = note_thread as *const () as usize;
+    action.sa_flags = SA_RESTART;
+    ok!(sigaction(signal, &action, std::ptr::null_mut()));
+    let start = Instant::now();
+    let spinner =
+        std::thread::spawn(move || while TAKEN[1].load(SeqCst) < wanted && start.elapsed().as_secs() < 10 {});
+    spinner.join().expect("a thread");
+}
+
+/// A profiler must see the thread that uses the CPU time, not one that sleeps.
+fn the_thread_that_runs_is_profiled() {
+    let value = timeval { tv_sec: 0, tv_usec: 10_000 };
+    let value = itimerval { it_interval: value, it_value: value };
+    ok!(setitimer(ITIMER_PROF, &value, std::ptr::null_mut()));
+    spin_beside_a_sleeper(SIGPROF, 20);
+    ok!(setitimer(ITIMER_PROF, &zeroed(), std::ptr::null_mut()));
+    let [sleeper, spinner] = [TAKEN[0].load(SeqCst), TAKEN[1].load(SeqCst)];
+    assert!(
+        spinner >= 20 && sleeper <= 5,
+        "{sleeper} taken by the thread that sleeps, {spinner} by the other"
+    );
+}
+
+fn cpu_limit_stops_the_thread_that_runs() {
+    let limit = rlimit { rlim_cur: 1, rlim_max: 60 };
+    ok!(setrlimit(RLIMIT_CPU, &limit));
+    spin_beside_a_sleeper(SIGXCPU, 1);
+    assert_eq!([TAKEN[0].load(SeqCst), TAKEN[1].load(SeqCst)], [0, 1]);
 }

@@ -3,13 +3,13 @@
 use libc::*;
 
 use crate::harness::{
-    End, cases, end_of, fails, fork, in_child, ok, pipe, read, sleep_ms, wait, write, zeroed,
+    End, cases, end_of, fails, fork, in_child, ok, pipe, read, sleep_ms, sys, wait, write, zeroed,
 };
 
 cases!("wait": no_children, no_hang, any_child, by_group, bad_options, killed_by_signal, stopped_and_continued,
     waitid_exited, waitid_keeps_with_nowait, waitid_killed, rusage_is_filled, sigchld_ignored_reaps,
     sigchld_siginfo, wait_interrupted, thread_may_wait, pidfd_polls, pidfd_waitid, pidfd_send_signal,
-    pidfd_errors, pidfd_getfd_of_child);
+    pidfd_errors, pidfd_getfd_of_child, mrelease);
 
 fn no_children() {
     fails!(ECHILD, waitpid(-1, std::ptr::null_mut(), 0));
@@ -251,4 +251,29 @@ fn pidfd_getfd_of_child() {
     assert_eq!(read(mine, 10), b"hidden");
     ok!(kill(pid, SIGKILL));
     wait(pid);
+}
+
+/// process_mrelease(2) is for processes that end.
+fn mrelease() {
+    let pid = fork(|| {
+        loop {
+            sleep_ms(1000);
+        }
+    });
+    let fd = pidfd(pid);
+    let (r, _w) = pipe();
+    fails!(EINVAL, syscall(SYS_process_mrelease, fd, 1));
+    fails!(EBADF, syscall(SYS_process_mrelease, -1, 0));
+    fails!(EBADF, syscall(SYS_process_mrelease, r, 0));
+    fails!(EINVAL, syscall(SYS_process_mrelease, fd, 0));
+    ok!(kill(pid, SIGKILL));
+    // It may have ended meanwhile.
+    if let Err(errno) = sys!(syscall(SYS_process_mrelease, fd, 0)) {
+        assert_eq!(errno, ESRCH);
+    }
+    let mut info: siginfo_t = zeroed();
+    ok!(waitid(P_PIDFD, fd as id_t, &mut info, WEXITED | WNOWAIT));
+    fails!(ESRCH, syscall(SYS_process_mrelease, fd, 0));
+    wait(pid);
+    fails!(ESRCH, syscall(SYS_process_mrelease, fd, 0));
 }

@@ -39,4 +39,12 @@ case $1 in
         run_test gdb_runs
         run_test gdb_attaches
         ;;
+    measure)
+        start speed --cap-add SYS_PTRACE "$IMAGE" sleep 1000
+        trace() { inside speed sh -c 'strace -f -o /dev/null find /usr -name "*.so*"'; }
+        step() { inside speed gdb -batch -ex 'break main' -ex run -ex 'stepi 3000' -ex kill /debuggee; }
+        trace >/dev/null 2>&1
+        measure strace-of-find "$(seconds trace)" s
+        measure gdb-steps "$(seconds step)" s
+        ;;
 esac

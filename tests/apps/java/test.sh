@@ -47,7 +47,8 @@ restarts() {
 # the server's help.
 attached() {
     server seen '--cap-add SYS_PTRACE' -XX:+UseParallelGC
-    wrk_rate "$URL/work" 8 16 >"$WORK/rate" 2>&1 &
+    # A debugger stops the process for seconds.
+    wrk_rate "$URL/work" 8 16 60 >"$WORK/rate" 2>&1 &
     for n in 1 2 3 4 5; do
         contains "$(inside seen jstack -l 1)" sun.net.httpserver.ServerImpl
         contains "$(inside seen jmap -histo:live 1)" '[B'

@@ -1,120 +1,18 @@
-# MariaDB 10.11 (InnoDB past the page cache, asynchronous): every engine's data over a restart, sysbench, committed rows
-# over SIGKILL, dump and restore, page compression, many connections, the lock of the data.
-. "$(dirname "$0")/../lib.sh"
-
-ROWS=$([ "$QUICK" = 1 ] && echo 2000 || echo 50000)
-
-server() {
-    start "$1" -v /var/lib/mysql "$IMAGE" sh /start.sh "${@:2}"
-    connect "$1"
-}
-connect() {
-    HOST=$(address "$1")
-    eventually 90 sql work 'SELECT 1'
-}
-# sql DATABASE STATEMENTS: what they print, without headings.
-sql() { client mariadb -h "$HOST" -u tester -psecret -N -B "$1" -e "$2"; }
-bench() {
-    client sysbench "$1" --db-driver=mysql --mysql-host="$HOST" --mysql-user=tester --mysql-password=secret \
-        --mysql-db=work --tables=2 --table-size="$ROWS" "${@:2}"
-}
-# rate TEST SECONDS THREADS: transactions per second; fails with any error.
-rate() {
-    local output
-    output=$(bench "$1" --time="$2" --threads="$3" --mysql-ignore-errors=1213,1020,1205 run) || { tail -5 <<<"$output" >&2; return 1; }
-    awk '/transactions:/ { gsub(/\(/, ""); print $3 }' <<<"$output"
-}
-
-serves_and_restarts() {
-    server plain
-    equal 'root@localhost' "$(inside plain mariadb -N -B -e 'SELECT user()')"
-    for engine in InnoDB Aria MyISAM; do
-        must sql work "CREATE TABLE $engine (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(50), data LONGBLOB, KEY (name)) ENGINE=$engine;
-            INSERT INTO $engine (name, data) VALUES ('one', REPEAT('x', 100000)), ('two', RANDOM_BYTES(1000));
-            INSERT INTO $engine (name) SELECT CONCAT('row ', seq) FROM seq_1_to_5000;
-            ALTER TABLE $engine ADD COLUMN extra INT DEFAULT 7, ALGORITHM=COPY; OPTIMIZE TABLE $engine" >/dev/null
-        contains "$(sql work "CHECK TABLE $engine")" OK
-    done
-    equal 3 "$(sql work 'SELECT JSON_LENGTH(JSON_ARRAY(1, 2, 3))')"
-    must sql work "CREATE TABLE log (n INT); CREATE TRIGGER t AFTER INSERT ON InnoDB FOR EACH ROW INSERT INTO log VALUES (NEW.id);
-        CREATE PROCEDURE add_two() INSERT INTO InnoDB (name) VALUES ('a'), ('b');
-        START TRANSACTION; CALL add_two(); ROLLBACK; CALL add_two()"
-    equal 2 "$(sql work 'SELECT COUNT(*) FROM log')"
-    # A sort too big for memory goes through temporary files.
-    equal 5000 "$(sql work "SET SESSION tmp_memory_table_size = 0, sort_buffer_size = 1024;
-        SELECT COUNT(*) FROM (SELECT DISTINCT name, id FROM InnoDB WHERE name LIKE 'row%' ORDER BY name DESC) AS d")"
-    contains "$(sql work 'SET STATEMENT max_statement_time = 0.3 FOR SELECT SLEEP(20)' 2>&1)" 'max_statement_time exceeded'
-    sum=$(sql work 'CHECKSUM TABLE InnoDB, Aria, MyISAM')
-    stops plain 0 15
-    again plain
-    connect plain
-    equal "$sum" "$(sql work 'CHECKSUM TABLE InnoDB, Aria, MyISAM')"
-    # Another server on the same data is turned away.
+# MariaDB 10.11, by the tests it shares with MySQL.
+SHELL_PROGRAM=mariadb
+DUMP=mariadb-dump
+ENGINES='InnoDB Aria MyISAM'
+SETTINGS=''
+rows_to() { echo "seq_1_to_$1"; }
+SMALL_SORT='tmp_memory_table_size = 0, sort_buffer_size = 1024'
+TOO_LONG='SET STATEMENT max_statement_time = 0.3 FOR SELECT SLEEP(20)'
+TOLD='max_statement_time exceeded'
+COMPRESSED='PAGE_COMPRESSED=1'
+HOLES='1 3'
+INSERTED='INSERT INTO acknowledged VALUES (&) RETURNING id;'
+second() {
     output=$(inside plain timeout 60 mariadbd --user=mysql --skip-networking --socket=/tmp/second --pid-file=/tmp/second.pid 2>&1) && echo 'a second server runs' && exit 1
     contains "$output" 'Unable to lock ./ibdata1'
-    stops plain 0 15
 }
-
-# Transactions from many connections; a page of data that compresses leaves a hole in its file.
-works() {
-    server load --max-connections=400
-    must bench oltp_read_write prepare >/dev/null
-    at_least 5 "$(rate oltp_read_write $([ "$QUICK" = 1 ] && echo 3 || echo 15) 16)"
-    at_least 50 "$(rate oltp_point_select 3 $([ "$QUICK" = 1 ] && echo 50 || echo 300))"
-    for table in sbtest1 sbtest2; do contains "$(sql work "CHECK TABLE $table EXTENDED")" OK; done
-    must sql work "CREATE TABLE holes (id INT PRIMARY KEY, data TEXT) PAGE_COMPRESSED=1;
-        INSERT INTO holes SELECT seq, REPEAT('a', 4000) FROM seq_1_to_2000; FLUSH TABLES holes FOR EXPORT; UNLOCK TABLES"
-    equal 8000000 "$(sql work 'SELECT SUM(LENGTH(data)) FROM holes')"
-    eventually 30 smaller
-    # Dump and restore; a table by way of a file.
-    must client sh -c "mariadb-dump -h $HOST -u tester -psecret --single-transaction work >/tmp/dump.sql &&
-        mariadb -h $HOST -u tester -psecret -e 'CREATE DATABASE copy' && mariadb -h $HOST -u tester -psecret copy </tmp/dump.sql"
-    equal "$(sql work 'CHECKSUM TABLE sbtest1, sbtest2, holes' | cut -f2)" "$(sql copy 'CHECKSUM TABLE sbtest1, sbtest2, holes' | cut -f2)"
-    must sql copy "SELECT * FROM sbtest1 INTO OUTFILE '/var/lib/mysql/rows'; CREATE TABLE again LIKE sbtest1; LOAD DATA INFILE '/var/lib/mysql/rows' INTO TABLE again"
-    equal "$(sql copy 'CHECKSUM TABLE sbtest1' | cut -f2)" "$(sql copy 'CHECKSUM TABLE again' | cut -f2)"
-    stops load 0 15
-}
-# The file of the table takes much less than its length.
-smaller() { inside load sh -c 'f=/var/lib/mysql/work/holes.ibd; test $(($(stat -c %b $f) * 512 * 3)) -lt $(stat -c %s $f)'; }
-
-# Every row whose commit a client saw is there after SIGKILL under load.
-keeps_what_it_committed() {
-    server killed
-    must bench oltp_read_write prepare >/dev/null
-    must sql work 'CREATE TABLE acknowledged (id INT PRIMARY KEY)'
-    (bench oltp_read_write --time=60 --threads=8 run >/dev/null 2>&1) &
-    for stream in 0 1; do
-        (client sh -c "seq $((stream * 1000000 + 1)) $((stream * 1000000 + 500000)) | sed 's/.*/INSERT INTO acknowledged VALUES (&) RETURNING id;/' |
-            mariadb -h $HOST -u tester -psecret -N -B --unbuffered work" >"$WORK/stream$stream" 2>/dev/null) &
-    done
-    sleep $([ "$QUICK" = 1 ] && echo 2 || echo 6)
-    killed killed
-    wait
-    again killed
-    connect killed
-    for stream in 0 1; do
-        count=$(grep -cE '^[0-9]+$' "$WORK/stream$stream")
-        at_least 10 "$count"
-        at_least "$count" "$(sql work "SELECT COUNT(*) FROM acknowledged WHERE id BETWEEN $((stream * 1000000 + 1)) AND $((stream * 1000000 + count))")"
-    done
-    for table in sbtest1 sbtest2 acknowledged; do contains "$(sql work "CHECK TABLE $table EXTENDED")" OK; done
-    stops killed 0 15
-}
-
-case $1 in
-    check)
-        run_test serves_and_restarts
-        run_test works
-        run_test keeps_what_it_committed
-        ;;
-    measure)
-        server speed
-        ROWS=20000
-        begin() { bench oltp_read_write prepare; }
-        measure load-40000-rows "$(seconds begin)" s
-        rate oltp_read_only 2 8 >/dev/null
-        measure point-select "$(rate oltp_point_select 4 8)" transactions/s
-        measure read-only "$(rate oltp_read_only 4 8)" transactions/s
-        measure read-write "$(rate oltp_read_write 6 8)" transactions/s
-        ;;
-esac
+. "$(dirname "$0")/../sql.sh"
+main "$@"

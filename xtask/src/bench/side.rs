@@ -92,14 +92,7 @@ pub(super) struct Cgroup(Vec<PathBuf>);
 
 impl Cgroup {
     fn new(name: &str) -> Option<Cgroup> {
-        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let own = |controller: &str| {
-            own.lines().find_map(|line| {
-                let mut fields = line.splitn(3, ':').skip(1);
-                let (names, path) = (fields.next()?, fields.next()?);
-                names.split(',').any(|n| n == controller).then(|| path.trim_start_matches('/').to_owned())
-            })
-        };
+        let own = |controller: &str| group_of("self", controller);
         let name = format!("sallet-bench-{}-{name}", std::process::id());
         let top = Path::new("/sys/fs/cgroup");
         let mut made = Cgroup(Vec::new());
@@ -139,16 +132,7 @@ impl Cgroup {
     }
 
     pub(super) fn cpu_seconds(&self) -> Option<f64> {
-        for path in &self.0 {
-            if let Ok(text) = std::fs::read_to_string(path.join("cpuacct.usage")) {
-                return Some(text.trim().parse::<f64>().ok()? / 1e9);
-            }
-            let stat = std::fs::read_to_string(path.join("cpu.stat")).unwrap_or_default();
-            if let Some(usage) = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")) {
-                return Some(usage.parse::<f64>().ok()? / 1e6);
-            }
-        }
-        None
+        self.0.iter().find_map(|path| usage(path))
     }
 
     fn limit(&self, one_cpu: bool) {
@@ -186,6 +170,35 @@ impl Drop for Cgroup {
             }
         }
     }
+}
+
+/// The path of a process's control group below the mount of a controller of version 1, or of version 2 for "".
+fn group_of(process: &str, controller: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (names, path) = (fields.next()?, fields.next()?);
+        names.split(',').any(|n| n == controller).then(|| path.trim_start_matches('/').to_owned())
+    })
+}
+
+/// CPU seconds that a control group has used, those below it too.
+fn usage(path: &Path) -> Option<f64> {
+    if let Ok(text) = std::fs::read_to_string(path.join("cpuacct.usage")) {
+        return Some(text.trim().parse::<f64>().ok()? / 1e9);
+    }
+    let stat = std::fs::read_to_string(path.join("cpu.stat")).unwrap_or_default();
+    let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
+    Some(usage.parse::<f64>().ok()? / 1e6)
+}
+
+/// CPU seconds that the control group of another process has used.
+pub(crate) fn seconds_of_group(process: &str) -> Option<f64> {
+    let top = Path::new("/sys/fs/cgroup");
+    ["cpuacct", "cpu,cpuacct", ""].into_iter().find_map(|mount| {
+        let controller = if mount.is_empty() { "" } else { "cpuacct" };
+        usage(&top.join(mount).join(group_of(process, controller)?))
+    })
 }
 
 fn folders(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {

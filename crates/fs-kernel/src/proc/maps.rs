@@ -6,11 +6,16 @@ use kernel::Thread;
 use linux_abi::Errno;
 
 fn host_text(thread: &Thread, file: &str) -> vfs::Result<String> {
-    let pid = thread.mm().space.host_pid();
+    let mm = thread.mm();
+    let pid = mm.space.host_pid();
     if pid == 0 {
         return Err(Errno::ESRCH);
     }
-    host::proc_fs::read(&format!("{pid}/{file}")).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
+    let text = host::proc_fs::read(&format!("{pid}/{file}"))
+        .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+    // All that is in there is known then.
+    mm.settle();
+    Ok(text)
 }
 
 /// `start-end` at the head of a line of maps.
@@ -21,7 +26,7 @@ fn range(line: &str) -> Option<(u64, u64)> {
 }
 
 /// The guest's line for a line of the host; none for what is the shim's.
-fn translate(thread: &Thread, line: &str) -> Option<String> {
+fn translate(thread: &Thread, line: &str) -> Option<Vec<u8>> {
     let (start, end) = range(line)?;
     let mut fields = line.split_ascii_whitespace();
     let (span, perms, offset, _dev, inode) =
@@ -31,23 +36,20 @@ fn translate(thread: &Thread, line: &str) -> Option<String> {
     if mm.is_reserved(start, end, perms) {
         return None;
     }
-    let mut out = String::new();
     if inode != "0" {
         let files = mm.files.lock();
         let mapping = files.iter().rev().find(|m| m.start <= start && start < m.end);
         if let Some(mapping) = mapping {
             let meta = mapping.inode.metadata().unwrap_or_default();
             let (major, minor) = (linux_abi::fs::major(meta.dev), linux_abi::fs::minor(meta.dev));
-            let at = mapping.offset + (start - mapping.start);
+            let at = mapping.offset.wrapping_add(start - mapping.start);
             let path = mapping.place.path(&thread.fs().root());
             let head = format!("{span} {perms} {at:08x} {major:02x}:{minor:02x} {} ", meta.ino);
-            let _ = write!(out, "{head:<73}{}", String::from_utf8_lossy(&path));
-            return Some(out);
+            return Some([format!("{head:<73}").as_bytes(), &escaped(&path, b"\n")].concat());
         }
         // Shared anonymous memory of the host.
         let head = format!("{span} {perms} {offset} 00:01 {inode} ");
-        let _ = write!(out, "{head:<73}/dev/zero (deleted)");
-        return Some(out);
+        return Some(format!("{head:<73}/dev/zero (deleted)").into_bytes());
     }
     let layout = mm.layout.read().clone();
     let brk = *mm.brk.lock();
@@ -63,51 +65,59 @@ fn translate(thread: &Thread, line: &str) -> Option<String> {
         ""
     };
     let head = format!("{span} {perms} 00000000 00:00 0 ");
-    if name.is_empty() {
-        out.push_str(&head);
-    } else {
-        let _ = write!(out, "{head:<73}{name}");
+    let line = if name.is_empty() { head } else { format!("{head:<73}{name}") };
+    Some(line.into_bytes())
+}
+
+/// A path with these bytes in octal, as Linux writes them; others need not be UTF-8.
+fn escaped(path: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for byte in path {
+        match bytes.contains(byte) {
+            true => out.extend(format!("\\{byte:03o}").into_bytes()),
+            false => out.push(*byte),
+        }
     }
-    Some(out)
+    out
 }
 
 /// /proc/PID/maps.
 pub(super) fn maps(thread: &Thread) -> vfs::Result<Vec<u8>> {
-    let mut out = String::new();
+    let mut out = Vec::new();
     for line in host_text(thread, "maps")?.lines() {
         if let Some(line) = translate(thread, line) {
-            out.push_str(&line);
-            out.push('\n');
+            out.extend(line);
+            out.push(b'\n');
         }
     }
-    Ok(out.into_bytes())
+    Ok(out)
 }
 
 /// /proc/PID/smaps.
 pub(super) fn smaps(thread: &Thread) -> vfs::Result<Vec<u8>> {
-    let mut out = String::new();
+    let mut out = Vec::new();
     let mut show = false;
     for line in host_text(thread, "smaps")?.lines() {
         if range(line).is_some() {
             match translate(thread, line) {
                 Some(line) => {
                     show = true;
-                    out.push_str(&line);
-                    out.push('\n');
+                    out.extend(line);
+                    out.push(b'\n');
                 }
                 None => show = false,
             }
         } else if show {
-            out.push_str(line);
-            out.push('\n');
+            out.extend(line.as_bytes());
+            out.push(b'\n');
         }
     }
-    Ok(out.into_bytes())
+    Ok(out)
 }
 
 /// /proc/PID/numa_maps: the host's, with guest names.
 pub(super) fn numa_maps(thread: &Thread) -> vfs::Result<Vec<u8>> {
-    let mut out = String::new();
+    let mut out = Vec::new();
     for line in host_text(thread, "numa_maps")?.lines() {
         let mut words = line.split_ascii_whitespace();
         let Some(address) = words.next() else { continue };
@@ -117,27 +127,28 @@ pub(super) fn numa_maps(thread: &Thread) -> vfs::Result<Vec<u8>> {
             continue;
         }
         let layout = mm.layout.read().clone();
-        out.push_str(address);
+        out.extend(address.as_bytes());
         for word in words {
             // The host names its own files, heap and stack.
             if word.starts_with("file=") {
                 let files = mm.files.lock();
                 if let Some(mapping) = files.iter().rev().find(|m| m.start <= start && start < m.end) {
                     let path = mapping.place.path(&thread.fs().root());
-                    let _ = write!(out, " file={}", String::from_utf8_lossy(&path));
+                    out.extend(b" file=");
+                    out.extend(escaped(&path, b"\n\t= "));
                 }
             } else if word != "heap" && word != "stack" {
-                let _ = write!(out, " {word}");
+                out.extend(format!(" {word}").into_bytes());
             }
         }
         if start == mm.brk.lock().start && start != 0 {
-            out.push_str(" heap");
+            out.extend(b" heap");
         } else if start <= layout.start_stack && layout.start_stack - start < 8 << 20 {
-            out.push_str(" stack");
+            out.extend(b" stack");
         }
-        out.push('\n');
+        out.push(b'\n');
     }
-    Ok(out.into_bytes())
+    Ok(out)
 }
 
 /// /proc/PID/smaps_rollup: sums over what is shown.

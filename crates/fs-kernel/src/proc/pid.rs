@@ -9,7 +9,7 @@ use linux_abi::Errno;
 use linux_abi::fs::DirentType;
 use vfs::{OpenFile, Place};
 
-use crate::proc::{fd, maps, mem, parse_pid, status};
+use crate::proc::{Options, fd, maps, mem, parse_pid, status};
 use crate::synthetic::{Directory, Kind, Node, ino_of};
 
 /// One process's (or thread's) directory. What is open outlives the process, and must not keep its memory.
@@ -20,19 +20,22 @@ struct Entry {
     thread: Option<Weak<Thread>>,
     /// A directory below `task`.
     task: bool,
+    /// Whom the directory of a process is shown to.
+    options: Option<Arc<Options>>,
 }
 
-/// The directory of a process, or of one thread.
+/// The directory of a process, or without options of one thread below `task`.
 pub(super) fn directory(
     kernel: &Arc<Kernel>,
     process: Arc<Process>,
     thread: Option<Arc<Thread>>,
-    task: bool,
+    options: Option<Arc<Options>>,
 ) -> Arc<Node> {
+    let task = options.is_none();
     let id = if task { thread.as_ref().map_or(0, |t| t.tid()) } else { process.pid() };
     let ino = ino_of(if task { 5 } else { 2 }, id.to_string().as_bytes());
     let thread = thread.or_else(|| process.any_thread()).as_ref().map(Arc::downgrade);
-    let entry = Entry { kernel: kernel.clone(), process: process.clone(), thread, task };
+    let entry = Entry { kernel: kernel.clone(), process: process.clone(), thread, task, options };
     Node::new(ino, 0o555, Some(process), Kind::Directory(Box::new(entry)))
 }
 
@@ -289,6 +292,9 @@ impl Directory for Entry {
     fn folders(&self) -> usize {
         DIRS.len() - usize::from(self.task)
     }
+    fn show_to(&self, caller: &dyn vfs::Caller, within: bool) -> vfs::Result<()> {
+        self.options.as_ref().map_or(Ok(()), |options| options.check(caller, &self.process, within))
+    }
     fn of_process(&self) -> Option<Arc<Process>> {
         (!self.task).then(|| self.process.clone())
     }
@@ -306,7 +312,7 @@ struct Tasks {
 impl Directory for Tasks {
     fn lookup(&self, name: &[u8]) -> Option<Arc<Node>> {
         let thread = self.process.thread(parse_pid(name)?).ok()?;
-        Some(directory(&self.kernel, self.process.clone(), Some(thread), true))
+        Some(directory(&self.kernel, self.process.clone(), Some(thread), None))
     }
     fn list(&self) -> Vec<(Vec<u8>, DirentType, u64)> {
         let threads = self.process.threads.lock();
@@ -439,7 +445,7 @@ fn contents(
         "projid_map" => line("         0          0 4294967295\n".into()),
         "timens_offsets" => line("monotonic           0         0\nboottime            0         0\n".into()),
         "timers" => line(process.timers.lock().describe(process.pid())),
-        "sched" => line(status::sched(process, thread)),
+        "sched" => Ok(status::sched(process, thread)),
         "loginuid" => line(process.login.lock().0.to_string()),
         "sessionid" => line(process.login.lock().1.to_string()),
         "uid_map" => line(id_map(&kernel.config.uid_map)),

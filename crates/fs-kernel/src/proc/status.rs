@@ -1,8 +1,8 @@
 //! /proc/PID/stat, statm, status, limits.
 
 use std::fmt::Write;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use kernel::{Kernel, Process, Thread};
 use linux_abi::Errno;
@@ -12,6 +12,30 @@ use rustix::thread::CpuSet;
 /// The name without its padding.
 pub(super) fn comm(thread: &Thread) -> Vec<u8> {
     thread.comm().split(|b| *b == 0).next().unwrap_or_default().to_vec()
+}
+
+/// Stands in a text for a name, which holds no such byte and need not be UTF-8.
+const NAME: char = '\0';
+
+/// A text with a name where [`NAME`] is.
+fn named(text: &str, name: &[u8]) -> Vec<u8> {
+    match text.split_once(NAME) {
+        Some((before, after)) => [before.as_bytes(), name, after.as_bytes()].concat(),
+        None => text.as_bytes().to_vec(),
+    }
+}
+
+/// A name as status shows it.
+fn escaped(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for byte in name {
+        match byte {
+            b'\n' => out.extend(b"\\n"),
+            b'\\' => out.extend(b"\\\\"),
+            byte => out.push(*byte),
+        }
+    }
+    out
 }
 
 /// Pages: total, resident, shared, text, data.
@@ -38,11 +62,10 @@ pub(super) fn of_zombie(kernel: &Arc<Kernel>, process: &Arc<Process>, name: &str
     let start = ticks(process.start_ns.saturating_sub(kernel.boot_ns));
     let ended = *process.state.lock();
     let comm = ended.comm.split(|b| *b == 0).next().unwrap_or_default();
-    let comm = String::from_utf8_lossy(comm);
     match name {
         "stat" => {
             let mut out = format!(
-                "{} ({comm}) Z {} {} {} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start}",
+                "{} ({NAME}) Z {} {} {} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start}",
                 process.pid(),
                 process.parent_pid(),
                 job.pgid,
@@ -50,16 +73,18 @@ pub(super) fn of_zombie(kernel: &Arc<Kernel>, process: &Arc<Process>, name: &str
             );
             out.push_str(&" 0".repeat(30));
             out.push('\n');
-            Ok(out.into_bytes())
+            Ok(named(&out, comm))
         }
-        "status" => Ok(format!(
-            "Name:\t{comm}\nState:\tZ (zombie)\nTgid:\t{0}\nPid:\t{0}\nPPid:\t{1}\nTracerPid:\t0\nUid:\t{2}\t{2}\t{2}\t{2}\nThreads:\t1\n",
-            process.pid(),
-            process.parent_pid(),
-            ended.uid
-        )
-        .into_bytes()),
-        "comm" => Ok(format!("{comm}\n").into_bytes()),
+        "status" => Ok(named(
+            &format!(
+                "Name:\t{NAME}\nState:\tZ (zombie)\nTgid:\t{0}\nPid:\t{0}\nPPid:\t{1}\nTracerPid:\t0\nUid:\t{2}\t{2}\t{2}\t{2}\nThreads:\t1\n",
+                process.pid(),
+                process.parent_pid(),
+                ended.uid
+            ),
+            &escaped(comm),
+        )),
+        "comm" => Ok(named(&format!("{NAME}\n"), comm)),
         "cmdline" | "environ" | "maps" | "smaps" => Ok(Vec::new()),
         "statm" => Ok(b"0 0 0 0 0 0 0\n".to_vec()),
         "cgroup" => Ok(b"0::/\n".to_vec()),
@@ -201,7 +226,6 @@ pub(super) fn status(process: &Arc<Process>, thread: &Arc<Thread>, task: bool) -
     let queued = process.shared_pending.lock().len();
     let (ignored, caught) = dispositions(process);
     let groups: String = c.groups.iter().map(|g| format!("{g} ")).collect();
-    let name = String::from_utf8_lossy(&comm(thread)).into_owned();
     let limit = process.limit(kernel::limits::resource::SIGPENDING);
     let cpus = allowed_cpus(thread);
     let (cpu_mask, cpu_list) =
@@ -212,14 +236,14 @@ pub(super) fn status(process: &Arc<Process>, thread: &Arc<Thread>, task: bool) -
     let (mode, filters) = thread.seccomp.status();
     let tracer = thread.ptrace.tracer_pid();
     let out = format!(
-        "Name:\t{name}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t{tracer}\n\
+        "Name:\t{NAME}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t{tracer}\n\
 Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\nFDSize:\t{}\nGroups:\t{groups}\nNStgid:\t{pid}\nNSpid:\t{tid}\nNSpgid:\t{}\nNSsid:\t{}\nKthread:\t0\n\
 VmPeak:\t{:8} kB\nVmSize:\t{:8} kB\nVmLck:\t       0 kB\nVmPin:\t       0 kB\nVmHWM:\t{:8} kB\nVmRSS:\t{:8} kB\n\
 RssAnon:\t{:8} kB\nRssFile:\t{:8} kB\nRssShmem:\t       0 kB\nVmData:\t{:8} kB\nVmStk:\t     132 kB\nVmExe:\t{:8} kB\nVmLib:\t       0 kB\nVmPTE:\t      64 kB\nVmSwap:\t       0 kB\n\
 HugetlbPages:\t       0 kB\nCoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\nThreads:\t{threads}\nSigQ:\t{queued}/{limit}\n\
 SigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n\
 CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\n\
-NoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\nSpeculation_Store_Bypass:\tnot vulnerable\nSpeculationIndirectBranch:\talways enabled\n\
+NoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\n{}\
 Cpus_allowed:\t{cpu_mask}\nCpus_allowed_list:\t{cpu_list}\nMems_allowed:\t1\nMems_allowed_list:\t0\nvoluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
         thread.fs().umask(),
         process.parent_pid(),
@@ -255,8 +279,21 @@ Cpus_allowed:\t{cpu_mask}\nCpus_allowed_list:\t{cpu_list}\nMems_allowed:\t1\nMem
         u8::from(c.no_new_privs),
         mode.max(filtered * 2),
         filters + filtered,
+        speculation(),
     );
-    Ok(out.into_bytes())
+    Ok(named(&out, &escaped(&comm(thread))))
+}
+
+/// How the host's CPUs may be led to guess, which is the same for all processes of the sandbox and for this one: they
+/// have filters of system calls, and ask for nothing else.
+fn speculation() -> &'static str {
+    static ROWS: OnceLock<String> = OnceLock::new();
+    ROWS.get_or_init(|| {
+        let own = format!("{}/status", rustix::process::getpid().as_raw_nonzero());
+        let text = host::proc_fs::read(&own).unwrap_or_default();
+        let rows = text.lines().filter(|line| line.starts_with("Speculation"));
+        rows.flat_map(|line| [line, "\n"]).collect()
+    })
 }
 
 /// /proc/PID/limits.
@@ -283,23 +320,25 @@ pub(super) fn limits(process: &Process) -> vfs::Result<Vec<u8>> {
     let mut out = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
     let limits = *process.limits.read();
     for ((name, unit), limit) in ROWS.iter().zip(limits.0) {
-        let _ = writeln!(out, "{name:<25} {:<20} {:<20} {unit:<10}", shown(limit.cur), shown(limit.max));
+        // Linux pads a unit, but not where there is none.
+        let unit = if unit.is_empty() { String::new() } else { format!("{unit:<10}") };
+        let _ = writeln!(out, "{name:<25} {:<20} {:<20} {unit}", shown(limit.cur), shown(limit.max));
     }
     Ok(out.into_bytes())
 }
 
 /// /proc/PID/sched: what is known of it here.
-pub(super) fn sched(process: &Process, thread: &Thread) -> String {
-    let name = String::from_utf8_lossy(&comm(thread)).into_owned();
+pub(super) fn sched(process: &Process, thread: &Thread) -> Vec<u8> {
     let wishes = *thread.scheduling.lock();
     let ms = |ns: u64| format!("{}.{:06}", ns / 1_000_000, ns % 1_000_000);
-    let head = format!("{name} ({}, #threads: {})", thread.tid(), process.threads.lock().len());
-    format!(
+    let head = format!("{NAME} ({}, #threads: {})", thread.tid(), process.threads.lock().len());
+    let out = format!(
         "{head}\n{}\nse.exec_start                                : {:>20}\nse.sum_exec_runtime                          : {:>20}\npolicy                                       : {:>20}\nprio                                         : {:>20}\n",
         "-".repeat(67),
         ms(thread.start_ns),
         ms(kernel::cpu_time::thread_ns(thread)),
         wishes.policy.raw(),
         120 + wishes.nice,
-    )
+    );
+    named(&out, &comm(thread))
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kernel::Kernel;
+use kernel::memory::Memory;
+use linux_abi::fs::{major, minor};
 
 use crate::synthetic::Fixed;
 
 /// Adds them.
 pub(super) fn files(kernel: &Arc<Kernel>, dir: Fixed) -> Fixed {
     let k = || kernel.clone();
-    let (k1, k2, k3, k4, k5) = (k(), k(), k(), k(), k());
+    let (k1, k2, k3, k4, k5, k6) = (k(), k(), k(), k(), k(), k());
     dir.with_made("meminfo", move || meminfo(&k1))
         .with_made("cpuinfo", move || cpuinfo(&k2))
         .with_made("stat", move || stat(&k3))
@@ -30,38 +32,61 @@ pub(super) fn files(kernel: &Arc<Kernel>, dir: Fixed) -> Fixed {
         .with_text("consoles", "")
         .with_text("misc", "")
         .with_text("crypto", "")
-        .with_text("locks", "")
+        .with_made("locks", move || locks(&k6))
         .with_text("cgroups", "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\ncpu\t0\t1\t1\ncpuacct\t0\t1\t1\nmemory\t0\t1\t1\npids\t0\t1\t1\n")
         .with_made("vmstat", || b"nr_free_pages 0\npgfault 0\npgmajfault 0\n".to_vec())
 }
 
+/// proc_locks(5), as far as anybody reads it.
+fn locks(kernel: &Kernel) -> Vec<u8> {
+    const MOST: usize = 100_000;
+    let mut out = String::new();
+    for (number, lock) in (1..).zip(kernel.io.locks.list(MOST)) {
+        let kind = match (lock.range, lock.pid) {
+            (None, _) => "FLOCK ",
+            (_, Some(_)) => "POSIX ",
+            (_, None) => "OFDLCK",
+        };
+        let (access, (dev, ino)) = (if lock.write { "WRITE" } else { "READ " }, lock.file);
+        let (major, minor, pid) = (major(dev), minor(dev), lock.pid.unwrap_or(-1));
+        let (start, end) = lock.range.unwrap_or((0, i64::MAX as u64));
+        let end = if end >= i64::MAX as u64 { "EOF".to_owned() } else { end.to_string() };
+        let _ = writeln!(
+            out,
+            "{number}: {kind} ADVISORY  {access} {pid} {major:02x}:{minor:02x}:{ino} {start} {end}"
+        );
+    }
+    out.into_bytes()
+}
+
 fn meminfo(kernel: &Kernel) -> Vec<u8> {
-    let (total, free) = kernel.memory();
+    let Memory { total, free, available, buffers, cached } = kernel.memory();
+    let anon = total.saturating_sub(free).saturating_sub(buffers).saturating_sub(cached);
     let mut out = String::new();
     let rows: [(&str, u64); 24] = [
         ("MemTotal", total),
         ("MemFree", free),
-        ("MemAvailable", free),
-        ("Buffers", 0),
-        ("Cached", 0),
+        ("MemAvailable", available),
+        ("Buffers", buffers),
+        ("Cached", cached),
         ("SwapCached", 0),
-        ("Active", 0),
-        ("Inactive", 0),
-        ("Active(anon)", 0),
+        ("Active", anon),
+        ("Inactive", cached),
+        ("Active(anon)", anon),
         ("Inactive(anon)", 0),
         ("Active(file)", 0),
-        ("Inactive(file)", 0),
+        ("Inactive(file)", cached),
         ("Unevictable", 0),
         ("Mlocked", 0),
         ("SwapTotal", 0),
         ("SwapFree", 0),
         ("Dirty", 0),
         ("Writeback", 0),
-        ("AnonPages", total.saturating_sub(free)),
+        ("AnonPages", anon),
         ("Mapped", 0),
         ("Shmem", 0),
         ("CommitLimit", total),
-        ("Committed_AS", total.saturating_sub(free)),
+        ("Committed_AS", anon),
         ("VmallocTotal", 34_359_738_367 << 10),
     ];
     for (name, bytes) in rows {

@@ -76,6 +76,9 @@ impl FileSystem for Devpts {
     fn root(&self) -> Result<Arc<dyn Inode>> {
         Ok(self.node(Number::Root)?)
     }
+    fn options(&self) -> String {
+        format!("gid={},mode={:03o},ptmxmode={:03o}", self.gid, self.mode, self.ptmx_mode)
+    }
     fn statfs(&self) -> Result<StatFs> {
         Ok(StatFs { magic: MAGIC, block_size: 4096, name_max: 255, ..StatFs::default() })
     }

@@ -62,7 +62,7 @@ impl State {
     /// Shows what was typed. Whoever types and never reads loses the echo beyond a bound.
     fn show(&mut self, effects: &Effects) {
         let room = (2 * OUTPUT_BYTES).saturating_sub(self.output.len());
-        self.output.extend(effects.echo.iter().take(room));
+        self.output.extend(effects.echo.get(..room.min(effects.echo.len())).unwrap_or_default());
     }
 }
 

@@ -1,10 +1,11 @@
 //! From rules to a classic BPF program.
 
 use libc::{
-    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter,
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W,
+    sock_filter,
 };
 
-use super::{Check, Rule};
+use super::{Check, If, Rule};
 
 /// `AUDIT_ARCH_X86_64` of linux/audit.h.
 const ARCH: u32 = 0xc000_003e;
@@ -22,7 +23,7 @@ const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const MISSING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
 /// The filter for a list of rules, or nothing if it is too long for the host.
-pub(super) fn assemble(rules: &[Rule]) -> Option<Vec<sock_filter>> {
+pub(super) fn assemble<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Option<Vec<sock_filter>> {
     let mut filter = vec![
         load(ARCH_AT),
         jump(BPF_JEQ, ARCH, 1, 0),
@@ -61,6 +62,26 @@ fn body(rule: &Rule) -> Vec<sock_filter> {
                 }
                 body.push(ret(REFUSE));
             }
+            Check::IfOneOf(condition, argument, values) => {
+                let mut then = vec![low(*argument)];
+                for (index, value) in values.iter().enumerate() {
+                    let over = u8::try_from(values.len() - index).unwrap_or(u8::MAX);
+                    then.push(jump(BPF_JEQ, *value, over, 0));
+                }
+                then.push(ret(REFUSE));
+                body.extend(only_if(condition, then));
+            }
+            Check::IfNoneOf(condition, argument, values) => {
+                let mut then = vec![low(*argument)];
+                for value in *values {
+                    then.extend([jump(BPF_JEQ, *value, 0, 1), ret(REFUSE)]);
+                }
+                body.extend(only_if(condition, then));
+            }
+            Check::IfBelow(condition, argument, value) => {
+                let then = vec![low(*argument), jump(BPF_JGE, *value, 0, 1), ret(REFUSE)];
+                body.extend(only_if(condition, then));
+            }
             Check::Without(argument, bits) => {
                 body.extend([low(*argument), jump(BPF_JSET, *bits, 0, 1), ret(REFUSE)]);
             }
@@ -81,6 +102,18 @@ fn body(rule: &Rule) -> Vec<sock_filter> {
     }
     body.push(ret(ALLOW));
     body
+}
+
+/// Instructions that are passed over where a condition does not hold.
+fn only_if(condition: &If, then: Vec<sock_filter>) -> Vec<sock_filter> {
+    let over = u8::try_from(then.len()).unwrap_or(u8::MAX);
+    let mut all = vec![
+        low(condition.argument),
+        statement(BPF_ALU | BPF_AND | BPF_K, condition.mask),
+        jump(BPF_JEQ, condition.equals, 0, over),
+    ];
+    all.extend(then);
+    all
 }
 
 /// Loads the low half of an argument: all that are checked are C ints.
@@ -126,6 +159,9 @@ mod tests {
                 code if code == BPF_ALU | BPF_AND | BPF_K => a &= step.k,
                 code if code == BPF_JMP | BPF_JEQ | BPF_K => {
                     pc += usize::from(if a == step.k { step.jt } else { step.jf });
+                }
+                code if code == BPF_JMP | BPF_JGE | BPF_K => {
+                    pc += usize::from(if a >= step.k { step.jt } else { step.jf });
                 }
                 code if code == BPF_JMP | BPF_JSET | BPF_K => {
                     pc += usize::from(if a & step.k != 0 { step.jt } else { step.jf });
@@ -181,6 +217,43 @@ mod tests {
         assert_eq!(verdict(libc::SYS_clone3, [0; 6]), MISSING);
         assert_eq!(verdict(libc::SYS_socket, [libc::AF_INET as u32, 0, 0, 0, 0, 0]), ALLOW);
         assert_eq!(verdict(libc::SYS_socket, [libc::AF_VSOCK as u32, 0, 0, 0, 0, 0]), REFUSE);
+    }
+
+    #[test]
+    fn what_capabilities_over_the_network_would_open_stays_closed() {
+        let (netlink, packet) = (libc::AF_NETLINK as u32, libc::AF_PACKET as u32);
+        let socket = |family, protocol| verdict(libc::SYS_socket, [family, 3, protocol, 0, 0, 0]);
+        assert_eq!(socket(netlink, libc::NETLINK_ROUTE as u32), ALLOW);
+        assert_eq!(socket(netlink, libc::NETLINK_NETFILTER as u32), REFUSE);
+        assert_eq!(socket(packet, 0), REFUSE);
+        let rules = crate::seccomp_jail::rules(true);
+        let with_packets = assemble(rules).unwrap();
+        let socket = |family| run(&with_packets, ARCH, libc::SYS_socket as u32, [family, 3, 12, 0, 0, 0]);
+        assert_eq!((socket(packet), socket(libc::AF_INET as u32), socket(netlink)), (ALLOW, ALLOW, REFUSE));
+        let set = |level, name| verdict(libc::SYS_setsockopt, [9, level, name, 0, 0, 0]);
+        let (ip, six, ring) = (0, 41, 263);
+        // IP_HDRINCL; IPV6_RECVTCLASS; PACKET_ADD_MEMBERSHIP.
+        assert_eq!((set(ip, 3), set(six, 66), set(ring, 1)), (ALLOW, ALLOW, ALLOW));
+        // IPT_SO_SET_REPLACE and IPv6's, MRT_INIT, SO_ATTACH_FILTER.
+        for (level, name) in [(ip, 64), (six, 64), (ip, 200), (six, 200), (1, 26)] {
+            assert_eq!(set(level, name), REFUSE, "{level} {name}");
+        }
+        // IP_XFRM_POLICY and IPv6's, TCP_REPAIR, TCP_ULP; beside them IP_RECVERR, IPV6_V6ONLY, TCP_INFO.
+        for (level, name) in [(ip, 17), (six, 35), (6, 19), (6, 31)] {
+            assert_eq!(set(level, name), REFUSE, "{level} {name}");
+        }
+        assert_eq!((set(ip, 11), set(six, 26), set(6, 11)), (ALLOW, ALLOW, ALLOW));
+        // PACKET_RX_RING, PACKET_TX_RING, PACKET_VNET_HDR, PACKET_FANOUT.
+        for name in [5, 13, 15, 18] {
+            assert_eq!(set(ring, name), REFUSE, "{name}");
+        }
+        let ioctl = |request| verdict(libc::SYS_ioctl, [9, request, 0, 0, 0, 0]);
+        // FIONREAD, SIOCGIFINDEX, a request of seccomp(2).
+        assert_eq!((ioctl(0x541b), ioctl(0x8933), ioctl(0xc050_2100)), (ALLOW, ALLOW, ALLOW));
+        // SIOCBRADDBR, SIOCADDTUNNEL, SIOCDEVPRIVATE.
+        for request in [0x89a0, 0x89f1, 0x89f0] {
+            assert_eq!(ioctl(request), REFUSE, "{request:#x}");
+        }
     }
 
     #[test]

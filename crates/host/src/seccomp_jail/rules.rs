@@ -1,8 +1,8 @@
 //! Which host calls the kernel process may make, and why.
 
 use libc::{
-    AF_INET, AF_INET6, AF_NETLINK, CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID,
-    CLONE_NEWUSER, CLONE_NEWUTS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM, PROT_EXEC,
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS,
+    CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM, PROT_EXEC,
 };
 
 /// One allowed call.
@@ -29,6 +29,27 @@ pub enum Check {
     With(u8, u32),
     /// Greater than 0 as a signed number.
     Positive(u8),
+    /// Where the condition holds, another argument equals one of some values.
+    IfOneOf(If, u8, &'static [u32]),
+    /// Where the condition holds, another argument equals none of some values.
+    IfNoneOf(If, u8, &'static [u32]),
+    /// Where the condition holds, another argument is less than a value, unsigned.
+    IfBelow(If, u8, u32),
+}
+
+/// Whether an argument, as far as a mask goes, equals a value.
+#[derive(Clone, Copy, Debug)]
+pub struct If {
+    /// The argument, 0 to 5.
+    pub argument: u8,
+    /// Its bits that count.
+    pub mask: u32,
+    /// What they must be.
+    pub equals: u32,
+}
+
+const fn when(argument: u8, equals: u32) -> If {
+    If { argument, mask: u32::MAX, equals }
 }
 
 const fn any(number: i64) -> Rule {
@@ -50,6 +71,54 @@ const NEW_NAMESPACES: u32 = (CLONE_NEWUSER
 /// No unix sockets: abstract names reach programs of the host where its network
 /// namespace is shared.
 const FAMILIES: [u32; 3] = [AF_INET as u32, AF_INET6 as u32, AF_NETLINK as u32];
+/// With the packets of its own network.
+const FAMILIES_WITH_PACKETS: [u32; 4] =
+    [AF_INET as u32, AF_INET6 as u32, AF_NETLINK as u32, AF_PACKET as u32];
+
+/// rtnetlink(7) alone, whatever capability the process holds: not the tables of netfilter, nor the many others.
+const ROUTES_ALONE: Check = Check::IfOneOf(when(0, AF_NETLINK as u32), 2, &[libc::NETLINK_ROUTE as u32]);
+
+/// Takes the place of the rule with the same number where the guest may have packet(7) sockets, which needs a network
+/// namespace that belongs to the kernel process's own user namespace.
+pub(super) const SOCKETS_WITH_PACKETS: Rule =
+    checked(libc::SYS_socket, &[Check::OneOf(0, &FAMILIES_WITH_PACKETS), ROUTES_ALONE]);
+
+/// Options by level and name. What the capabilities over the container's network would open in the host is closed here.
+const OPTIONS: &[Check] = &[
+    // The tables of iptables, arptables, ebtables and IPVS, and multicast routing, begin at 64.
+    Check::IfBelow(when(1, libc::IPPROTO_IP as u32), 2, 64),
+    // The same of IPv6, whose own options go on above.
+    Check::IfNoneOf(when(1, libc::IPPROTO_IPV6 as u32), 2, &[64, 65]),
+    Check::IfBelow(when(1, libc::IPPROTO_IPV6 as u32), 2, 80),
+    // What the administrator of a network may besides: IPSEC_POLICY, XFRM_POLICY.
+    Check::IfNoneOf(when(1, libc::IPPROTO_IP as u32), 2, &[16, 17]),
+    Check::IfNoneOf(when(1, libc::IPPROTO_IPV6 as u32), 2, &[34, 35]),
+    // REPAIR, REPAIR_QUEUE, QUEUE_SEQ, REPAIR_OPTIONS, REPAIR_WINDOW; ULP names a module.
+    Check::IfNoneOf(when(1, libc::IPPROTO_TCP as u32), 2, &[19, 20, 21, 22, 29, 31]),
+    // No programs for the host: ATTACH_FILTER, ATTACH_BPF, ATTACH_REUSEPORT_CBPF, ATTACH_REUSEPORT_EBPF.
+    Check::IfNoneOf(when(1, libc::SOL_SOCKET as u32), 2, &[26, 50, 51, 52]),
+    // Packet sockets without rings, fan-out and virtual headers: ADD_MEMBERSHIP, DROP_MEMBERSHIP, RECV_OUTPUT,
+    // STATISTICS, AUXDATA, ORIGDEV, TX_TIMESTAMP, IGNORE_OUTGOING.
+    Check::IfOneOf(when(1, libc::SOL_PACKET as u32), 2, &[1, 2, 3, 6, 8, 9, 16, 23]),
+];
+
+/// What begins with 0x89 is about sockets and interfaces: no bridges, tunnels, VLANs, bonds, nor what a driver has of
+/// its own.
+const INTERFACES: &[Check] = &[Check::IfOneOf(
+    If { argument: 1, mask: 0xffff_ff00, equals: 0x8900 },
+    1,
+    &[
+        // SIOCATMARK; SIOCGIFNAME, -CONF, -FLAGS, -ADDR, -DSTADDR, -BRDADDR, -NETMASK, -METRIC, -MTU, -HWADDR, -INDEX,
+        // -TXQLEN
+        0x8905, 0x8910, 0x8912, 0x8913, 0x8915, 0x8917, 0x8919, 0x891b, 0x891d, 0x8921, 0x8927, 0x8933,
+        0x8942,
+        // The same set: -FLAGS, -ADDR, -DSTADDR, -BRDADDR, -NETMASK, -METRIC, -MTU, -NAME, -HWADDR, -TXQLEN;
+        // SIOCADDRT, SIOCDELRT; SIOCDIFADDR
+        0x890b, 0x890c, 0x8936, 0x8914, 0x8916, 0x8918, 0x891a, 0x891c, 0x891e, 0x8922, 0x8923, 0x8924,
+        0x8943, // SIOCETHTOOL: our kernel lets questions through.
+        0x8946,
+    ],
+)];
 
 /// The list, by subject; frequent calls stand first. Beside each: what for, and why it is safe.
 pub const RULES: &[Rule] = &[
@@ -58,7 +127,7 @@ pub const RULES: &[Rule] = &[
     any(libc::SYS_futex),
     // Answers to seccomp notifications; terminal and socket settings.
     // Answers notifications, terminals, sockets; on descriptors it holds.
-    any(libc::SYS_ioctl),
+    checked(libc::SYS_ioctl, INTERFACES),
     // Host files, pipes, sockets, timers and event descriptors.
     // Files, timers, event counters; a descriptor it holds.
     any(libc::SYS_read),
@@ -307,7 +376,7 @@ pub const RULES: &[Rule] = &[
     any(libc::SYS_memfd_create),
     // Control connections, and guests' sockets in the container's network.
     // Guests' sockets and netlink questions, in the container's network.
-    checked(libc::SYS_socket, &[Check::OneOf(0, &FAMILIES)]),
+    checked(libc::SYS_socket, &[Check::OneOf(0, &FAMILIES), ROUTES_ALONE]),
     // A guest's server; ports of the container's network.
     any(libc::SYS_bind),
     // A guest's client; the container's network.
@@ -322,10 +391,10 @@ pub const RULES: &[Rule] = &[
     any(libc::SYS_getsockname),
     // The other side's address; read-only.
     any(libc::SYS_getpeername),
-    // Options that guests ask; read-only.
-    any(libc::SYS_getsockopt),
-    // Options that guests set and our kernel lets through; many want capabilities that it lacks.
-    any(libc::SYS_setsockopt),
+    // Options that guests ask; read-only, but netfilter's tables are asked for in this way, too.
+    checked(libc::SYS_getsockopt, OPTIONS),
+    // Options that guests set and our kernel lets through; those that a right over the network opens are refused.
+    checked(libc::SYS_setsockopt, OPTIONS),
     // Guests end a direction.
     any(libc::SYS_shutdown),
     // Guests' data, answers of the control socket.

@@ -136,14 +136,26 @@ impl Epoll {
         Ok(())
     }
 
+    /// Whether a descriptor is in the interest list; none where its interest cannot be changed.
+    pub fn lists(&self, fd: i32, file: &OpenFile) -> Option<bool> {
+        match self.items.lock().map.get(&(fd, file.id())) {
+            Some(item) if item.is_exclusive() => None,
+            item => Some(item.is_some()),
+        }
+    }
+
     fn list_if_ready(&self, item: Arc<Item>) {
         if !item.ready().is_empty() {
             self.list(item);
         }
     }
 
-    /// Gives up to `max` ready files to `tell` (events and data); returns how many.
-    pub fn harvest(&self, max: usize, mut tell: impl FnMut(Events, u64)) -> usize {
+    /// Gives up to `max` ready files to `tell` (events, data, descriptor and file); returns how many.
+    pub fn harvest(
+        &self,
+        max: usize,
+        mut tell: impl FnMut(Events, Interest, i32, Option<Arc<OpenFile>>),
+    ) -> usize {
         // No more than are listed now: a level-triggered item goes back to the end and is told once.
         let mut left = self.ready.lock().len();
         let mut told = 0;
@@ -156,7 +168,7 @@ impl Epoll {
             if events.is_empty() {
                 continue;
             }
-            tell(events, item.interest().data);
+            tell(events, item.interest(), item.fd, item.file());
             told += 1;
             if item.told() && !item.listed.swap(true, Ordering::SeqCst) {
                 self.ready.lock().push_back(item);

@@ -14,7 +14,7 @@ fn interest(events: u32) -> Interest {
 }
 
 fn told(epoll: &Arc<OpenFile>) -> usize {
-    of(epoll).unwrap().harvest(16, |_, data| assert_eq!(data, 7))
+    of(epoll).unwrap().harvest(16, |_, interest, _, _| assert_eq!(interest.data, 7))
 }
 
 fn write(file: &Arc<OpenFile>) {

@@ -1,5 +1,6 @@
 //! Filters of system calls that the guest sets: seccomp(2). The container's own one is in `seccomp`.
 
+mod listener;
 mod program;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use parking_lot::RwLock;
 
 use crate::{Process, Result, Thread};
 
+pub use listener::{Answer, Asked, Handed, Listener, Progress, Received, listener_of};
 pub use program::{Data, Instruction, Program};
 
 /// What a filter says, in the high half; the low half is its data.
@@ -19,6 +21,7 @@ pub mod action {
     pub const KILL_THREAD: u32 = 0;
     pub const TRAP: u32 = 0x3_0000;
     pub const ERRNO: u32 = 0x5_0000;
+    pub const USER_NOTIF: u32 = 0x7fc0_0000;
     pub const TRACE: u32 = 0x7ff0_0000;
     pub const LOG: u32 = 0x7ffc_0000;
     pub const ALLOW: u32 = 0x7fff_0000;
@@ -40,10 +43,15 @@ pub struct Filter {
     instructions: usize,
     /// The chain's verdict by number; `None` where it must run.
     verdicts: Vec<Option<u32>>,
+    /// Who is asked where this filter says `USER_NOTIF`.
+    listener: Option<Arc<Listener>>,
 }
 
 impl Drop for Filter {
     fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.abandon();
+        }
         // A long chain must not go down by recursion.
         let mut next = self.before.take();
         while let Some(filter) = next {
@@ -59,11 +67,20 @@ fn stricter(one: u32, other: u32) -> u32 {
 }
 
 impl Filter {
-    /// A filter on top of others; `ENOMEM` if the chain becomes too long.
-    pub fn new(program: Program, before: Option<Arc<Filter>>) -> Result<Arc<Filter>> {
+    /// A filter on top of others; `ENOMEM` if the chain becomes too long, `EBUSY` if it has a listener and one of the
+    /// others has, too.
+    pub fn new(
+        program: Program,
+        before: Option<Arc<Filter>>,
+        listener: Option<Arc<Listener>>,
+    ) -> Result<Arc<Filter>> {
         let instructions = program.len() + 4 + before.as_ref().map_or(0, |b| b.instructions);
         if instructions > MOST_INSTRUCTIONS {
             return Err(Errno::ENOMEM);
+        }
+        let heard = |filter: &Arc<Filter>| filter.listener.as_ref().is_some_and(|l| l.is_open());
+        if listener.is_some() && chain(before.as_ref()).any(heard) {
+            return Err(Errno::EBUSY);
         }
         let verdict = |nr: usize| {
             let own = program.constant(nr as u32)?;
@@ -74,7 +91,7 @@ impl Filter {
         };
         let verdicts = (0..CACHED).map(verdict).collect();
         let count = 1 + before.as_ref().map_or(0, |b| b.count);
-        Ok(Arc::new(Filter { program, before, count, instructions, verdicts }))
+        Ok(Arc::new(Filter { program, before, count, instructions, verdicts, listener }))
     }
 
     /// The chain's verdict on a call. Of equal actions the newest filter's data counts.
@@ -93,6 +110,13 @@ impl Filter {
         verdict
     }
 
+    /// Who is to be asked about a call whose verdict is `USER_NOTIF`: the listener of the newest filter that says so.
+    pub fn listener(self: &Arc<Filter>, data: &Data) -> Option<Arc<Listener>> {
+        let words = data.words();
+        let asks = |filter: &&Arc<Filter>| filter.program.run(&words) & action::MASK == action::USER_NOTIF;
+        chain(Some(self)).find(asks)?.listener.clone()
+    }
+
     /// Whether every call of this number passes, whatever its arguments.
     pub fn always_allows(&self, nr: u32) -> bool {
         let verdict = self.verdicts.get(nr as usize).copied().flatten();
@@ -100,15 +124,13 @@ impl Filter {
     }
 
     fn descends_from(self: &Arc<Filter>, other: &Arc<Filter>) -> bool {
-        let mut next = Some(self);
-        while let Some(filter) = next {
-            if Arc::ptr_eq(filter, other) {
-                return true;
-            }
-            next = filter.before.as_ref();
-        }
-        false
+        chain(Some(self)).any(|filter| Arc::ptr_eq(filter, other))
     }
+}
+
+/// A filter and those set before it, the newest first.
+fn chain(newest: Option<&Arc<Filter>>) -> impl Iterator<Item = &Arc<Filter>> {
+    std::iter::successors(newest, |filter| filter.before.as_ref())
 }
 
 /// What a thread's calls go through.
@@ -121,6 +143,8 @@ pub enum Mode {
     Strict,
     /// A chain of filters.
     Filter(Arc<Filter>),
+    /// The thread has ended; it had so many filters.
+    Ended(u32),
 }
 
 /// A thread's mode.
@@ -149,6 +173,18 @@ impl Seccomp {
             Mode::Disabled => (0, 0),
             Mode::Strict => (1, 0),
             Mode::Filter(filter) => (2, filter.count),
+            Mode::Ended(filters) => (2, *filters),
+        }
+    }
+    /// The thread has ended: its filters are free.
+    pub fn release(&self) {
+        let mut now = self.mode.write();
+        if let Mode::Filter(filter) = &*now {
+            let ended = Mode::Ended(filter.count);
+            let filters = std::mem::replace(&mut *now, ended);
+            drop(now);
+            // Who listens to the last one is told.
+            drop(filters);
         }
     }
     /// Sets the mode, which never becomes weaker; `EINVAL` between strict and filters.
@@ -179,7 +215,8 @@ pub fn synchronize(
         process.threads.lock().values().filter(|t| t.tid() != caller.tid()).cloned().collect();
     for thread in &threads {
         let fits = match (thread.seccomp.mode(), old) {
-            (Mode::Disabled, _) => true,
+            // One that ends has no say.
+            (Mode::Disabled | Mode::Ended(_), _) => true,
             (Mode::Filter(theirs), Mode::Filter(own)) => own.descends_from(&theirs),
             _ => false,
         };

@@ -24,8 +24,30 @@ type Key = (u64, u64);
 #[derive(Default)]
 struct FileLocks {
     ranges: Ranges,
-    /// Open files with a flock(2) lock, and whether it is exclusive.
-    whole: Vec<(u64, bool)>,
+    whole: Vec<Whole>,
+}
+
+/// A flock(2) lock.
+#[derive(Clone, Copy)]
+struct Whole {
+    /// `OpenFile::id`.
+    id: u64,
+    exclusive: bool,
+    /// The process that took it.
+    pid: i32,
+}
+
+/// A lock as /proc/locks tells of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// Device and inode number of the file.
+    pub file: (u64, u64),
+    /// First and last byte; none for all of the file, as flock(2) has it.
+    pub range: Option<(u64, u64)>,
+    /// Exclusive.
+    pub write: bool,
+    /// The process; none where an open file description holds it.
+    pub pid: Option<i32>,
 }
 
 #[derive(Default)]
@@ -56,7 +78,7 @@ impl Drop for Release {
     fn drop(&mut self) {
         self.locks.change(self.key, |file| {
             let before = file.whole.len();
-            file.whole.retain(|(id, _)| *id != self.id);
+            file.whole.retain(|whole| whole.id != self.id);
             file.ranges.release(Owner::Open(self.id)) | (file.whole.len() != before)
         });
     }
@@ -98,6 +120,25 @@ impl Locks {
     fn tie(self: &Arc<Locks>, file: &Arc<OpenFile>, key: Key) {
         let id = file.id();
         file.attach(|| Box::new(Release { locks: self.clone(), key, id }));
+    }
+
+    /// The locks that are held, at most so many.
+    pub fn list(&self, most: usize) -> Vec<Shown> {
+        let state = self.state.lock();
+        let of_file = |(key, held): (&Key, &FileLocks)| {
+            let file = *key;
+            let whole = held.whole.iter().map(|whole| (None, whole.exclusive, Some(whole.pid)));
+            let ranges = held.ranges.iter().map(|lock| {
+                let pid = match lock.owner {
+                    Owner::Process(pid) => Some(pid),
+                    Owner::Open(_) => None,
+                };
+                (Some((lock.start, lock.end)), lock.write, pid)
+            });
+            let all = whole.chain(ranges).take(most);
+            all.map(|(range, write, pid)| Shown { file, range, write, pid }).collect::<Vec<_>>()
+        };
+        state.files.iter().flat_map(of_file).take(most).collect()
     }
 
     /// The lock that keeps another out, if any (F_GETLK).
@@ -153,20 +194,21 @@ impl Locks {
     }
 
     /// flock(2): takes the lock, `EAGAIN` if another is in the way. A lock of the other kind is given up first.
-    pub fn flock(self: &Arc<Locks>, file: &Arc<OpenFile>, exclusive: bool) -> Result<()> {
+    /// `pid` is told by /proc/locks.
+    pub fn flock(self: &Arc<Locks>, file: &Arc<OpenFile>, exclusive: bool, pid: i32) -> Result<()> {
         let key = key_of(file)?;
         let id = file.id();
         let mut state = self.state.lock();
         let locks = state.files.entry(key).or_default();
-        if locks.whole.contains(&(id, exclusive)) {
+        if locks.whole.iter().any(|whole| (whole.id, whole.exclusive) == (id, exclusive)) {
             return Ok(());
         }
         let before = locks.whole.len();
-        locks.whole.retain(|(other, _)| *other != id);
+        locks.whole.retain(|other| other.id != id);
         let gave_up = locks.whole.len() != before;
-        let blocked = locks.whole.iter().any(|(_, other)| exclusive || *other);
+        let blocked = locks.whole.iter().any(|other| exclusive || other.exclusive);
         if !blocked {
-            locks.whole.push((id, exclusive));
+            locks.whole.push(Whole { id, exclusive, pid });
         }
         drop(state);
         if gave_up {
@@ -184,7 +226,7 @@ impl Locks {
         let id = file.id();
         self.change(key_of(file)?, |f| {
             let before = f.whole.len();
-            f.whole.retain(|(other, _)| *other != id);
+            f.whole.retain(|other| other.id != id);
             f.whole.len() != before
         });
         Ok(())
@@ -271,15 +313,15 @@ mod tests {
     fn flock_goes_with_the_open_file() {
         let locks = Arc::new(Locks::default());
         let (a, b) = pipe::pair(OpenFlags::empty());
-        locks.flock(&a, true).unwrap();
-        assert_eq!(locks.flock(&b, false), Err(Errno::EAGAIN));
-        locks.flock(&a, false).unwrap();
-        locks.flock(&b, false).unwrap();
-        assert_eq!(locks.flock(&b, true), Err(Errno::EAGAIN));
+        locks.flock(&a, true, 1).unwrap();
+        assert_eq!(locks.flock(&b, false, 1), Err(Errno::EAGAIN));
+        locks.flock(&a, false, 1).unwrap();
+        locks.flock(&b, false, 1).unwrap();
+        assert_eq!(locks.flock(&b, true, 1), Err(Errno::EAGAIN));
         // The failed change gave the shared lock up.
-        locks.flock(&a, true).unwrap();
+        locks.flock(&a, true, 1).unwrap();
         drop(a);
-        locks.flock(&b, true).unwrap();
-        assert_eq!(locks.flock(&eventfd::open(0, false, false), true), Ok(()));
+        locks.flock(&b, true, 1).unwrap();
+        assert_eq!(locks.flock(&eventfd::open(0, false, false), true, 1), Ok(()));
     }
 }

@@ -61,7 +61,8 @@ impl Buffer {
             return 0;
         }
         let n = room.min(data.len());
-        self.bytes.extend(data.iter().take(n));
+        // From a slice it is one copy, else a byte at a time.
+        self.bytes.extend(data.get(..n).unwrap_or_default());
         match self.segments.back_mut() {
             Some(last) if !last.packet => last.len += n,
             _ if n > 0 => self.segments.push_back(Segment { len: n, packet: false }),

@@ -1,7 +1,9 @@
-//! rtnetlink(7): guests ask the host, and change nothing. Requests for changes are answered here.
+//! rtnetlink(7): guests ask the host. Requests for changes are answered here, unless the network namespace is the
+//! sandbox's own, the guest has `CAP_NET_ADMIN`, and they are on the [list](super::changes).
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use executor::{Events, WaitQueue};
@@ -11,7 +13,7 @@ use linux_abi::socket::{AF_NETLINK, MsgFlags};
 use parking_lot::Mutex;
 use vfs::Caller;
 
-use super::HostSocket;
+use super::{HostSocket, changes};
 use crate::filter::Filter;
 use crate::registry::Description;
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller};
@@ -23,14 +25,22 @@ const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
 /// Types of messages that Linux knows are below this.
 const RTM_END: u16 = 128;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+/// Size of `struct rtmsg`.
+const RTMSG: usize = 12;
+/// The attribute that says for whom a route was looked up.
+const RTA_UID: u16 = 25;
 /// Answers that wait at most; more are `ENOBUFS`, once they are read.
 const MAX_ANSWERS: usize = 256;
 
-/// A socket that asks of interfaces, addresses and routes.
+/// A socket about interfaces, addresses and routes.
 pub(super) struct RouteSocket {
     host: HostSocket,
     /// Refusals, and whether some were lost.
     answers: Mutex<(VecDeque<Vec<u8>>, bool)>,
+    /// Who asked for a route last, without saying for whom: the host takes the kernel process for it.
+    asker: Mutex<Option<u32>>,
 }
 
 /// A message of a datagram, and what follows it.
@@ -78,6 +88,35 @@ fn refusal(errno: Errno, request: &[u8], port: u32) -> Vec<u8> {
     out
 }
 
+/// Where a message about a route says for whom it was looked up.
+fn route_uid(message: &[u8]) -> Option<Range<usize>> {
+    let half = |at: usize| message.get(at..)?.first_chunk::<2>().map(|b| u16::from_ne_bytes(*b));
+    let mut at = HEADER + RTMSG;
+    loop {
+        let (length, kind) = (usize::from(half(at)?), half(at + 2)?);
+        if length < 4 {
+            return None;
+        }
+        if kind == RTA_UID && length == 8 {
+            return Some(at + 4..at + 8).filter(|uid| uid.end <= message.len());
+        }
+        at += length.next_multiple_of(4);
+    }
+}
+
+/// Tells routes as looked up for this user.
+fn set_route_uid(data: &mut [u8], uid: u32) {
+    let mut at = 0;
+    while let Some(message) = data.get(at..).and_then(message) {
+        let length = message.whole.len();
+        let place = route_uid(message.whole).filter(|_| message.kind == RTM_NEWROUTE);
+        if let Some(bytes) = place.and_then(|uid| data.get_mut(at + uid.start..at + uid.end)) {
+            bytes.copy_from_slice(&uid.to_ne_bytes());
+        }
+        at += length.next_multiple_of(4);
+    }
+}
+
 /// `struct sockaddr_nl`.
 fn name(port: u32) -> Vec<u8> {
     let mut out = AF_NETLINK.to_ne_bytes().to_vec();
@@ -89,7 +128,7 @@ fn name(port: u32) -> Vec<u8> {
 
 impl RouteSocket {
     pub(super) fn new(host: HostSocket) -> RouteSocket {
-        RouteSocket { host, answers: Mutex::default() }
+        RouteSocket { host, answers: Mutex::default(), asker: Mutex::default() }
     }
 
     /// The port; 0 before the first message or bind(2).
@@ -98,13 +137,26 @@ impl RouteSocket {
         own.get(4..).and_then(|b| b.first_chunk::<4>()).map_or(0, |b| u32::from_ne_bytes(*b))
     }
 
+    /// Keeps in mind for whom routes are looked up.
+    fn note_asker(&self, caller: &SocketCaller<'_>, message: &Message<'_>) {
+        if message.kind == RTM_GETROUTE {
+            let said = route_uid(message.whole).is_some();
+            *self.asker.lock() = (!said).then_some(caller.credentials.uid);
+        }
+    }
+
+    fn may_change(&self, caller: &SocketCaller<'_>) -> bool {
+        self.host.rights().admin && caller.credentials.capable(Capability::NET_ADMIN)
+    }
+
     fn refuse(&self, caller: &SocketCaller<'_>, message: &Message<'_>) -> Result<()> {
         if message.flags & NLM_F_REQUEST == 0 {
             return Ok(());
         }
         let errno = match message.kind {
             RTM_END.. => Errno::EOPNOTSUPP,
-            _ if caller.credentials.capable(Capability::NET_ADMIN) => Errno::EOPNOTSUPP,
+            // Linux would do it; this is not on the list.
+            _ if self.may_change(caller) => Errno::EOPNOTSUPP,
             _ => Errno::EPERM,
         };
         if self.port() == 0 {
@@ -165,11 +217,18 @@ impl Socket for RouteSocket {
         flags: MsgFlags,
     ) -> Result<usize> {
         if all_ask(data) {
+            if let Some(message) = message(data) {
+                self.note_asker(caller, &message);
+            }
             return self.host.send(caller, data, to, control, flags);
         }
         let mut rest = data;
         while let Some(message) = message(rest) {
-            if asks(message.kind) {
+            let body = message.whole.get(HEADER..).unwrap_or_default();
+            if asks(message.kind)
+                || (self.may_change(caller) && changes::may_ask(message.kind, message.flags, body))
+            {
+                self.note_asker(caller, &message);
                 self.host.send(caller, message.whole, to, control, flags)?;
             } else {
                 self.refuse(caller, &message)?;
@@ -183,7 +242,14 @@ impl Socket for RouteSocket {
             Err(Errno::EAGAIN) if !flags.contains(MsgFlags::ERRQUEUE) => {
                 self.take(buf, flags)?.ok_or(Errno::EAGAIN)
             }
-            got => got,
+            Ok(got) => {
+                let asker = *self.asker.lock();
+                if let Some((uid, told)) = asker.zip(buf.get_mut(..got.count.min(buf.len()))) {
+                    set_route_uid(told, uid);
+                }
+                Ok(got)
+            }
+            failed => failed,
         }
     }
     fn shutdown(&self, halves: Halves) -> Result<()> {
@@ -223,7 +289,7 @@ impl Socket for RouteSocket {
 
 #[cfg(test)]
 mod tests {
-    use super::{Errno, all_ask, refusal};
+    use super::{Errno, all_ask, refusal, set_route_uid};
 
     fn message(kind: u16, length: u32) -> Vec<u8> {
         let mut bytes = length.to_ne_bytes().to_vec();
@@ -246,6 +312,30 @@ mod tests {
         // Linux does not get as far as the second one either.
         assert!(all_ask(&[message(18, 4), message(16, 20)].concat()));
         assert!(all_ask(&message(16, 21)));
+    }
+
+    #[test]
+    fn routes_are_told_for_the_asker() {
+        let route = |kind: u16, attribute: u16| {
+            let mut bytes = message(kind, 44);
+            bytes.resize(28, 0);
+            for word in [8 | 1 << 16, 7, 8 | u32::from(attribute) << 16, 65533] {
+                bytes.extend_from_slice(&word.to_ne_bytes());
+            }
+            bytes
+        };
+        let mut data = [route(24, 25), route(24, 24), route(20, 25), route(24, 25)].concat();
+        set_route_uid(&mut data, 1234);
+        let uids: Vec<_> =
+            data.chunks(44).map(|one| u32::from_ne_bytes(one[40..44].try_into().unwrap())).collect();
+        assert_eq!(uids, [1234, 65533, 65533, 1234]);
+        // Attributes that are cut short, or without an end.
+        for length in 0..44 {
+            set_route_uid(&mut route(24, 25)[..length], 1);
+        }
+        let mut endless = route(24, 25);
+        endless[28] = 0;
+        set_route_uid(&mut endless, 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! (programs run by the host), marks and priorities of the administrator, pointers, protocol modules.
 
 use linux_abi::Errno;
-use linux_abi::socket::{AF_INET, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, so};
+use linux_abi::socket::{AF_INET, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, so};
 
 const IP: i32 = 0;
 const TCP: i32 = 6;
@@ -13,11 +13,12 @@ const IPV6: i32 = 41;
 const ICMPV6: i32 = 58;
 const UDPLITE: i32 = 136;
 const RAW: i32 = 255;
+pub(super) const PACKET: i32 = 263;
 const NETLINK: i32 = 270;
 
 /// Whether getsockopt(2) goes to the host.
-pub(super) fn may_get(level: i32, name: i32) -> bool {
-    may_set(level, name)
+pub(super) fn may_get(kind: (u16, u32, i32), level: i32, name: i32) -> bool {
+    may_set(kind, level, name)
         || match level {
             SOL_SOCKET => matches!(
                 name,
@@ -66,8 +67,18 @@ pub(crate) fn unknown(kind: (u16, u32, i32), level: i32) -> Errno {
 }
 
 /// Whether setsockopt(2) goes to the host.
-pub(super) fn may_set(level: i32, name: i32) -> bool {
+pub(super) fn may_set(kind: (u16, u32, i32), level: i32, name: i32) -> bool {
     match level {
+        // HDRINCL, ROUTER_ALERT, NODEFRAG, CHECKSUM: who may make such a socket writes these headers anyway.
+        IP if kind.1 == SOCK_RAW && matches!(name, 3 | 5 | 22 | 23) => true,
+        // OPTIONS: the host checks them word for word (ping -R).
+        IP if kind.1 != SOCK_STREAM && name == 4 => true,
+        // HDRINCL, ROUTER_ALERT
+        IPV6 if kind.1 == SOCK_RAW && matches!(name, 36 | 22) => true,
+        // ADD_MEMBERSHIP, DROP_MEMBERSHIP (also to hear all of its own interface), RECV_OUTPUT, AUXDATA, ORIGDEV,
+        // IGNORE_OUTGOING. Rings are our own kernel's; groups of sockets, virtual headers and what skips the queues of
+        // an interface have no use that is worth the host's code for them.
+        PACKET => matches!(name, 1 | 2 | 3 | 8 | 9 | 23),
         SOL_SOCKET => matches!(
             name,
             so::DEBUG

@@ -2,21 +2,25 @@
 
 use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bpf::Program;
 use executor::{Events, HostSource, WaitQueue};
 use identity::Capability;
 use linux_abi::Errno;
-use linux_abi::socket::{AF_INET, AF_INET6, MsgFlags, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SOMAXCONN, so};
+use linux_abi::socket::{
+    AF_INET, AF_INET6, AF_PACKET, MsgFlags, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, SOMAXCONN, so,
+};
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use vfs::Caller;
 
-use super::{Place, Room, options};
-use crate::filter::{Bare, Datagram, Filter};
+use super::{Hearing, Place, Rights, Room, options};
+use crate::filter::{Bare, Datagram, Filter, Frame};
 use crate::inet::endpoint::Endpoint;
+use crate::posting::note_end;
 use crate::registry::Description;
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, int_option};
 use crate::{Address, Result};
@@ -27,6 +31,7 @@ const MOST_LOOKED_AT: usize = 64;
 /// The most bytes of control messages from the host at once.
 const MAX_CONTROL: usize = 4096;
 pub(super) const SIOCGIFCONF: u32 = 0x8912;
+pub(super) const SIOCETHTOOL: u32 = 0x8946;
 
 /// A host socket, watched by the driver.
 pub struct HostSocket {
@@ -36,7 +41,19 @@ pub struct HostSocket {
     room: Arc<Room>,
     /// Its close(2) would wait: SO_LINGER with a time.
     lingers: AtomicBool,
+    /// Options are set with which sends or receives are not plain ones.
+    special: AtomicBool,
+    /// What is left to send before anything else, see `crate::posting`.
+    behind: Mutex<Vec<u8>>,
+    is_behind: AtomicBool,
+    /// Nothing is sent any more.
+    shut: AtomicBool,
+    /// Sending ends after that.
+    then_shut: Mutex<bool>,
     filter: Filter,
+    hearing: OnceLock<Hearing>,
+    /// Of a connected one: the other end is perhaps of the same network namespace.
+    own: OnceLock<bool>,
 }
 
 impl Drop for HostSocket {
@@ -65,11 +82,18 @@ impl HostSocket {
             _place: place,
             room,
             lingers: AtomicBool::new(false),
+            special: AtomicBool::new(false),
+            behind: Mutex::default(),
+            is_behind: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
+            then_shut: Mutex::default(),
             filter: Filter::default(),
+            hearing: OnceLock::new(),
+            own: OnceLock::new(),
         })
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.source.fd().as_fd()
     }
 
@@ -84,6 +108,7 @@ impl HostSocket {
         let fd = host::socket::accept(self.fd())?;
         let socket = HostSocket::new(fd, self.kind, place, self.room.clone(), Arc::default())?;
         socket.lingers.store(self.lingers.load(Ordering::Relaxed), Ordering::Relaxed);
+        socket.special.store(self.special.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok(socket)
     }
 
@@ -94,7 +119,100 @@ impl HostSocket {
             // No time at all resets the connection, at once.
             self.lingers.store(value.get(4..8).is_some_and(|time| time != [0; 4]), Ordering::Relaxed);
         }
+        const SPECIAL: [i32; 4] = [so::SNDBUF, so::SNDBUFFORCE, so::PEEK_OFF, so::RCVLOWAT];
+        if level == SOL_SOCKET && SPECIAL.contains(&name) {
+            self.special.store(true, Ordering::Relaxed);
+        }
         Ok(())
+    }
+
+    /// Whether a stream has nothing to send any more, so that the host is sure to take a few pages.
+    pub(crate) fn is_drained(&self) -> bool {
+        const SIOCOUTQ: u32 = 0x5411;
+        let mut left = [1; 4];
+        !self.special.load(Ordering::Relaxed)
+            && !self.is_shut()
+            && !self.is_behind.load(Ordering::Relaxed)
+            && host::socket::ioctl(self.fd(), SIOCOUTQ, &mut left).is_ok()
+            && left == [0; 4]
+    }
+
+    /// Whether shutdown(2) has ended sending.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::SeqCst)
+    }
+
+    /// Whether the other end of a connection may be the guest's own, too: it has the same address, or one of loopback.
+    pub(crate) fn is_among_own(&self) -> bool {
+        *self.own.get_or_init(|| {
+            let ip = |peer| {
+                let name = host::socket::name(self.fd(), peer).ok()?;
+                Endpoint::parse(&name).map(|(_, endpoint)| endpoint.ip.to_canonical())
+            };
+            match (ip(false), ip(true)) {
+                (Some(here), Some(there)) => here == there || there.is_loopback(),
+                _ => true,
+            }
+        })
+    }
+
+    /// The bytes that wait in a stream, without taking them; 0 at its end.
+    pub(crate) fn peek(&self, buf: &mut [u8]) -> Result<usize> {
+        if self.special.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
+        host::socket::peek(self.fd(), buf)
+    }
+
+    /// Throws bytes of a stream away that are there.
+    pub(crate) fn discard(&self, count: usize) {
+        // An error that came meanwhile is there for the next call, too.
+        let _ = host::socket::discard(self.fd(), count);
+    }
+
+    /// Sends all: what the host does not take now goes first of all later.
+    pub(crate) fn send_all(&self, data: &[u8]) -> Result<()> {
+        let mut behind = self.behind.lock();
+        let n = if behind.is_empty() {
+            match host::socket::send(self.fd(), data, None, &[], 0) {
+                Err(Errno::EAGAIN) => 0,
+                sent => sent?,
+            }
+        } else {
+            // Not before what waits already.
+            0
+        };
+        let rest = data.get(n..).unwrap_or_default();
+        if !rest.is_empty() {
+            behind.extend_from_slice(rest);
+            self.is_behind.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Whether all went that [`HostSocket::send_all`] was given; sends the rest if it can.
+    pub(crate) fn catch_up(&self) -> bool {
+        if !self.is_behind.load(Ordering::SeqCst) {
+            return true;
+        }
+        let mut behind = self.behind.lock();
+        match host::socket::send(self.fd(), &behind, None, &[], 0) {
+            Ok(n) => {
+                let n = n.min(behind.len());
+                behind.drain(..n);
+            }
+            Err(Errno::EAGAIN) => {}
+            // Nobody takes it any more.
+            Err(_) => behind.clear(),
+        }
+        if behind.is_empty() {
+            self.is_behind.store(false, Ordering::SeqCst);
+            if std::mem::take(&mut *self.then_shut.lock()) {
+                let _ = host::socket::shutdown(self.fd(), 1);
+            }
+            self.source.queue().wake_all(Events::WRITABLE);
+        }
+        behind.is_empty()
     }
 
     /// `IPV6_V6ONLY`.
@@ -123,10 +241,11 @@ impl HostSocket {
             let end = |bytes: &[u8]| Endpoint::parse(bytes).map(|(_, end)| end);
             let keep = match (end(&message.from), own.as_deref().and_then(end)) {
                 (Some(from), Some(own)) if udp => Datagram::new(from, own, data).judge(program),
-                _ => match program.run(&Bare(data)) as usize {
-                    0 => None,
-                    keep => Some(keep),
-                },
+                _ if self.kind.0 == AF_PACKET => {
+                    let frame = Frame::new(data, &message.from, self.kind.1 == SOCK_RAW);
+                    Some(program.run(&frame) as usize).filter(|keep| *keep > 0)
+                }
+                _ => Some(program.run(&Bare(data)) as usize).filter(|keep| *keep > 0),
             };
             if let Some(keep) = keep {
                 return Ok(keep);
@@ -136,6 +255,19 @@ impl HostSocket {
         // There may be more, of which the host tells only once.
         self.source.queue().wake(Events::READABLE);
         Err(Errno::EAGAIN)
+    }
+
+    /// Which capabilities count in its network namespace.
+    pub(super) fn rights(&self) -> Rights {
+        self.room.rights
+    }
+
+    /// From now on it hears what goes over lo.
+    pub(super) fn hears(&self) {
+        self.hearing.get_or_init(|| {
+            self.room.hearing.fetch_add(1, Ordering::Relaxed);
+            Hearing(self.room.clone())
+        });
     }
 
     fn is_stream(&self) -> bool {
@@ -197,8 +329,9 @@ impl Socket for HostSocket {
         self.kind
     }
     fn bind(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
-        let privileged =
-            port(&address.bytes).is_some_and(|p| p != 0 && u32::from(p) < self.room.first_free_port);
+        // Raw sockets have no port.
+        let privileged = self.kind.1 != SOCK_RAW
+            && port(&address.bytes).is_some_and(|p| p != 0 && u32::from(p) < self.room.first_free_port);
         if privileged && !caller.credentials.capable(Capability::NET_BIND_SERVICE) {
             return Err(Errno::EACCES);
         }
@@ -228,6 +361,9 @@ impl Socket for HostSocket {
             | MsgFlags::CONFIRM
             | MsgFlags::MORE
             | MsgFlags::FASTOPEN;
+        if self.is_behind.load(Ordering::Relaxed) && !self.catch_up() {
+            return Err(Errno::EAGAIN);
+        }
         let encoded = encode(control)?;
         let to = to.map(|a| a.bytes.as_slice());
         let n = host::socket::send(self.fd(), data, to, &encoded, (flags & known).bits())?;
@@ -263,6 +399,14 @@ impl Socket for HostSocket {
             (false, true) => 1,
             _ => 2,
         };
+        if how != 0 {
+            self.shut.store(true, Ordering::SeqCst);
+            note_end();
+        }
+        if how != 0 && !self.catch_up() {
+            *self.then_shut.lock() = true;
+            return if how == 2 { host::socket::shutdown(self.fd(), 0) } else { Ok(()) };
+        }
         let done = host::socket::shutdown(self.fd(), how);
         self.source.queue().wake_all(Events::all());
         done
@@ -277,7 +421,7 @@ impl Socket for HostSocket {
         match (level, name) {
             // Nobody passes credentials here.
             (SOL_SOCKET, so::PASSCRED) => return Ok(0_i32.to_ne_bytes().into_iter().take(len).collect()),
-            _ if options::may_get(level, name) => {}
+            _ if options::may_get(self.kind, level, name) => {}
             _ => return Err(options::unknown(self.kind, level)),
         }
         host::socket::option(self.fd(), level, name, len)
@@ -294,7 +438,7 @@ impl Socket for HostSocket {
             }
             _ => name,
         };
-        if !options::may_set(level, name) {
+        if !options::may_set(self.kind, level, name) {
             return Err(Errno::ENOPROTOOPT);
         }
         self.force_option(level, name, value)
@@ -329,7 +473,11 @@ impl Socket for HostSocket {
             let _ = self.look(&program);
             return ready();
         }
-        found
+        if self.is_behind.load(Ordering::Relaxed) && !self.catch_up() {
+            found - Events::WRITABLE
+        } else {
+            found
+        }
     }
     fn wait_queue(&self) -> Arc<WaitQueue> {
         self.source.queue().clone()
@@ -338,35 +486,90 @@ impl Socket for HostSocket {
         Some(Description::Host(rustix::fs::fstat(self.fd()).ok()?.st_ino))
     }
     fn ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
-        ask(self.fd(), caller, cmd, arg)
+        ask(self.fd(), self.room.rights, caller, cmd, arg)
     }
 }
 
-/// The ioctls of the list that `host` keeps, on any socket; `ENOTTY`.
-pub(super) fn ask(fd: BorrowedFd<'_>, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
+/// The ioctls of the lists that `host` keeps, on any socket; `ENOTTY`, `EPERM`.
+pub(super) fn ask(
+    fd: BorrowedFd<'_>,
+    rights: Rights,
+    caller: &mut dyn Caller,
+    cmd: u32,
+    arg: u64,
+) -> Result<i64> {
     if cmd == SIOCGIFCONF {
         return interfaces(fd, caller, arg);
     }
-    if changes(cmd) {
-        caller.read_memory(arg, &mut [0; host::socket::IFREQ])?;
-        let may = caller.credentials().capable(Capability::NET_ADMIN);
-        return Err(if may { Errno::EOPNOTSUPP } else { Errno::EPERM });
+    if cmd == SIOCETHTOOL {
+        return ethtool(fd, caller, arg);
     }
+    let may = rights.admin && caller.credentials().capable(Capability::NET_ADMIN);
+    if host::socket::changes_routes(cmd) {
+        if !may {
+            return Err(Errno::EPERM);
+        }
+        let mut entry = [0; host::socket::RTENTRY];
+        caller.read_memory(arg, &mut entry)?;
+        let name = match host::socket::route_device(&entry) {
+            0 => None,
+            at => Some(device_name(caller, at)?),
+        };
+        host::socket::change_route(fd, cmd, entry, name)?;
+        return Ok(0);
+    }
+    let changes = host::socket::changes(cmd);
     let size = host::socket::ioctl_size(cmd).ok_or(Errno::ENOTTY)?;
     let mut data = vec![0; size];
     // Requests about an interface carry its name or number; the others only answer.
     if size == host::socket::IFREQ {
         caller.read_memory(arg, &mut data)?;
     }
+    if changes && !may {
+        return Err(Errno::EPERM);
+    }
     host::socket::ioctl(fd, cmd, &mut data)?;
-    caller.write_memory(arg, &data)?;
+    if !changes {
+        caller.write_memory(arg, &data)?;
+    }
     Ok(0)
 }
 
-/// Requests to change an interface: SIOCSIFFLAGS, -ADDR, -DSTADDR, -BRDADDR, -NETMASK, -METRIC, -MTU, -NAME, -HWADDR,
-/// -TXQLEN.
-pub(super) fn changes(cmd: u32) -> bool {
-    matches!(cmd, 0x8914 | 0x8916 | 0x8918 | 0x891a | 0x891c | 0x891e | 0x8922 | 0x8923 | 0x8924 | 0x8943)
+/// The name of an interface, at most 15 bytes.
+fn device_name(caller: &mut dyn Caller, at: u64) -> Result<[u8; 16]> {
+    let mut name = [0; 16];
+    for (place, byte) in (at..).zip(name.iter_mut().take(15)) {
+        let mut one = [0];
+        caller.read_memory(place, &mut one)?;
+        if one == [0] {
+            break;
+        }
+        [*byte] = one;
+    }
+    Ok(name)
+}
+
+/// Questions to the driver of an interface: whether it has a link, what it does for the processor.
+fn ethtool(fd: BorrowedFd<'_>, caller: &mut dyn Caller, arg: u64) -> Result<i64> {
+    let mut request = [0; host::socket::IFREQ];
+    caller.read_memory(arg, &mut request)?;
+    let (name, rest) = request.split_first_chunk::<16>().ok_or(Errno::EFAULT)?;
+    let at = rest.first_chunk::<8>().map_or(0, |b| u64::from_ne_bytes(*b));
+    let mut command = [0; 4];
+    caller.read_memory(at, &mut command)?;
+    let Some(size) = host::socket::ethtool_size(u32::from_ne_bytes(command)) else {
+        let may = caller.credentials().capable(Capability::NET_ADMIN);
+        return Err(if may { Errno::EOPNOTSUPP } else { Errno::EPERM });
+    };
+    let mut data = vec![0; size];
+    caller.read_memory(at, &mut data)?;
+    // Not what another thread has made of it meanwhile.
+    if let Some(first) = data.first_chunk_mut::<4>() {
+        *first = command;
+    }
+    host::socket::ethtool(fd, *name, &mut data)?;
+    caller.write_memory(at, &data)?;
+    Ok(0)
 }
 
 /// SIOCGIFCONF: `struct ifconf` is a length and, at 8, an address (null asks for the length alone).
@@ -386,41 +589,4 @@ fn interfaces(fd: BorrowedFd<'_>, caller: &mut dyn Caller, arg: u64) -> Result<i
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::net::{TcpListener, TcpStream};
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_lingering_socket_waits_for_nobody() {
-        for inherited in [false, true] {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
-            listener.set_nonblocking(true).unwrap();
-            let room = Arc::new(Room { used: Default::default(), max: 9, first_free_port: 1024 });
-            let new = |fd: OwnedFd| {
-                let kind = (AF_INET, SOCK_STREAM, 0);
-                HostSocket::new(fd, kind, room.take().unwrap(), room.clone(), Arc::default()).unwrap()
-            };
-            let linger = [1i32, 20].map(i32::to_ne_bytes).concat();
-            let lingering = new(listener.into());
-            if inherited {
-                lingering.force_option(SOL_SOCKET, so::LINGER, &linger).unwrap();
-            }
-            let _reader = TcpStream::connect(address).unwrap();
-            let socket = lingering.accept_host().unwrap();
-            if !inherited {
-                socket.force_option(SOL_SOCKET, so::LINGER, &linger).unwrap();
-            }
-            // More than the reader takes.
-            let mut writer = TcpStream::from(socket.fd().try_clone_to_owned().unwrap());
-            while writer.write(&[0; 65536]).is_ok() {}
-            drop(writer);
-            let begin = Instant::now();
-            drop(socket);
-            assert!(begin.elapsed() < Duration::from_secs(10));
-        }
-    }
-}
+mod tests;

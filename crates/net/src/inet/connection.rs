@@ -15,6 +15,7 @@ use super::listener::Listener;
 use super::options::Options;
 use super::ports::Ports;
 use crate::Result;
+use crate::posting::{note_end, numbers};
 use crate::socket::{Halves, Received};
 
 /// What both ends share. The client is end 0.
@@ -27,6 +28,8 @@ pub(super) struct Connection {
     life: Mutex<Life>,
     ports: Arc<Ports>,
     reuse: [bool; 2],
+    /// See [`crate::posting::Posts::numbers`].
+    number: u32,
 }
 
 #[derive(Default)]
@@ -78,6 +81,7 @@ pub(super) fn pair(client: &Side<'_>, server: &Side<'_>, ports: &Arc<Ports>) -> 
         life: Mutex::default(),
         ports: ports.clone(),
         reuse: [client.options.reuses_address(), server.options.reuses_address()],
+        number: numbers(2),
     });
     let end = |side, options: &Options| End {
         connection: connection.clone(),
@@ -117,6 +121,7 @@ impl Connection {
             flow.reset = true;
         }
         self.trouble(side).store(true, Ordering::SeqCst);
+        note_end();
         self.release(None);
         self.wake(side, Events::all());
     }
@@ -240,6 +245,68 @@ impl End {
     }
 
     pub(super) fn send(&self, data: &[u8], flags: MsgFlags) -> Result<usize> {
+        self.put(data, flags, false)
+    }
+
+    /// Sends all, also beyond the room: it was promised.
+    pub(super) fn force(&self, data: &[u8]) -> Result<usize> {
+        self.put(data, MsgFlags::empty(), true)
+    }
+
+    /// How many bytes a send takes for sure, see [`crate::posting`].
+    pub(super) fn credit(&self) -> usize {
+        if self.connection.trouble(self.side).load(Ordering::SeqCst) {
+            return 0;
+        }
+        let flow = self.peer().lock();
+        let ended = flow.fin || flow.gone || flow.reset;
+        if ended || flow.deferred.is_some() {
+            return 0;
+        }
+        // What is held back goes by a call, but the cork may be taken out.
+        let most = if flow.hold.concerns(MsgFlags::empty()) { 1 } else { usize::MAX };
+        flow.room().min(most)
+    }
+
+    /// See [`crate::posting::Posts::numbers`].
+    pub(super) fn numbers(&self) -> (u32, u32) {
+        let of = |side: usize| self.connection.number.wrapping_add(side as u32);
+        (of(self.other()), of(self.side))
+    }
+
+    /// How many bytes wait behind `count`, see [`crate::posting`].
+    pub(super) fn behind(&self, count: usize) -> Option<usize> {
+        let flow = self.own().lock();
+        let special = flow.urgent.is_some() || flow.error.is_some() || flow.deferred.is_some();
+        if special || flow.ended() || flow.gone {
+            return None;
+        }
+        // What is held back comes without a word of the other end.
+        (flow.hold.bytes() == 0).then(|| flow.queue.len().checked_sub(count)).flatten()
+    }
+
+    /// Throws bytes away that are there.
+    pub(super) fn discard(&self, count: usize) {
+        let wake = {
+            let mut flow = self.own().lock();
+            let count = count.min(flow.readable());
+            flow.skip(count);
+            let wake = flow.writer_waits && flow.roomy();
+            flow.writer_waits &= !wake;
+            wake
+        };
+        if wake {
+            self.connection.wake(self.other(), Events::WRITABLE);
+        }
+    }
+
+    /// Whether all that a receive gives are plain bytes.
+    pub(super) fn is_plain(&self) -> bool {
+        let flow = self.own().lock();
+        flow.urgent.is_none() && flow.error.is_none() && flow.queue.len() >= flow.low_water
+    }
+
+    fn put(&self, data: &[u8], flags: MsgFlags, force: bool) -> Result<usize> {
         if self.connection.trouble(self.side).load(Ordering::SeqCst) {
             let mut flow = self.own().lock();
             if let Some(errno) = flow.error.take() {
@@ -262,7 +329,7 @@ impl End {
             self.connection.reset(self.side);
             return Ok(data.len());
         }
-        let room = flow.room();
+        let room = if force { data.len() } else { flow.room() };
         if room == 0 {
             flow.writer_waits = true;
             let position = flow.position();
@@ -363,6 +430,7 @@ impl End {
             flow.hold.let_go();
             flow.deferred.take()
         };
+        note_end();
         self.connection.arrived(self.side, deferred);
         self.connection.finish(self.side);
         self.connection.wake(self.other(), Events::all());
@@ -457,6 +525,7 @@ impl Drop for End {
         let (unread, was_reset) = {
             let mut flow = self.own().lock();
             flow.gone = true;
+            note_end();
             // Bytes in the queue are data that nobody read, but for an urgent one that was.
             let unread = flow.readable() > 0 || flow.urgent.is_some_and(|u| !u.taken);
             let len = flow.queue.len();

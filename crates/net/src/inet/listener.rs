@@ -13,6 +13,7 @@ use super::endpoint::Endpoint;
 use super::options::Options;
 use super::tcp::Shared;
 use crate::Result;
+use crate::registry::ListenerDescription;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -99,6 +100,13 @@ impl Listener {
     pub(super) fn set_backlog(&self, backlog: usize) {
         self.state.lock().backlog = backlog;
         self.admit();
+    }
+
+    /// As sock_diag(7) tells of it; `host` is its inode number there.
+    pub(super) fn describe(&self, host: u64) -> ListenerDescription {
+        let state = self.state.lock();
+        let v6_only = self.name.ip.is_ipv6() && !self.dual;
+        ListenerDescription { host, pending: state.pending.len(), backlog: state.backlog, v6_only }
     }
 
     pub(super) fn set_options(&self, options: Options) {

@@ -13,6 +13,7 @@ mod options;
 mod ports;
 mod tcp;
 mod tcp_options;
+mod tcp_posting;
 mod udp;
 pub(crate) mod udp_counts;
 

@@ -8,7 +8,7 @@ use crate::socket::int_option;
 
 pub(super) const SOL_TCP: i32 = 6;
 pub(super) const TCP_NODELAY: i32 = 1;
-const TCP_CORK: i32 = 3;
+pub(super) const TCP_CORK: i32 = 3;
 pub(super) const TCP_DEFER_ACCEPT: i32 = 9;
 const TCP_USER_TIMEOUT: i32 = 18;
 const SOL_IPV6: i32 = 41;

@@ -17,6 +17,7 @@ use super::listener::Listener;
 use super::options::Options;
 use super::{Inet, tcp_options};
 use crate::host::HostSocket;
+use crate::posting::Posts;
 use crate::registry::{Description, TcpDescription};
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller};
 use crate::zerocopy::Completions;
@@ -121,6 +122,10 @@ impl Shared {
         (errno != 0).then(|| Errno::from_raw(errno))
     }
 
+    pub(super) fn set_untold(&self, errno: Errno) {
+        self.untold.store(errno.raw(), Ordering::Relaxed);
+    }
+
     /// The host socket, if there is one.
     pub(super) fn made_host(&self) -> Option<&HostSocket> {
         self.host.get()
@@ -193,7 +198,7 @@ impl TcpSocket {
                 return None;
             }
         }
-        if !shared.inet.ports.is_local(to.ip) {
+        if shared.inet.maker.is_heard() || !shared.inet.ports.is_local(to.ip) {
             return None;
         }
         let listener = shared.inet.ports.listener(to)?;
@@ -488,12 +493,15 @@ impl Socket for TcpSocket {
     fn restore_error(&self, errno: Errno) {
         match &*self.0.role.read() {
             Role::Local { end, .. } => end.restore_error(errno),
-            Role::Host => self.0.untold.store(errno.raw(), Ordering::Relaxed),
+            Role::Host => self.0.set_untold(errno),
             _ => {}
         }
     }
     fn sent_zerocopy(&self) {
         self.0.zerocopy.note(&self.0.queue);
+    }
+    fn posts(&self) -> Option<&dyn Posts> {
+        Some(self)
     }
     fn poll(&self) -> Events {
         let told = self.0.zerocopy.events();
@@ -525,6 +533,10 @@ impl Socket for TcpSocket {
                 unread: end.unread(),
                 unsent: end.unsent(),
             })),
+            Role::Listening(listener) => {
+                let Description::Host(host) = self.0.made_host()?.describe()? else { return None };
+                Some(Description::Listener(listener.describe(host)))
+            }
             _ => self.0.made_host()?.describe(),
         }
     }

@@ -21,7 +21,10 @@ struct World {
 
 impl World {
     fn new() -> World {
-        World { provider: InetProvider::new(Arc::new(Maker::new(1024))), credentials: Credentials::root() }
+        World {
+            provider: InetProvider::new(Arc::new(Maker::new(1024, Default::default()))),
+            credentials: Credentials::root(),
+        }
     }
     fn caller(&self) -> SocketCaller<'_> {
         SocketCaller { pid: 1, credentials: &self.credentials }

@@ -210,7 +210,7 @@ impl Shared {
 
     /// Sends to a socket of the sandbox; false if the datagram is the host's affair.
     fn send_inside(&self, caller: &SocketCaller<'_>, data: &[u8], to: Option<&Address>) -> Result<bool> {
-        if self.host_only.load(Ordering::Relaxed) || data.len() > LONGEST {
+        if self.host_only.load(Ordering::Relaxed) || data.len() > LONGEST || self.inet.maker.is_heard() {
             return Ok(false);
         }
         let names = *self.names.lock();

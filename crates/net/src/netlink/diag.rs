@@ -15,6 +15,7 @@ use crate::tables::{Row, rows};
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
 const INET_DIAG_SHUTDOWN: u16 = 8;
+const INET_DIAG_SKV6ONLY: u16 = 11;
 /// Sizes of `struct inet_diag_req_v2` and `struct unix_diag_req`.
 const INET_REQUEST: usize = 56;
 const UNIX_REQUEST: usize = 24;
@@ -119,11 +120,17 @@ fn message(family: u16, row: &Row) -> Vec<u8> {
     // The interface, and a cookie: the inode number does.
     out.extend_from_slice(&0_u32.to_ne_bytes());
     out.extend_from_slice(&row.ino.to_ne_bytes());
+    // A listener has nothing to send: how many may wait for it.
+    let backlog = row.listener.map(|listener| u32::try_from(listener.backlog).unwrap_or(u32::MAX));
+    let unsent = backlog.unwrap_or(row.unsent);
     // The inode number has 32 bits here.
-    for word in [0, row.unread, row.unsent, row.uid, row.ino as u32] {
+    for word in [0, row.unread, unsent, row.uid, row.ino as u32] {
         out.extend_from_slice(&word.to_ne_bytes());
     }
     put(&mut out, INET_DIAG_SHUTDOWN, &[0]);
+    if let Some(listener) = row.listener.filter(|_| family == AF_INET6) {
+        put(&mut out, INET_DIAG_SKV6ONLY, &[u8::from(listener.v6_only)]);
+    }
     out
 }
 

@@ -4,6 +4,7 @@ mod garbage;
 mod inbox;
 mod names;
 mod options;
+mod posting;
 mod rights;
 mod transfer;
 
@@ -20,6 +21,7 @@ use vfs::{Caller, Inode};
 pub use names::{Names, path_of};
 
 use crate::filter::Filter;
+use crate::posting::{Posts, note_end};
 use crate::registry::{Description, UnixDescription};
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, Ucred};
 use crate::{Address, Result};
@@ -92,6 +94,8 @@ struct Endpoint {
     names: Arc<Names>,
     queue: Arc<WaitQueue>,
     filter: Filter,
+    /// See [`crate::posting::Posts::numbers`].
+    number: u32,
     state: Mutex<State>,
 }
 
@@ -105,6 +109,7 @@ impl Endpoint {
             names: names.clone(),
             queue: Arc::new(WaitQueue::new()),
             filter: Filter::default(),
+            number: crate::posting::numbers(1),
             state: Mutex::new(State { own, ..State::default() }),
         })
     }
@@ -142,6 +147,7 @@ impl Endpoint {
                     other.error = Some(Errno::ECONNRESET);
                 }
             }
+            note_end();
             peer.queue.wake_all(Events::all());
         }
         for end in pending {
@@ -411,6 +417,7 @@ impl Socket for UnixSocket {
                 other.read_closed |= halves.write;
                 other.write_closed |= halves.read;
             }
+            note_end();
             peer.queue.wake_all(Events::all());
         }
         self.0.queue.wake_all(Events::all());
@@ -433,6 +440,9 @@ impl Socket for UnixSocket {
     }
     fn take_error(&self) -> Option<Errno> {
         self.0.state.lock().error.take()
+    }
+    fn posts(&self) -> Option<&dyn Posts> {
+        (self.0.kind == Kind::Stream).then_some(self)
     }
     fn poll(&self) -> Events {
         self.ready()

@@ -74,7 +74,7 @@ impl UnixSocket {
                     let connected = self.0.state.lock().peer.is_some();
                     return Err(if connected { Errno::EISCONN } else { Errno::EOPNOTSUPP });
                 }
-                self.send_connected(data, cargo)?
+                self.send_connected(data, cargo, false)?
             }
             Kind::Datagram => self.send_datagram(data, to, cargo)?,
         };
@@ -82,7 +82,12 @@ impl UnixSocket {
         Ok(n)
     }
 
-    fn send_connected(&self, data: &[u8], cargo: Cargo) -> Result<usize> {
+    /// Sends what was promised to be taken, see `posting`.
+    pub(super) fn force(&self, caller: &SocketCaller<'_>, data: &[u8]) -> Result<usize> {
+        self.send_connected(data, cargo(caller, &[])?, true)
+    }
+
+    fn send_connected(&self, data: &[u8], cargo: Cargo, force: bool) -> Result<usize> {
         let (peer, sndbuf, from) = {
             let mut state = self.0.state.lock();
             if let Some(errno) = state.error.take() {
@@ -105,9 +110,9 @@ impl UnixSocket {
         if data.is_empty() && !whole {
             return Ok(0);
         }
-        let room = sndbuf.saturating_sub(other.inbox.bytes());
+        let room = if force { data.len() } else { sndbuf.saturating_sub(other.inbox.bytes()) };
         let full = if whole { room < data.len().max(1) } else { room == 0 };
-        if full || other.inbox.len() >= MAX_MESSAGES {
+        if full || (other.inbox.len() >= MAX_MESSAGES && !force) {
             return Err(Errno::EAGAIN);
         }
         let n = room.min(data.len());

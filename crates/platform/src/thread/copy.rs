@@ -1,11 +1,16 @@
 //! Guest memory: what came with a request, what goes with the answer, and the rest.
 
+use std::os::fd::BorrowedFd;
+
 use linux_abi::Errno;
 use slot::layout::DATA_SIZE;
 use slot::{RECORDS, Record};
 
 use super::GuestThread;
-use crate::process::{read_process, to_fault};
+use crate::process::{read_process, to_fault, touches_reserved};
+
+/// Reads from a host file, or writes to it, at a position there; a read may have to do with what is there at once.
+type AtHostFile<'a> = dyn FnMut(BorrowedFd<'_>, u64, bool) -> Result<usize, Errno> + 'a;
 
 impl GuestThread {
     /// Copies from guest memory; `EFAULT`.
@@ -68,7 +73,7 @@ impl GuestThread {
         if buf.is_empty() {
             return Ok(());
         }
-        if addr == 0 {
+        if addr == 0 || touches_reserved(addr, buf.len() as u64) {
             return Err(Errno::EFAULT);
         }
         let end = self.used.checked_add(buf.len());
@@ -82,10 +87,45 @@ impl GuestThread {
         self.copy_out_now(addr, buf)
     }
 
+    /// As `copy_out` of up to `len` bytes that `read` has read from a host file: it is given what reads them to where
+    /// they go along with the answer. None if they do not fit there, or `read` gives none.
+    pub fn copy_out_file(
+        &mut self,
+        addr: u64,
+        len: usize,
+        read: impl FnOnce(&mut AtHostFile<'_>) -> Option<Result<usize, Errno>>,
+    ) -> Option<Result<usize, Errno>> {
+        let fits = self.used.checked_add(len).is_some_and(|end| end <= DATA_SIZE);
+        let bad = addr == 0 || touches_reserved(addr, len as u64);
+        if bad || self.request.is_none() || self.out.len() >= RECORDS || !fits {
+            return None;
+        }
+        let (slot, offset) = (self.core.slot, self.used);
+        let result = read(&mut |fd, pos, at_once| slot.read_file(offset, len, fd, pos, at_once))?;
+        if let Ok(count @ 1..) = result {
+            let count = count.min(len);
+            self.out.push(Record { addr, len: count as u32, offset: offset as u32 });
+            self.used = (offset + count).next_multiple_of(16);
+        }
+        Some(result)
+    }
+
+    /// Has `write` write `len` bytes at `addr` to a host file: it is given what does so. None if they did not come with
+    /// the request, or `write` gives none.
+    pub fn copy_in_file(
+        &mut self,
+        addr: u64,
+        len: usize,
+        write: impl FnOnce(&mut AtHostFile<'_>) -> Option<Result<usize, Errno>>,
+    ) -> Option<Result<usize, Errno>> {
+        let (slot, offset) = (self.core.slot, self.travelled(addr, len)?);
+        write(&mut |fd, pos, _| slot.write_file(offset, len, fd, pos))
+    }
+
     /// Copies to guest memory at once; `EFAULT`.
     pub fn copy_out_now(&mut self, addr: u64, buf: &[u8]) -> Result<(), Errno> {
         let pid = self.core.process.pid();
-        if pid == 0 {
+        if pid == 0 || touches_reserved(addr, buf.len() as u64) {
             return Err(Errno::EFAULT);
         }
         let n = host::process::write_memory(pid, addr, buf).map_err(to_fault)?;

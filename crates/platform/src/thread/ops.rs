@@ -1,10 +1,14 @@
 //! Native operations: what the shim does to its guest's memory, and what of it is announced.
 
-use slot::layout::{DATA_OFFSET, FILE_FD, SLOT_SIZE, SLOT_VA};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use slot::layout::{DATA_OFFSET, FILE_FD, KEPT_FDS, SLOT_SIZE, SLOT_VA};
 use slot::{Op, action, op};
 
 use super::GuestThread;
-use crate::machine::{FileMap, Showing};
+use crate::kept::MAP_KEPT;
+use crate::machine::{Announced, FileMap, Showing};
 use crate::native;
 use crate::types::NativeOp;
 use linux_abi::sysno::nr;
@@ -20,31 +24,101 @@ impl GuestThread {
         let count = self.write_ops(ops);
         self.answer(action::NATIVE, [0; 8], count);
     }
-    /// One operation whose result is the guest's result of the present call; no further exit.
+    /// One operation whose result is the guest's result of the present call; no further exit. See also
+    /// [`crate::ThreadHandle::native_result`].
     pub fn resume_native(&mut self, op: NativeOp) {
+        self.resume_native_batch(vec![op]);
+    }
+    fn resume_native_batch(&mut self, ops: Vec<NativeOp>) {
         self.flush();
-        let count = self.write_ops(vec![op]);
+        self.core.slot.set_native_ret(0);
+        let count = self.write_ops(ops);
         self.answer(action::NATIVE_RETURN, [0; 8], count);
     }
 
+    /// As `resume_native` of [`NativeOp::MmapKept`]. `grant` is told the descriptor by which the file is mapped, if it
+    /// stays, and says whether the thread may use that without an answer from now on.
+    pub fn resume_mapping(&mut self, op: NativeOp, grant: impl FnOnce(u32) -> bool) {
+        self.flush();
+        self.core.slot.set_native_ret(0);
+        let count = self.write_ops(vec![op]);
+        let number = self.core.announced.lock().kept.first().copied();
+        if let Some(fd) = number.filter(|fd| grant(*fd)) {
+            let mut announced = self.core.announced.lock();
+            if !announced.pinned.contains(&fd) {
+                announced.pinned.push(fd);
+                self.core.process.kept.lock().pin(fd);
+            }
+        }
+        self.answer(action::NATIVE_RETURN, [0; 8], count);
+    }
+    /// As [`GuestThread::resume_syscall`] with 0, after the guest has closed what it had open as these; false, and nothing
+    /// is done, if nothing of them stays in its process.
+    pub fn resume_closed(&mut self, ids: impl IntoIterator<Item = u64>) -> bool {
+        let ops: Vec<_> = {
+            let kept = self.core.process.kept.lock();
+            ids.into_iter().filter(|id| kept.has(*id)).map(|id| NativeOp::LetGo { id }).collect()
+        };
+        let here = !ops.is_empty();
+        if here {
+            self.resume_native_batch(ops);
+        }
+        here
+    }
+    /// As `resume_closed` where there is another answer to give: what stays is no longer mapped, and closed when its
+    /// place is needed.
+    pub fn leave_kept(&mut self, id: u64) {
+        self.core.process.kept.lock().leave(id);
+    }
+
+    /// The descriptor by which the shim maps a file, as it is to pass it.
+    fn descriptor(&mut self, announced: &mut Announced, file: &Arc<OwnedFd>, id: Option<u64>) -> u64 {
+        let process = &self.core.process;
+        let own = u64::from(self.core.index) << 32;
+        let keeps = |_: &u64| self.platform.native.keeps_files() && !process.is_showing();
+        let number = id.filter(keeps).and_then(|id| process.kept.lock().use_of(id, file, &announced.kept));
+        let Some(number) = number else { return own | (FILE_FD as u64 + u64::from(self.core.local)) };
+        if !announced.kept.contains(&number.fd) {
+            announced.kept.push(number.fd);
+        }
+        if !number.fresh {
+            return number.fd.into();
+        }
+        announced.fetched.push((number.fd, file.clone()));
+        if self.sent.is_none() {
+            self.sent = Some((number.fd, file.clone()));
+        }
+        own | u64::from(number.fd)
+    }
+
     fn write_ops(&mut self, ops: Vec<NativeOp>) -> u32 {
-        let mut announced = self.core.announced.lock();
+        let core = self.core.clone();
+        let mut announced = core.announced.lock();
         announced.files.clear();
         announced.calls.clear();
+        announced.fetched.clear();
         self.announced = true;
         // Bytes to copy lie behind the operations.
-        let mut data = ops.len() * std::mem::size_of::<Op>();
+        let closes = ops.iter().filter(|op| matches!(op, NativeOp::LetGo { .. })).count() * KEPT_FDS;
+        let mut data = (ops.len() + closes) * std::mem::size_of::<Op>();
         let mut count = 0;
-        for (i, op) in ops.into_iter().enumerate() {
+        for op in ops {
             let mut number = 0;
+            // What stays in the process is mapped as others are.
+            let (op, id) = match op {
+                NativeOp::MmapKept { addr, len, prot, flags, file, id } => {
+                    let id = Some(id).filter(|_| flags & !MAP_KEPT == 0);
+                    (NativeOp::Mmap { addr, len, prot, flags, file: Some(file) }, id)
+                }
+                other => (other, None),
+            };
             let (kind, args) = match op {
                 NativeOp::Mmap { addr, len, prot, flags, file } => {
                     let (fd, offset) = match file {
                         None => (u64::MAX, 0),
                         Some((file, offset)) => {
-                            let fd = (u64::from(self.core.index) << 32)
-                                | (FILE_FD as u64 + u64::from(self.core.local));
-                            announced.files.push_back(FileMap {
+                            let fd = self.descriptor(&mut announced, &file, id);
+                            announced.files.push(FileMap {
                                 addr,
                                 len,
                                 prot: u64::from(prot),
@@ -56,6 +130,18 @@ impl GuestThread {
                         }
                     };
                     (op::MMAP, [addr, len, u64::from(prot), u64::from(flags), fd, offset])
+                }
+                NativeOp::MmapKept { .. } => continue,
+                NativeOp::LetGo { id } => {
+                    let closed = self.core.process.kept.lock().close(id, &mut announced.kept);
+                    for fd in closed {
+                        let args = [u64::from(fd), 0, 0, 0, 0, 0];
+                        if self.core.slot.write_op(count, &Op { kind: op::CLOSE, number, args }).is_err() {
+                            break;
+                        }
+                        count += 1;
+                    }
+                    continue;
                 }
                 NativeOp::Munmap { addr, len } => (op::MUNMAP, [addr, len, 0, 0, 0, 0]),
                 NativeOp::Mprotect { addr, len, prot } => {
@@ -135,11 +221,11 @@ impl GuestThread {
                 _ => None,
             };
             announced.calls.extend(call.map(|number| native::AnnouncedCall { number, args }));
-            if self.core.slot.write_op(i, &Op { kind, number, args }).is_err() {
+            if self.core.slot.write_op(count, &Op { kind, number, args }).is_err() {
                 break;
             }
             count += 1;
         }
-        count
+        count as u32
     }
 }

@@ -3,12 +3,14 @@
 
 use std::arch::global_asm;
 use std::mem::offset_of;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use platform::{Exit, GuestThread, NativeOp};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use slot::layout::{BATCH, CONTROL_FD, FILE_FD, NR_DOORBELL, SHIM_VA, SLOT_SIZE, SLOT_VA, SLOTS_FD};
+use slot::layout::{
+    BATCH, CONTROL_FD, FILE_FD, KEPT_FD, NR_DOORBELL, NR_FETCH, SHIM_VA, SLOT_SIZE, SLOT_VA, SLOTS_FD,
+};
 use slot::{Slot, kind, state};
 
 use crate::common::{CODE, Kind, clone_request, expect_call, guest, run};
@@ -125,6 +127,13 @@ fn secret() -> Arc<OwnedFd> {
     Arc::new(file)
 }
 
+/// A file of four pages that a guest may read.
+fn public() -> Arc<OwnedFd> {
+    let file = secret();
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Arc::new(std::fs::File::open(path).expect("opens").into())
+}
+
 /// The mappings of the file, and of files of the sandbox, that a process has.
 fn seen(guest: &GuestThread) -> Vec<String> {
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", guest.address_space().host_pid()));
@@ -206,6 +215,53 @@ fn what_is_announced_is_mapped() {
         let seen = seen(&evil);
         let line = seen.iter().find(|line| line.contains("secret")).expect("the file");
         assert!(line.starts_with("50000000-50002000 r--p 00001000 "), "{line}");
+        evil.handle().kill_process();
+    });
+}
+
+/// A file that stays is there for reading, at its number, for who was told to take it there.
+#[test]
+fn what_stays_is_mapped_for_reading_alone() {
+    const ACCESS: i64 = -13;
+    const BAD: i64 = -9;
+    const CLOSE: u64 = 3;
+    run(async {
+        let mut evil = guest(code!(announced, announced_end)).await;
+        let (own, fd) = (index(&evil, 0), KEPT_FD as u64);
+        let map = |addr, len, prot, flags, fd, offset| [MMAP, addr, len, prot, flags, fd, offset];
+        let fetch = |index, fd| [NR_FETCH.into(), index, fd, 0, 0, 0, 0];
+        let close = |fd| [CLOSE, fd, 0, 0, 0, 0, 0];
+        let elsewhere = PLACE + 0x10_0000;
+        let calls = [
+            (map(PLACE, LEN, 1, PRIVATE_NOREPLACE, fd, OFFSET), PLACE as i64),
+            (map(elsewhere, 0x4000, 5, PRIVATE_NOREPLACE, fd, 0), elsewhere as i64),
+            (map(PLACE + 0x20_0000, LEN, 3, 0x10_0001, fd, 0), ACCESS),
+            (map(SHIM_VA, LEN, 1, 0x12, fd, 0), EPERM),
+            (map(SLOT_VA, LEN, 1, 0x12, fd, 0), EPERM),
+            (map(PLACE + 0x20_0000, LEN, 1, PRIVATE_NOREPLACE, fd + 1, 0), BAD),
+            (map(PLACE + 0x20_0000, LEN, 1, PRIVATE_NOREPLACE, CONTROL_FD as u64, 0), EPERM),
+            (fetch(own, fd + 1), EPERM),
+            (fetch(own, FILE_FD as u64), EPERM),
+            (fetch(own + 1, fd), EPERM),
+            (fetch(0, fd), EPERM),
+            (close(fd), 0),
+            (map(PLACE + 0x20_0000, LEN, 1, PRIVATE_NOREPLACE, fd, 0), BAD),
+            (fetch(own, fd), fd as i64),
+            (fetch(own, fd), fd as i64),
+            (map(PLACE + 0x20_0000, LEN, 1, PRIVATE_NOREPLACE, fd, 0), PLACE as i64 + 0x20_0000),
+            (close(SLOTS_FD as u64), EPERM),
+        ];
+        let (list, wanted): (Vec<Call>, Vec<i64>) = calls.into_iter().unzip();
+        write_calls(&evil, FIRST, &list);
+        evil.regs_mut().rsp = FIRST + 0xff0;
+        evil.regs_mut().r13 = 0;
+        evil.resume_regs();
+        expect_call(&mut evil, 39).await;
+        let flags = PRIVATE_NOREPLACE as u32;
+        let file = (public(), OFFSET);
+        evil.native(NativeOp::MmapKept { addr: PLACE, len: LEN, prot: 1, flags, file, id: 1 });
+        expect_call(&mut evil, 60).await;
+        assert_eq!(results(&evil, FIRST, list.len()), wanted);
         evil.handle().kill_process();
     });
 }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 
 use crate::oci::Resources;
@@ -27,8 +28,8 @@ pub(crate) use stats::Stats;
 pub(crate) use systemd::Scope;
 pub(crate) use v2::weight;
 
-/// Tasks of ours beside the guest's: the kernel process and the zygote.
-const OWN_TASKS: i64 = 32;
+/// Tasks of ours beside the guest's: the zygote, and the kernel process with the threads that it may have.
+const OWN_TASKS: i64 = 64;
 
 /// The directories of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +99,34 @@ impl Cgroup {
             rustix::fs::statvfs(root)
                 .is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
         })
+    }
+
+    /// Why these limits cannot be set in it; none where they can.
+    pub(crate) fn lacks(&self, resources: Option<&Resources>) -> Option<String> {
+        let resources = resources?;
+        let wanted = [
+            ("memory", resources.memory.is_some()),
+            ("cpu", resources.cpu.is_some()),
+            ("pids", resources.pids.is_some()),
+        ];
+        let mut wanted = wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| name);
+        if self.is_read_only() {
+            return Some("those here are mounted read-only, as in a container".into());
+        }
+        let closed = |path: &Path| rustix::fs::access(path, Access::WRITE_OK).is_err();
+        let Some(above) = self.v2.as_deref().and_then(Path::parent) else {
+            if let Some(missing) = wanted.find(|name| !self.v1.contains_key(*name)) {
+                return Some(format!("the host has none for {missing}"));
+            }
+            return self.roots.iter().any(|root| closed(root)).then(|| "only root can make one here".into());
+        };
+        // Who goes from one group to another must own what is above both.
+        if closed(above) || closed(&above.join("cgroup.procs")) {
+            return Some(format!("{} is not the caller's", above.display()));
+        }
+        let available = files::read(above, "cgroup.controllers").unwrap_or_default();
+        let missing = wanted.find(|name| !available.split_whitespace().any(|one| one == *name))?;
+        Some(format!("{} hands down none for {missing}", above.display()))
     }
 
     /// Fails where others live in a group: deleting the container would kill them.
@@ -222,6 +251,19 @@ impl Cgroup {
             Some(directory) => v2::stats(directory),
             None => v1::stats(&self.v1),
         }
+    }
+
+    /// How many processes the host has killed since there was no memory left for them.
+    pub(crate) fn killed_for_memory(&self) -> u64 {
+        let v1 = self.v1.get("memory").map(|group| group.join("memory.oom_control"));
+        let v2 = self.v2.as_ref().map(|group| group.join("memory.events"));
+        let texts = v1.into_iter().chain(v2).filter_map(|path| std::fs::read_to_string(path).ok());
+        texts
+            .flat_map(|text| {
+                let counts = text.lines().filter_map(|line| line.strip_prefix("oom_kill "));
+                counts.filter_map(|count| count.trim().parse::<u64>().ok()).collect::<Vec<_>>()
+            })
+            .sum()
     }
 
     /// Removes the directories; processes must be dead or dying.

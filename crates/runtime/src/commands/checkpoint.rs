@@ -7,8 +7,7 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(crate) struct Checkpoint {
-    /// As runc's
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     _words: Vec<String>,
 }
 

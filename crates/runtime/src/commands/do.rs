@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use control::{CapabilityMasks, ProcessSpec};
 
+use super::do_limits::Limits;
 use super::run::wait_for;
 use crate::callers_limits;
 use crate::cli::Globals;
@@ -16,7 +17,7 @@ use crate::container;
 use crate::create::{self, Plan, Terminal};
 use crate::jobs;
 use crate::oci::config::{Config, IdMapping, Linux, Namespace, Root};
-use crate::oci::{VERSION, capability, translate};
+use crate::oci::{Resources, VERSION, capability, translate};
 use crate::rootless;
 use crate::terminal::CallersTerminal;
 use crate::view::{self, Wanted};
@@ -24,13 +25,17 @@ use crate::view::{self, Wanted};
 const HELP: &str = "\
 The program sees /usr, /opt, a part of /etc without secrets, and the current folder unless that is a home, /tmp \
 or /. What it writes is thrown away at its end, but for --rw. Where paths of --ro and --rw lie in one another the \
-innermost decides. Its environment is PATH, HOME, TERM, COLORTERM, LANG, LC_ALL and TZ.
+innermost decides. Of open files it gets standard input, output and error. Its environment is PATH, HOME, TERM, COLORTERM, LANG, LC_ALL and TZ.
 
-Exit status: the program's; 128+N if signal N ended it; 126 or 127 if it cannot be run or is not there; 1 if the \
-sandbox cannot be made.
+--memory, --cpus and --pids limit all its processes together, by a control group: as root, or where the caller's \
+own group is delegated to it (version 2). --timeout works everywhere.
+
+Exit status: the program's; 128+N if signal N ended it; 124 if its time was up; 126 or 127 if it cannot be run or is \
+not there; 1 if the sandbox cannot be made.
 
 Examples:
   sallet do -- python3 untrusted.py
+  sallet do --memory 1g --cpus 2 --pids 100 --timeout 30s -- ./judged
   sallet do -- make -j2
   sallet do --rw out --net host -e TOKEN -- python3 fetch.py
   sallet --debug-log calls.txt --strace do -- ls";
@@ -56,6 +61,8 @@ pub(crate) struct Do {
     /// NAME=VALUE, or NAME to pass ours on; may be repeated
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
+    #[command(flatten)]
+    limits: Limits,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     command: Vec<OsString>,
@@ -85,7 +92,7 @@ impl Do {
 
     fn sandboxed(&self, globals: &Globals) -> Result<ExitCode> {
         if let Some(flag) = self.command.first().filter(|word| word.as_bytes().starts_with(b"-")) {
-            bail!("unknown option {}; see sallet do --help", flag.display());
+            bail!("unknown option {}; {}", flag.display(), remedy(flag));
         }
         let cwd = match &self.cwd {
             Some(cwd) => std::path::absolute(cwd)?,
@@ -103,6 +110,7 @@ impl Do {
             all_files: self.all_files,
             uid,
         };
+        let timeout = self.limits.timeout()?;
         let view = view::choose(&wanted)?;
         // A program without a slash comes from PATH.
         let named = |(at, word): &(usize, &OsString)| *at > 0 || word.as_bytes().contains(&b'/');
@@ -143,7 +151,7 @@ impl Do {
             id: format!("{}{}", container::DO, rustix::process::getpid().as_raw_nonzero()),
             bundle: cwd.clone(),
             rootfs: "/".into(),
-            config: config(self.net, ids),
+            config: config(self.net, ids, self.limits.resources()?),
             process,
             preserve_fds: 0,
             terminal: callers.map_or(Terminal::None, Terminal::Ours),
@@ -158,7 +166,7 @@ impl Do {
                 None => limits.explain(error),
             }
         })?;
-        wait_for(created, false, true)
+        wait_for(created, false, true, timeout)
     }
 
     /// Variables of the program: ours that say nothing about us, then what `--env` asks for.
@@ -176,7 +184,7 @@ impl Do {
             match (entry.as_bytes().contains(&b'='), std::env::var_os(entry)) {
                 (true, _) => env.push(entry.clone()),
                 (false, Some(value)) => env.push(assign(entry, &value)),
-                (false, None) => bail!("environment variable {} is not set", entry.display()),
+                (false, None) => bail!("--env {entry:?}: there is no such variable to pass on"),
             }
         }
         Ok(translate::last_values(env))
@@ -184,7 +192,7 @@ impl Do {
 }
 
 /// Everything but the program.
-fn config(network: Net, ids: (Vec<IdMapping>, Vec<IdMapping>)) -> Config {
+fn config(network: Net, ids: (Vec<IdMapping>, Vec<IdMapping>), resources: Option<Resources>) -> Config {
     let own = Namespace { kind: "network".into(), path: String::new() };
     let (uid_mappings, gid_mappings) = ids;
     Config {
@@ -195,9 +203,22 @@ fn config(network: Net, ids: (Vec<IdMapping>, Vec<IdMapping>)) -> Config {
             namespaces: (network == Net::None).then_some(own).into_iter().collect(),
             uid_mappings,
             gid_mappings,
+            resources,
             ..Linux::default()
         }),
         ..Config::default()
+    }
+}
+
+/// What to do about an option that `do` does not know.
+fn remedy(flag: &OsStr) -> String {
+    let name = flag.to_string_lossy();
+    let name = name.split_once('=').map_or(&*name, |(name, _)| name);
+    let is_flag = |arg: &clap::Arg| arg.get_long().is_some_and(|long| name.strip_prefix("--") == Some(long));
+    if Globals::augment_args(clap::Command::new("")).get_arguments().any(is_flag) {
+        format!("it goes before do: sallet {name} ... do ...")
+    } else {
+        "see sallet do --help".into()
     }
 }
 

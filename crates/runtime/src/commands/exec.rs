@@ -8,7 +8,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -202,9 +201,7 @@ impl Exec {
             ensure!(Path::new(cwd).is_absolute(), "Cwd must be an absolute path");
             process.cwd.clone_from(cwd);
         }
-        if let Some(entry) = self.env.iter().find(|entry| !entry.as_bytes().contains(&b'=')) {
-            bail!("unable to start container process: invalid environment variable: {:?}", entry.display());
-        }
+        translate::check_environment(&self.env)?;
         process.env = translate::last_values(process.env.into_iter().chain(self.env.iter().cloned()));
         Ok(process)
     }
@@ -262,7 +259,7 @@ struct Waiter {
 
 impl Waiter {
     fn wait(&self, signals: &SignalFd, relay: Option<Relay>) -> Result<ExitCode> {
-        supervise::run(signals, self.channel.as_fd(), relay, None, |signal| {
+        supervise::run(signals, self.channel.as_fd(), relay, None, None, |signal| {
             // Over a connection of its own, so that answers do not mix. The
             // guest process, or the sandbox, may be gone by now.
             let _ = self.container.ask(&Request::Signal { pid: Some(self.pid), signal, all: false });

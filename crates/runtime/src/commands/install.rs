@@ -6,9 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Globals};
 use crate::output::say;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Args, Parser};
 use serde_json::{Map, Value, json};
 
@@ -30,6 +30,29 @@ pub(crate) struct Uninstall {
     target: Target,
 }
 
+/// Tells an error as to a person, unless there is a log for it; with what to do where rights are missing.
+fn told(globals: &Globals, command: &str, done: Result<ExitCode>) -> Result<ExitCode> {
+    let done = done.map_err(|error| {
+        let denied = (error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()))
+            .any(|cause| matches!(cause.kind(), io::ErrorKind::PermissionDenied));
+        if denied && !rustix::process::geteuid().is_root() {
+            anyhow!(
+                "{error:#}; this file is not yours to change: run it as root (sudo sallet {command}), or name \
+                 another one (rootless Docker's: --config ~/.config/docker/daemon.json)"
+            )
+        } else {
+            error
+        }
+    });
+    match done {
+        Err(error) if globals.log.is_none() => {
+            eprintln!("sallet {command}: {error:#}");
+            Ok(ExitCode::FAILURE)
+        }
+        done => done,
+    }
+}
+
 /// What both are about.
 #[derive(Debug, Args)]
 struct Target {
@@ -45,7 +68,11 @@ struct Target {
 }
 
 impl Install {
-    pub(crate) fn run(&self) -> Result<ExitCode> {
+    pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+        told(globals, "install", self.done())
+    }
+
+    fn done(&self) -> Result<ExitCode> {
         check_name(&self.target.name)?;
         check_arguments(&self.arguments)?;
         let program = std::env::current_exe().context("find our own program")?;
@@ -53,7 +80,9 @@ impl Install {
         let after = register(file.settings.clone(), &self.target.name, &program, &self.arguments)
             .with_context(|| file.path.display().to_string())?;
         let (name, path) = (&self.target.name, program.display());
-        self.target.put(&file, after, &format!("Registered runtime {name:?}"))?;
+        let (done, already) =
+            (format!("Registered runtime {name:?}"), format!("it has runtime {name:?} already"));
+        self.target.put(&file, after, &done, &already)?;
         say!("Docker:     docker run --runtime={name} IMAGE")?;
         say!("Podman:     podman --runtime {path} run IMAGE")?;
         say!("containerd: add to /etc/containerd/config.toml and restart it:")?;
@@ -66,12 +95,17 @@ impl Install {
 }
 
 impl Uninstall {
-    pub(crate) fn run(&self) -> Result<ExitCode> {
+    pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
+        told(globals, "uninstall", self.done())
+    }
+
+    fn done(&self) -> Result<ExitCode> {
         let file = DaemonFile::read(&self.target.config)?;
         let name = &self.target.name;
         let after =
             unregister(file.settings.clone(), name).with_context(|| file.path.display().to_string())?;
-        if self.target.put(&file, after, &format!("Removed runtime {name:?}"))? {
+        let (done, already) = (format!("Removed runtime {name:?}"), format!("it has no runtime {name:?}"));
+        if self.target.put(&file, after, &done, &already)? {
             say!("Containers that were made with it cannot be started until it is back.")?;
         }
         Ok(ExitCode::SUCCESS)
@@ -80,7 +114,7 @@ impl Uninstall {
 
 impl Target {
     /// Writes other settings, if they are others; whether it did.
-    fn put(&self, file: &DaemonFile, after: Map<String, Value>, done: &str) -> Result<bool> {
+    fn put(&self, file: &DaemonFile, after: Map<String, Value>, done: &str, already: &str) -> Result<bool> {
         let text = format!("{}\n", serde_json::to_string_pretty(&after)?);
         if self.dry_run {
             say!("{}", text.trim_end())?;
@@ -88,7 +122,7 @@ impl Target {
             return Ok(false);
         }
         if after == file.settings {
-            say!("{} is so already.", file.path.display())?;
+            say!("{}: {already}; nothing was changed.", file.path.display())?;
             return Ok(false);
         }
         let backup = file.replace(&text)?;

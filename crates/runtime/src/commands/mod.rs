@@ -5,6 +5,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod r#do;
+mod do_limits;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod features;

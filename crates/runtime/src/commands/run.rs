@@ -2,17 +2,21 @@
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::create::CreateOptions;
 use crate::cli::Globals;
 use crate::create::{self, Created, Terminal};
 use crate::jobs::Job;
-use crate::supervise;
+use crate::supervise::{self, Timer};
 use crate::terminal::CallersTerminal;
+
+/// What timeout(1) exits with when the time was up.
+const TIMED_OUT: u8 = 124;
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -57,20 +61,27 @@ impl Run {
             }
             plan.terminal = Terminal::Ours(callers);
         }
-        wait_for(create::create(globals, plan)?, self.keep, false)
+        wait_for(create::create(globals, plan)?, self.keep, false, None)
     }
 }
 
 /// Starts a created container, stands in for it until it has ended, and
-/// removes it. With `as_job` it stops and continues with it. Gives its exit status.
-pub(crate) fn wait_for(created: Created, keep: bool, as_job: bool) -> Result<ExitCode> {
+/// removes it. With `as_job` it stops and continues with it. When its time is up it is told to end, and killed.
+/// Gives its exit status.
+pub(crate) fn wait_for(
+    created: Created,
+    keep: bool,
+    as_job: bool,
+    timeout: Option<Duration>,
+) -> Result<ExitCode> {
     let Created { mut container, pidfd, tie: _tie, relay } = created;
     // Before the program can end and before it can be signalled.
     let signals = supervise::signals()?;
+    let mut timer = timeout.map(Timer::new).transpose()?;
     let result = container.start().and_then(|()| {
         // Nobody answers where the program has ended already.
         let job = if as_job { Job::watch(&container).ok() } else { None };
-        supervise::run(&signals, pidfd.as_fd(), relay, job, |signal| {
+        supervise::run(&signals, pidfd.as_fd(), relay, job, timer.as_mut(), |signal| {
             // The program may have ended meanwhile.
             let _ = container.kill(signal, false);
         })
@@ -80,15 +91,25 @@ pub(crate) fn wait_for(created: Created, keep: bool, as_job: bool) -> Result<Exi
     }
     let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
         .context("wait for the kernel process");
+    // An engine asks the group itself.
+    let starved = as_job && container.state.cgroup.killed_for_memory() > 0;
     if !keep || result.is_err() {
         container.destroy()?;
     }
     result?;
     let status = status?.context("the kernel process left no status")?;
+    if timer.is_some_and(|timer| timer.is_over()) {
+        return Ok(ExitCode::from(TIMED_OUT));
+    }
     let code = match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => code,
         (None, Some(signal)) => 128 + signal,
         (None, None) => 1,
     };
+    if starved && code == 128 + Signal::KILL.as_raw() {
+        eprintln!(
+            "sallet do: killed: more memory was asked for than there may be (--memory, or a limit above it)"
+        );
+    }
     Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)))
 }

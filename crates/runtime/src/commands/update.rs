@@ -133,7 +133,7 @@ fn over(before: &Resources, changes: &Resources) -> Result<Resources> {
     }
     let mut all = serde_json::to_value(before)?;
     put(&mut all, serde_json::to_value(changes)?);
-    Ok(config::parse(all.to_string().as_bytes())?)
+    config::parse(all.to_string().as_bytes())
 }
 
 /// Limits that the host takes in pairs: one of them is written with the other as it is.
@@ -163,27 +163,63 @@ fn read(path: &PathBuf) -> Result<Resources> {
     config::parse(&text).context("the resources are no valid JSON")
 }
 
-/// `64m` is 64 MiB.
-fn bytes(text: &str) -> Result<i64> {
+/// `64m` is 64 MiB; `1.5g`, `512MiB` and `64 mb` are as Docker reads them.
+pub(super) fn bytes(text: &str) -> Result<i64> {
     let lower = text.to_ascii_lowercase();
-    let lower = lower.strip_suffix('b').unwrap_or(&lower);
-    let (number, shift) = match lower.chars().last() {
-        Some('k') => (&lower[..lower.len() - 1], 10),
-        Some('m') => (&lower[..lower.len() - 1], 20),
-        Some('g') => (&lower[..lower.len() - 1], 30),
-        Some('t') => (&lower[..lower.len() - 1], 40),
-        _ => (lower, 0),
+    let plain = lower.strip_suffix("ib").or(lower.strip_suffix('b')).unwrap_or(&lower);
+    let units = [('k', 10), ('m', 20), ('g', 30), ('t', 40), ('p', 50)];
+    let with_unit =
+        units.iter().find_map(|(unit, shift)| plain.strip_suffix(*unit).map(|number| (number, *shift)));
+    let (number, shift) = match with_unit {
+        Some((number, shift)) => (number.strip_suffix(' ').unwrap_or(number), shift),
+        None => (plain, 0),
     };
-    number
-        .parse::<i64>()
-        .ok()
-        .and_then(|n| n.checked_mul(1 << shift))
-        .with_context(|| format!("invalid number of bytes {text:?}"))
+    let whole = number.parse::<i64>().ok().and_then(|n| n.checked_mul(1 << shift));
+    whole
+        .or_else(|| fraction(number, shift))
+        .with_context(|| format!("{text:?} is no number of bytes, such as 512m or 1.5g"))
+}
+
+/// A number with a point, of units of so many bits; what is less than a byte is left out.
+fn fraction(number: &str, shift: u32) -> Option<i64> {
+    let (whole, rest) = number.split_once('.')?;
+    let digits =
+        |text: &str| !text.is_empty() && text.len() <= 15 && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(rest) {
+        return None;
+    }
+    let parts = rest.parse::<i128>().ok()?.checked_mul(1 << shift)? / 10_i128.pow(rest.len() as u32);
+    let all = whole.parse::<i128>().ok()?.checked_mul(1 << shift)?.checked_add(parts)?;
+    i64::try_from(all).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_those_of_docker() {
+        for (text, wanted) in [
+            ("1024", 1024),
+            ("-1", -1),
+            ("0", 0),
+            ("5b", 5),
+            ("64m", 64 << 20),
+            ("64 mb", 64 << 20),
+            ("2GiB", 2 << 30),
+            ("1.5g", 3 << 29),
+            ("0.25M", 1 << 18),
+            ("1.0001k", 1024),
+            ("1.5t", 3 << 39),
+        ] {
+            assert_eq!(bytes(text).unwrap(), wanted, "{text}");
+        }
+        for wrong in
+            ["", "m", "x", "1.m", ".5m", "1.5.5m", "1e3", "nan", "inf", "1.-5m", "9999999p", "64  m", "1i"]
+        {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn changes_leave_the_rest() {

@@ -37,7 +37,7 @@ impl Config {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                bail!("JSON specification file config.json not found")
+                bail!("JSON specification file config.json not found in {}", bundle.display())
             }
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
@@ -72,19 +72,19 @@ impl Config {
     }
 }
 
-/// Reads JSON where, as Go's encoder likes it, `null` may stand for "absent".
-pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+/// Reads JSON where, as Go's encoder likes it, `null` may stand for "absent". A wrong field is told by its path.
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T> {
     parse_noting(text, &mut |_| {})
 }
 
 /// [`parse`] that tells of fields nobody reads.
-fn parse_noting<T: serde::de::DeserializeOwned>(
-    text: &[u8],
-    note: &mut dyn FnMut(String),
-) -> serde_json::Result<T> {
+fn parse_noting<T: serde::de::DeserializeOwned>(text: &[u8], note: &mut dyn FnMut(String)) -> Result<T> {
     let mut value: serde_json::Value = serde_json::from_slice(text)?;
     drop_nulls(&mut value);
-    serde_ignored::deserialize(value, |path| note(path.to_string().replace("?.", "")))
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+    let read = serde_ignored::deserialize(tracked, |path| note(path.to_string().replace("?.", "")));
+    Ok(read.map_err(|error| serde_path_to_error::Error::new(track.path(), error))?)
 }
 
 fn drop_nulls(value: &mut serde_json::Value) {
@@ -461,6 +461,24 @@ pub(crate) struct Priority {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wrong_fields_are_told_by_their_paths() {
+        for (text, path) in [
+            (r#"{"process":{"args":["a",5]}}"#, "process.args[1]: invalid type"),
+            (
+                r#"{"linux":{"resources":{"memory":{"limit":"64m"}}}}"#,
+                "linux.resources.memory.limit: invalid type",
+            ),
+            (r#"{"mounts":[{},{"options":"ro"}]}"#, "mounts[1].options: invalid type"),
+            (r#"{"ociVersion":"1.2.0","#, "at line 1"),
+        ] {
+            let error = format!("{:#}", Config::read(text.as_bytes()).unwrap_err());
+            assert!(error.contains(path), "{error}");
+        }
+        let fine = Config::read(br#"{"process":{"args":null,"later":1},"mounts":[{"later":2}]}"#).unwrap();
+        assert_eq!(fine.unknown, ["process.later", "mounts.0.later"]);
+    }
 
     #[test]
     fn versions_are_checked() {

@@ -108,7 +108,7 @@ pub(crate) fn parse(mount: &Mount) -> Result<ParsedMount> {
             },
         }
     }
-    if bind || matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2") {
+    if bind || matches!(mount.kind.as_str(), "sysfs" | "mqueue" | "cgroup" | "cgroup2") {
         left_out.extend(data.drain(..).map(str::to_owned));
     }
     if copy_up && (bind || mount.kind != "tmpfs" || mount.destination == "/dev") {
@@ -186,7 +186,9 @@ mod tests {
     fn what_has_no_effect_is_known() {
         let left = |kind: &str, options: &[&str]| parse(&mount(kind, options)).unwrap().left_out;
         assert_eq!(left("bind", &["ro", "sync", "x-mine=1", "tmpcopyup"]), ["sync", "x-mine=1", "tmpcopyup"]);
-        assert_eq!(left("proc", &["nosuid", "hidepid=2"]), ["hidepid=2"]);
+        assert_eq!(left("sysfs", &["nosuid", "x=2"]), ["x=2"]);
+        let hidden = parse(&mount("proc", &["nosuid", "hidepid=2"])).unwrap();
+        assert!(hidden.left_out.is_empty() && hidden.data == "hidepid=2");
         assert!(left("tmpfs", &["size=1m", "tmpcopyup", "rshared"]).is_empty());
         let parsed = parse(&mount("bind", &["rslave"])).unwrap();
         assert!(parsed.flags.propagation == Some(Propagation::Slave) && parsed.propagates_below);

@@ -96,7 +96,10 @@ fn action(word: &str, errno: Option<u32>) -> Result<SeccompAction> {
         "SCMP_ACT_KILL_PROCESS" => SeccompAction::KillProcess,
         // Without a tracer, as none is there when a container starts.
         "SCMP_ACT_TRACE" => SeccompAction::Errno(38),
-        "SCMP_ACT_NOTIFY" => bail!("linux.seccomp: SCMP_ACT_NOTIFY is not supported"),
+        "SCMP_ACT_NOTIFY" => bail!(
+            "linux.seccomp: SCMP_ACT_NOTIFY is not supported: the host's kernel, whose listener an agent is sent, does \
+             not see the container's calls"
+        ),
         other => bail!("linux.seccomp: unknown action {other:?}"),
     })
 }

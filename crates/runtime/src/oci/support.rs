@@ -218,7 +218,7 @@ mod tests {
             Honoured,
         ),
         ("/mounts", r#"[{"destination":"/x","type":"bind","source":"/","options":["sync"]}]"#, Told),
-        ("/mounts", r#"[{"destination":"/x","type":"proc","options":["hidepid=2"]}]"#, Told),
+        ("/mounts", r#"[{"destination":"/x","type":"proc","options":["hidepid=2"]}]"#, Honoured),
         ("/mounts", r#"[{"destination":"/x","type":"nfs"}]"#, Refused),
         ("/mounts", r#"[{"destination":"/x","type":"bind","source":"/","options":["idmap"]}]"#, Refused),
         (

@@ -59,6 +59,7 @@ pub(crate) fn process(process: &Process) -> Result<ProcessSpec> {
     if capabilities.inheritable & !capabilities.bounding != 0 {
         bail!("unable to apply caps: operation not permitted");
     }
+    check_environment(&process.env)?;
     Ok(ProcessSpec {
         args: process.args.iter().map(OsString::from).collect(),
         env: last_values(process.env.iter().map(OsString::from)),
@@ -159,6 +160,16 @@ pub(crate) fn numbers(list: &str) -> Option<Vec<u16>> {
         all.extend(number(first)?..=number(last)?);
     }
     Some(all)
+}
+
+/// Refuses what is no variable, in runc's words.
+pub(crate) fn check_environment(env: &[impl AsRef<OsStr>]) -> Result<()> {
+    match env.iter().map(AsRef::as_ref).find(|entry| !entry.as_bytes().contains(&b'=')) {
+        Some(entry) => {
+            bail!("unable to start container process: invalid environment variable: {:?}", entry.display())
+        }
+        None => Ok(()),
+    }
 }
 
 /// Of variables that are set twice, the last value counts.

@@ -210,6 +210,9 @@ pub async fn load(
         env_end: image.env.1,
         auxv: image.auxv,
     };
+    // The program has none of them open.
+    ops.push(NativeOp::LetGo { id: file.id() });
+    ops.extend(interpreter.iter().map(|(_, file, _)| NativeOp::LetGo { id: file.id() }));
     ops.push(NativeOp::SetName { name: kernel::thread::padded_name(&comm) });
     ops.push(NativeOp::SetLayout(host_layout(&layout, brk_start)));
 
@@ -294,15 +297,15 @@ fn segments(
             let offset = segment.offset & !(PAGE - 1);
             let request = MapRequest { offset, length: file_end - start, prot, shared: false };
             let source = match file.ops().mmap(file, &request)? {
-                MapSource::Host { fd, offset } => Some((fd, offset)),
+                MapSource::Host { fd, offset, keep } => Some(((fd, offset), keep)),
                 MapSource::Anonymous => None,
             };
-            ops.push(NativeOp::Mmap {
-                addr: start,
-                len: file_end - start,
-                prot,
-                flags: flag::MAP_PRIVATE | fixed,
-                file: source,
+            let (addr, len, flags) = (start, file_end - start, flag::MAP_PRIVATE | fixed);
+            ops.push(match source {
+                Some((source, true)) => {
+                    NativeOp::MmapKept { addr, len, prot, flags, file: source, id: file.id() }
+                }
+                source => NativeOp::Mmap { addr, len, prot, flags, file: source.map(|(file, _)| file) },
             });
             mappings.push(FileMapping::new(start, file_end, offset, file));
             let zero_from = (segment.vaddr + segment.filesz).wrapping_add(bias);

@@ -88,6 +88,9 @@ pub fn prepare(
             let path = loader_path(place, &file)?;
             let (file, executing) = open_program(fs, caller, None, &path, false)?;
             hidden |= is_hidden(caller, &file);
+            if read_at(&file, 0, &mut [0; elf::HEADER])? < elf::HEADER {
+                return Err(Errno::EIO);
+            }
             // A loader that is no program of this machine: ELIBBAD.
             let loader = elf::parse(&mut |offset, buf: &mut [u8]| read_at(&file, offset, buf))
                 .map_err(|e| if e == Errno::ENOEXEC { Errno::ELIBBAD } else { e })?;
@@ -120,10 +123,13 @@ pub fn prepare(
 fn loader_path((offset, len): (u64, usize), file: &OpenFile) -> Result<Vec<u8>, Errno> {
     let mut path = vec![0; len];
     let n = read_at(file, offset, &mut path)?;
-    if n != len || path.pop() != Some(0) || path.contains(&0) {
+    if n != len {
+        return Err(Errno::EIO);
+    }
+    if path.last() != Some(&0) {
         return Err(Errno::ENOEXEC);
     }
-    Ok(path)
+    Ok(path.split(|byte| *byte == 0).next().unwrap_or_default().to_vec())
 }
 
 /// The interpreter (of a script, or an ELF program's loader) for whose sake a program cannot be run: it cannot be

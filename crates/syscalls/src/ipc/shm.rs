@@ -61,7 +61,7 @@ pub async fn shmat(cx: &mut Cx<'_>, id: i32, addr: u64, flags: i32) -> SysResult
     let length = segment.size.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;
     // Counted before it is there, so that a removal leaves it.
     let attachment = segment.attach(&ipc.namespace, ipc.shm.pid());
-    let MapSource::Host { fd, offset } =
+    let MapSource::Host { fd, offset, .. } =
         file.ops().mmap(&file, &MapRequest { offset: 0, length, prot, shared: true })?
     else {
         return Err(Errno::ENOMEM.into());

@@ -27,6 +27,10 @@ pub fn rt_sigaction(cx: &mut Cx<'_>, sig: i32, new: Ptr, old: Ptr, size: usize) 
     mask::check_size(size)?;
     let action = if new.is_null() { None } else { Some(cx.read::<SigAction>(new)?) };
     let sig = Signo::new(sig).ok_or(Errno::EINVAL)?;
+    if action.is_none() && cx.local.untouched_signals == 0 {
+        // Who asks for one asks for all, as posix_spawn(3).
+        cx.tell_signals();
+    }
     let actions = cx.process().actions();
     let before = match action {
         None => actions.get(sig),
@@ -35,6 +39,7 @@ pub fn rt_sigaction(cx: &mut Cx<'_>, sig: i32, new: Ptr, old: Ptr, size: usize) 
             action.flags &= KNOWN;
             action.mask = action.mask.blockable();
             let before = actions.set(sig, action);
+            cx.touch_signal(sig);
             if kernel::signal::is_ignored(cx.process(), sig) {
                 kernel::signal::flush(cx.process(), SigSet::EMPTY.with(sig));
             }

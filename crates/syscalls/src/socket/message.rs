@@ -199,7 +199,16 @@ pub async fn recvfrom(
     let (file, socket) = socket_of(cx, fd)?;
     let flags = MsgFlags::from_bits_retain(flags);
     let vectors = [IoVec { base: buf, len: len.min(0x7fff_f000) }];
-    let received = receive(cx, &file, &socket, &vectors, 0, flags).await?;
+    let received = receive(cx, &file, &socket, &vectors, 0, flags).await;
+    if matches!(received, Err(SysError::Errno(Errno::EAGAIN))) {
+        kernel::posting::was_dry(cx.thread);
+    }
+    let received = received?;
+    if received.count > 0 && (flags - MsgFlags::DONTWAIT).is_empty() && socket.posts().is_some() {
+        let reads = received.count as u64 == len;
+        let read = kernel::posting::Ready { fd, file, reads, open: false, asked: received.count };
+        kernel::posting::grant(cx.thread, &[read], kernel::posting::Told::Read);
+    }
     if !from.is_null() {
         // Connected sockets tell no sender: the length becomes 0.
         address::write(cx, received.from.as_deref().unwrap_or_default(), from, from_len)?;

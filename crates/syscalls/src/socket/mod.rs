@@ -212,6 +212,11 @@ async fn wait<T>(
     mut op: impl FnMut(&mut Cx<'_>, &Arc<dyn Socket>) -> SysResult<T>,
 ) -> SysResult<T> {
     let nonblock = dontwait || file.flags().contains(OpenFlags::NONBLOCK);
+    // Another thread may have been granted it while this one slept.
+    let mut op = |cx: &mut Cx<'_>, socket: &Arc<dyn Socket>| {
+        let _in_use = kernel::posting::enter(file, cx.thread);
+        op(cx, socket)
+    };
     match op(cx, socket) {
         Err(SysError::Errno(Errno::EAGAIN)) if !nonblock => {}
         done => return done,

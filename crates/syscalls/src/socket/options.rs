@@ -18,6 +18,9 @@ const SNDTIMEO_NEW: i32 = 67;
 /// `SO_BPF_EXTENSIONS`: the offsets up to here tell of a packet what is not in it.
 const BPF_EXTENSIONS: i32 = 64;
 
+const SOL_PACKET: i32 = 263;
+const PACKET_HDRLEN: i32 = 11;
+
 /// `SO_ATTACH_FILTER` with a `struct sock_fprog`: a count, and at 8 where the instructions are.
 fn attach_filter(cx: &mut Cx<'_>, filter: &Filter, value: &[u8]) -> SysResult {
     let program = value.first_chunk::<16>().filter(|_| value.len() == 16).ok_or(Errno::EINVAL)?;
@@ -86,6 +89,11 @@ pub fn getsockopt(cx: &mut Cx<'_>, fd: i32, level: i32, name: i32, value_at: Ptr
             i32::from(filter.is_locked()).to_ne_bytes().to_vec()
         }
         (SOL_SOCKET, so::BPF_EXTENSIONS) => BPF_EXTENSIONS.to_ne_bytes().to_vec(),
+        // The version whose header is asked for stands where its length is written to.
+        (SOL_PACKET, PACKET_HDRLEN) => {
+            let given = cx.read_bytes(value_at, len.min(4))?;
+            socket.option_about(level, name, &given)?
+        }
         _ => match socket.option(level, name, len) {
             Err(Errno::ENOPROTOOPT) => {
                 cx.kernel().note_missing(&format!("getsockopt of level {level}, option {name}"));

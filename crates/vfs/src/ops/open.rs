@@ -216,7 +216,14 @@ pub fn open_place(caller: &mut dyn Caller, place: Place, flags: OpenFlags, creat
             return Err(Errno::EPERM);
         }
     }
-    if let Some(ops) = inode.as_any().downcast_ref::<AnonInode>().and_then(AnonInode::shared_ops) {
+    let anonymous = inode.as_any().downcast_ref::<AnonInode>();
+    if let Some(ops) = anonymous.and_then(AnonInode::shared_ops) {
+        if let Some(contents) = anonymous.and_then(AnonInode::contents) {
+            contents.check_access(flags)?;
+            if truncates {
+                contents.set_size(0)?;
+            }
+        }
         return Ok(Opened::File(OpenFile::new(place, inode, ops, flags)));
     }
     if matches!(kind, S_IFIFO | S_IFCHR | S_IFBLK | S_IFSOCK) {
