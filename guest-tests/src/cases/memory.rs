@@ -538,7 +538,9 @@ fn beside_others(work: impl Fn(&dyn Fn()) + Sync) {
                 None => break,
             }
         }
-        let fewest = turns[1].min(turns[3]).min(turns[5]);
-        assert!(fewest >= 50, "{turns:?}");
+        // Once will do: where others had to wait, each time would see a turn or two. The host may have been quick, or
+        // have kept this thread from its CPU, in one of them.
+        let most = turns[1].max(turns[3]).max(turns[5]);
+        assert!(most >= 50, "{turns:?}");
     });
 }

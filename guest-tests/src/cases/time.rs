@@ -117,11 +117,15 @@ fn vdso_is_there() {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
     assert!(maps.contains("[vdso]"));
     // A call takes tens of nanoseconds through the vDSO, microseconds without.
-    let start = Instant::now();
-    for _ in 0..10_000 {
-        now(CLOCK_MONOTONIC);
-    }
-    assert!(start.elapsed().as_micros() < 10_000, "{} us for 10000 calls", start.elapsed().as_micros());
+    let thousand = || {
+        let start = Instant::now();
+        for _ in 0..1000 {
+            now(CLOCK_MONOTONIC);
+        }
+        start.elapsed().as_micros()
+    };
+    let quickest = (0..50).map(|_| thousand()).min();
+    assert!(quickest < Some(1000), "{quickest:?} us for 1000 calls");
 }
 
 fn set_needs_right() {
