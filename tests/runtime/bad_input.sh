@@ -46,6 +46,16 @@ missing_root() { bundle c '["true"]'; sed -i "s|$ROOT|/no/such/root|" "$WORK/c/c
 missing_program() { bundle d '["/no/such"]'; refused rt run --bundle "$WORK/d" "$ID"; }
 directory_as_program() { bundle d '["/etc"]'; refused rt run --bundle "$WORK/d" "$ID"; }
 unknown_flag() { refused rt run --no-such-flag "$ID"; refused rt nonsense; }
+flags_with_values() {
+    bundle a '["echo", "hello"]'
+    equal hello "$(rt --debug=false --systemd-cgroup=F run --detach=false --no-pivot=0 --bundle "$WORK/a" "$ID")"
+    rt --debug=true --debug=false create --no-new-keyring=true --bundle "$WORK/a" "$ID" >/dev/null 2>&1 || { echo "create failed"; exit 1; }
+    contains "$(rt list -q=false)" STATUS
+    equal "$ID" "$(rt list --quiet=true)"
+    exits 0 rt delete --force=true "$ID"
+    refused rt --debug=perhaps run --bundle "$WORK/a" "$ID"
+    refused rt run --detach= --bundle "$WORK/a" "$ID"
+}
 bad_id() { bundle a '["true"]'; refused rt run --bundle "$WORK/a" "../x"; refused rt run --bundle "$WORK/a" ""; }
 unknown_id() { refused rt state no-such-id; refused rt kill no-such-id TERM; refused rt delete no-such-id; exits 0 rt delete --force no-such-id; }
 life() {
@@ -158,7 +168,7 @@ suggestions() {
 }
 features() { contains "$(rt features)" ociVersionMax; }
 
-for t in spec_runs exit_status no_config broken_json missing_root missing_program directory_as_program unknown_flag bad_id \
+for t in spec_runs exit_status no_config broken_json missing_root missing_program directory_as_program unknown_flag flags_with_values bad_id \
     unknown_id messages_name life kernel_process_killed runtime_killed nobody_reads suggestions features; do
     run_test $t
 done

@@ -1,9 +1,11 @@
 //! The command line: runc's, and a few commands more.
 
+use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use control::{HostFeature, JailMode};
 
 use crate::commands;
@@ -17,6 +19,53 @@ pub(crate) struct Cli {
     pub(crate) globals: Globals,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+impl Cli {
+    /// Reads the command line.
+    pub(crate) fn read() -> Result<Cli, clap::Error> {
+        let read = Cli::read_from(std::env::args_os());
+        match read {
+            // Help shows flags as they are written.
+            Err(error) if error.kind() == ErrorKind::DisplayHelp => Cli::try_parse().and(Err(error)),
+            read => read,
+        }
+    }
+
+    fn read_from(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
+        let mut command = flags_with_values(Cli::command());
+        let mut matches = command.try_get_matches_from_mut(words)?;
+        Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// As with runc every flag may be given with a value, and again: the last one counts.
+fn flags_with_values(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|argument| {
+        if !matches!(argument.get_action(), ArgAction::SetTrue) {
+            return argument;
+        }
+        let own = argument.get_id().clone();
+        argument
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .value_name("BOOL")
+            .default_value("false")
+            .default_missing_value("true")
+            .value_parser(boolean)
+            .overrides_with(own)
+    });
+    command.mut_subcommands(flags_with_values)
+}
+
+/// The words for yes and no that runc knows.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("true or false".into()),
+    }
 }
 
 /// Flags before the command.
@@ -174,4 +223,32 @@ pub(crate) enum Command {
     /// Become a kernel process
     #[command(hide = true)]
     Boot(commands::boot::Boot),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, ErrorKind> {
+        Cli::read_from(line.split(' ')).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn flags_take_values() {
+        let debug = |line| read(line).map(|cli| cli.globals.debug);
+        assert_eq!(debug("sallet list"), Ok(false));
+        assert_eq!(debug("sallet --debug list"), Ok(true));
+        assert_eq!(debug("sallet --debug=T list"), Ok(true));
+        assert_eq!(debug("sallet --debug=0 list"), Ok(false));
+        assert_eq!(debug("sallet --debug --debug=false list -q=false"), Ok(false));
+        assert_eq!(debug("sallet --debug=maybe list"), Err(ErrorKind::ValueValidation));
+        // The program's own flags are its own.
+        let exec = read("sallet exec -dt box program -d=maybe").unwrap();
+        assert!(matches!(exec.command, Some(Command::Exec(_))));
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        flags_with_values(Cli::command()).debug_assert();
+    }
 }

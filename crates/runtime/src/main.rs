@@ -26,14 +26,14 @@ mod view;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command};
 use crate::output::say;
 
 fn main() -> ExitCode {
-    let mut cli = match Cli::try_parse() {
+    let mut cli = match Cli::read() {
         Ok(cli) => cli,
         Err(mut error) => {
             suggest_what_help_shows(&mut error);
