@@ -73,8 +73,16 @@ impl Container {
         Ok(Container { directory, state })
     }
 
-    /// Finds a container.
+    /// Finds a container. What a killed command left of one is removed, and not found.
     pub(crate) fn load(root: &Path, id: &str) -> Result<Container> {
+        let found = Container::find(root, id)?;
+        let Some(rest) = found.rest() else { return Ok(found) };
+        rest.clear()?;
+        Container::find(root, id)
+    }
+
+    /// Finds a container, or what a killed command left of one.
+    pub(crate) fn find(root: &Path, id: &str) -> Result<Container> {
         check_id(id)?;
         let directory = root.join(id);
         match State::load(&directory) {
@@ -112,13 +120,12 @@ impl Container {
             if !entry.file_type()?.is_dir() || check_id(&id).is_err() {
                 continue;
             }
-            match Container::load(root, &id) {
-                Ok(container) if container.state.is_abandoned() => {
-                    if let Err(error) = container.destroy() {
-                        log::warning(&format!("{error:#}"));
-                    }
-                }
-                Ok(container) => all.push(container),
+            match Container::find(root, &id) {
+                Ok(container) => match container.rest().map(Container::clear) {
+                    None => all.push(container),
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => log::warning(&format!("{error:#}")),
+                },
                 Err(error) => log::warning(&format!("{error:#}")),
             }
         }
@@ -303,6 +310,27 @@ impl Container {
         self.destroy()
     }
 
+    /// This, as it is recorded now, if it is what a killed command left.
+    fn rest(&self) -> Option<Container> {
+        let mut known = self.state.clone();
+        while known.is_abandoned() {
+            // Its creator may have finished it after we have read: what is read of one that is dead is final.
+            let now = State::load(&self.directory).ok()?;
+            if (now.creator, now.creator_start) == (known.creator, known.creator_start) {
+                let rest = Container { directory: self.directory.clone(), state: now };
+                return rest.state.is_abandoned().then_some(rest);
+            }
+            known = now;
+        }
+        None
+    }
+
+    /// Removes what a killed command left. Its kernel process may be dying yet, or too busy to have noticed.
+    fn clear(self) -> Result<()> {
+        self.kill_process()?;
+        self.destroy()
+    }
+
     /// Removes everything of a dead container, then runs the poststop hooks.
     pub(crate) fn destroy(self) -> Result<()> {
         for pid in self.state.cgroup.processes() {
@@ -424,9 +452,9 @@ fn place(root: &Path, draft: &Path, directory: &Path, id: &str) -> Result<()> {
             Err(error) if matches!(error.raw_os_error(), Some(17 | 39 | 20)) => {}
             Err(error) => return Err(error).with_context(|| directory.display().to_string()),
         }
-        match Container::load(root, id) {
-            Ok(left) if left.state.is_abandoned() => left.destroy()?,
-            _ => break,
+        match Container::find(root, id).ok().and_then(|left| left.rest()) {
+            Some(rest) => rest.clear()?,
+            None => break,
         }
     }
     bail!("container with id exists: {id}")
@@ -451,8 +479,8 @@ fn remove_dead_do(directory: PathBuf, pid: i32) {
         .is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH));
     if gone
         && let Ok(state) = State::load(&directory)
-        && state.is_abandoned()
-        && let Err(error) = (Container { directory, state }).destroy()
+        && let Some(rest) = (Container { directory, state }).rest()
+        && let Err(error) = rest.clear()
     {
         log::debug(&format!("{error:#}"));
     }
@@ -531,6 +559,21 @@ mod tests {
         let second = Container::record(&root, state()).unwrap();
         assert!(fs::read_dir(&root).unwrap().count() == 1);
         second.delete(false).unwrap();
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn who_finished_and_ended_was_not_killed() {
+        let root = std::env::temp_dir().join(format!("sallet-test-final-{}", std::process::id()));
+        let mut first = Container::record(&root, State { id: "box".into(), ..State::default() }).unwrap();
+        first.state.creator_start += 1;
+        first.save().unwrap();
+        assert!(first.rest().is_some());
+        let read_before = Container { directory: first.directory.clone(), state: first.state.clone() };
+        first.state.recorded = Recorded::Created;
+        first.save().unwrap();
+        assert!(read_before.state.is_abandoned() && read_before.rest().is_none());
+        assert!(Container::load(&root, "box").is_ok());
         fs::remove_dir_all(root).unwrap();
     }
 

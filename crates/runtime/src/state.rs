@@ -109,12 +109,12 @@ impl State {
     }
 
     /// Whether this is the rest of a command that was killed: nobody will
-    /// finish it and nobody waits for it.
+    /// finish it and nobody waits for it. Its kernel process, if it lives still, is about to end.
     pub(crate) fn is_abandoned(&self) -> bool {
         let unfinished = self.attached || self.recorded == Recorded::Creating;
         let creator_lives = process_stat(self.creator)
             .is_some_and(|stat| stat.start == self.creator_start && !stat.is_dead());
-        unfinished && !creator_lives && !self.is_alive()
+        unfinished && !creator_lives
     }
 
     /// OCI's status now.

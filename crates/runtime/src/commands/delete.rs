@@ -20,7 +20,7 @@ pub(crate) struct Delete {
 impl Delete {
     pub(crate) fn run(&self, globals: &Globals) -> Result<ExitCode> {
         let root = globals.root();
-        match Container::load(&root, &self.id) {
+        match Container::find(&root, &self.id) {
             Ok(container) => container.delete(self.force)?,
             Err(_) if self.force && !root.join(&self.id).exists() => {}
             Err(error) => return Err(error),
