@@ -590,7 +590,9 @@ pub async fn ioctl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
                 return Box::pin(crate::user_notification::ioctl(cx, &listener, &file, fd, cmd, arg)).await;
             }
             let ops = file.ops().clone();
-            Ok(ops.ioctl(&file, cx, cmd, arg)?)
+            let value = ops.ioctl(&file, cx, cmd, arg)?;
+            kernel::posting::asked(cx.thread, fd, &file, cmd);
+            Ok(value)
         }
     }
 }

@@ -38,7 +38,7 @@ use counts::Counts;
 use state::{Held, HeldEpoll, Kind, State};
 
 pub use files::{Render, at_end, mapped, opened, sent, wrote};
-pub use ready::Ready;
+pub use ready::{Ready, asked, was_dry, wrote_stream};
 
 /// Posted writes wait for a system call until one that was there at the last tick is there at the next, too.
 const TICK: Duration = Duration::from_micros(300);
@@ -371,23 +371,6 @@ pub enum Told<'a> {
     Epoll(i32, &'a Arc<OpenFile>),
 }
 
-/// A read of a stream that does not wait has found nothing: the thread reads until it does.
-pub fn was_dry(thread: &Thread) {
-    if thread.posting.granted.load(Ordering::Relaxed) {
-        thread.posting.state.lock().trial.was_dry(executor::monotonic_ns());
-    }
-}
-
-/// A thread has written more to a stream than could be posted, which has ended what it was granted there: it is
-/// granted that anew.
-pub fn wrote_stream(thread: &Arc<Thread>, fd: i32, file: &Arc<OpenFile>, bytes: u64) {
-    let much = bytes > PIECE as u64;
-    if much && thread.posting.granted.load(Ordering::Relaxed) && is_stream(file) {
-        let wrote = Ready { fd, file: file.clone(), reads: false, open: false, asked: 0 };
-        grant(thread, &[wrote], Told::Read);
-    }
-}
-
 /// A thread that waits for an answer gets one about these descriptors, which were found readable or were just read:
 /// it is granted to write to them, and given what waits in those that are to be read.
 pub fn grant(thread: &Arc<Thread>, ready: &[Ready], told: Told<'_>) {
@@ -400,7 +383,7 @@ pub fn grant(thread: &Arc<Thread>, ready: &[Ready], told: Told<'_>) {
             return;
         }
         state.trial.judge(now);
-        if state.trial.rest_until > now && !eager {
+        if !state.trial.rest.is_over(now) && !eager {
             return;
         }
     }
@@ -437,7 +420,7 @@ pub fn grant(thread: &Arc<Thread>, ready: &[Ready], told: Told<'_>) {
             }
             state.room_at = 0;
         }
-        let reads = state.trial.no_reads_until <= now || eager;
+        let reads = state.trial.no_reads.is_over(now) || eager;
         let cheap = kernel.platform.is_spinning();
         let dries = state.trial.dries_until > now || eager;
         for one in ready {
@@ -516,7 +499,8 @@ impl State {
             table.let_go(file);
             return false;
         }
-        self.trial.grants = self.trial.grants.saturating_add(1);
+        // Unless it rests from reading, and would have had just that.
+        self.trial.grants = self.trial.grants.saturating_add(u32::from(reads || !ready.reads));
         self.trial.offered = self.trial.offered.saturating_add(u32::from(prefetched > 0));
         let epoll = self.epoll.as_ref().map(|held| (held.fd, held.epoll.lists(fd, file)));
         let epoll = epoll.and_then(|(epoll, listed)| Some((epoll, listed?)));

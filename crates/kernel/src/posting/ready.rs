@@ -1,11 +1,15 @@
 //! What a thread was told that can be granted to it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use executor::Events;
 use vfs::OpenFile;
 
-use super::is_stream;
+use super::{PIECE, PIECES, Told, grant, is_stream, posts};
+use crate::Thread;
+
+const FIONREAD: u32 = 0x541b;
 
 /// A stream that was found ready, or was just read.
 pub struct Ready {
@@ -27,5 +31,35 @@ impl Ready {
         let ends = Events::ERR | Events::HUP | Events::RDHUP;
         let fits = events.intersects(Events::IN | Events::OUT) && !events.intersects(ends) && is_stream(file);
         fits.then(|| Ready { fd, file: file.clone(), reads: events.contains(Events::IN), open, asked: 0 })
+    }
+}
+
+/// A read of a stream that does not wait has found nothing: the thread reads until it does.
+pub fn was_dry(thread: &Thread) {
+    if thread.posting.granted.load(Ordering::Relaxed) {
+        thread.posting.state.lock().trial.was_dry(executor::monotonic_ns());
+    }
+}
+
+/// A thread has done this ioctl(2). If it has asked how many bytes wait in a stream, it will read them, and ask again.
+pub fn asked(thread: &Arc<Thread>, fd: i32, file: &Arc<OpenFile>, cmd: u32) {
+    if cmd != FIONREAD || !thread.posting.granted.load(Ordering::Relaxed) {
+        return;
+    }
+    let Some(posts) = posts(file) else { return };
+    thread.posting.state.lock().trial.asked(executor::monotonic_ns());
+    let waiting = posts.behind(0, 1, false).unwrap_or(0);
+    let asked = waiting.min(PIECES / 2);
+    let ready = Ready { fd, file: file.clone(), reads: waiting > 0, open: false, asked };
+    grant(thread, &[ready], Told::Read);
+}
+
+/// A thread has written more to a stream than could be posted, which has ended what it was granted there: it is
+/// granted that anew.
+pub fn wrote_stream(thread: &Arc<Thread>, fd: i32, file: &Arc<OpenFile>, bytes: u64) {
+    let much = bytes > PIECE as u64;
+    if much && thread.posting.granted.load(Ordering::Relaxed) && is_stream(file) {
+        let wrote = Ready { fd, file: file.clone(), reads: false, open: false, asked: 0 };
+        grant(thread, &[wrote], Told::Read);
     }
 }

@@ -138,8 +138,11 @@ impl State {
             .map(|held| held.place)
             .collect();
         if taken != self.taken {
+            let pieces = taken.wrapping_sub(self.taken);
             self.taken = taken;
-            self.take(thread, &area);
+            if self.take(thread, &area) {
+                self.trial.pieces = self.trial.pieces.saturating_add(pieces);
+            }
         }
         if tail != self.head {
             count = self.act(thread, &area, tail);
@@ -155,8 +158,9 @@ impl State {
         count
     }
 
-    /// Takes what was read.
-    fn take(&mut self, thread: &Thread, area: &PostArea) {
+    /// Takes what was read; whether any of it was a stream's.
+    fn take(&mut self, thread: &Thread, area: &PostArea) -> bool {
+        let mut streams = false;
         for held in self.grants.iter_mut().filter(|held| held.prefetched > 0 || held.kind != Kind::Stream) {
             if held.at_end(area) {
                 self.files.sized_used();
@@ -169,7 +173,10 @@ impl State {
                 held.take(n);
             }
             match held.kind {
-                Kind::Stream if n > 0 => self.trial.read = self.trial.read.saturating_add(1),
+                Kind::Stream if n > 0 => {
+                    self.trial.read = self.trial.read.saturating_add(1);
+                    streams = true;
+                }
                 Kind::File if used => {
                     if n == 0 {
                         files::was_read(&held.file, 0);
@@ -183,6 +190,7 @@ impl State {
             }
             thread.kernel().posting.read.fetch_add(1, Ordering::Relaxed);
         }
+        streams
     }
 
     /// Does what was posted up to `tail`; how much that was.
