@@ -55,6 +55,29 @@ def rlimits(box):
 
 
 @test
+def rlimits_of_the_caller(box):
+    """What config.json does not name comes from whoever starts the runtime, and binds the container alone."""
+    box.config["process"]["rlimits"] = [{"type": "RLIMIT_NPROC", "soft": 500, "hard": 600}]
+    shown = "echo $(ulimit -Sn) $(ulimit -Hn) $(ulimit -Sl) $(ulimit -Sf) $(ulimit -Sp)"
+
+    def limited(files):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 2 << 20))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        resource.setrlimit(resource.RLIMIT_NPROC, (5000, 6000))
+
+    box.args("sh", "-c", shown)
+    box.write()
+    output = box.done(box.run("run", "--bundle", box.bundle, box.id, preexec_fn=lambda: limited(1200)))
+    equal("1200 1200 1024 2097152 500", output.strip())
+    box.args("sleep", "100")
+    box.create()
+    box.start()
+    output = box.done(box.run("exec", box.id, "sh", "-c", shown, preexec_fn=lambda: limited(1100)))
+    equal("1100 1100 1024 2097152 500", output.strip())
+
+
+@test
 def rlimits_of_memory(box):
     mine = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     # Twice what the host allows, where we may raise that.

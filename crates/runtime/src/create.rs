@@ -23,7 +23,7 @@ use crate::rootless;
 use crate::state::{Recorded, State, Status};
 use crate::supervise::Relay;
 use crate::terminal::{CallersTerminal, Pty};
-use crate::{clock, hooks, log};
+use crate::{callers_limits, clock, hooks, log};
 
 /// What to make a container of.
 #[derive(Debug)]
@@ -87,7 +87,9 @@ impl Plan {
         if !rootfs.is_dir() {
             bail!("rootfs {} does not exist or is no directory", rootfs.display());
         }
-        let process = translate::process(config.process.as_ref().unwrap_or(&Process::default()))?;
+        let mut process = translate::process(config.process.as_ref().unwrap_or(&Process::default()))?;
+        callers_limits::inherit(&mut process.rlimits)?;
+        callers_limits::take()?;
         Ok(Plan {
             process,
             id: id.to_owned(),

@@ -21,11 +21,11 @@ use crate::cli::Globals;
 use crate::container::Container;
 use crate::create::{preserved, write_pid_file};
 use crate::launch::FdList;
-use crate::log;
 use crate::oci::{Config, Process, config, support, translate};
 use crate::state::Status;
 use crate::supervise::{self, Relay};
 use crate::terminal::{CallersTerminal, Pty};
+use crate::{callers_limits, log};
 
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
@@ -247,7 +247,9 @@ fn translated(process: &Process) -> Result<ProcessSpec> {
     for (for_users, text) in support::left_out_of(process) {
         if for_users { log::warning(&text) } else { log::debug(&text) }
     }
-    translate::process(process)
+    let mut translated = translate::process(process)?;
+    callers_limits::inherit(&mut translated.rlimits)?;
+    Ok(translated)
 }
 
 /// Stands in for one guest process.
