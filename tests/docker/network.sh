@@ -138,6 +138,43 @@ low_ports() {
     server=$(docker run -d --runtime "$NAME" $NET sleep 60)
     equal bound "$(drun --network "container:$server" $NET python3 -c "$bind")"
     docker rm -f "$server" >/dev/null
+    # Where only the capability lets one: of a container of runc as of our own, which stays as it was.
+    local runtime
+    for runtime in runc "$NAME"; do
+        server=$(docker run -d --runtime "$runtime" --label "sallet-test=$PREFIX" \
+            --sysctl net.ipv4.ip_unprivileged_port_start=1024 $NET sleep 60)
+        equal bound "$(drun --network "container:$server" $NET python3 -c "$bind")"
+        contains "$(drun --network "container:$server" --user 1000 $NET python3 -c "$bind" 2>&1)" "Permission denied"
+        equal 1024 "$(nsenter -t "$(docker inspect -f '{{.State.Pid}}' "$server")" -n cat /proc/sys/net/ipv4/ip_unprivileged_port_start)"
+        docker rm -f "$server" >/dev/null
+    done
+}
+low_ports_of_the_host() {
+    local id cap pid port="import socket, sys
+for family, kind in (2, 1), (2, 2), (10, 1), (10, 2):
+    s = socket.socket(family, kind)
+    s.bind(('127.0.0.1' if family == 2 else '::1', int(sys.argv[1])))
+print('bound')"
+    # Root and its capability, as ever; not without.
+    equal bound "$(drun --network host $NET python3 -c "$port" 811)"
+    contains "$(drun --network host --cap-drop NET_BIND_SERVICE $NET python3 -c "$port" 811 2>&1)" "Permission denied"
+    contains "$(drun --network host --user 1000 $NET python3 -c "$port" 811 2>&1)" "Permission denied"
+    # What else bind(2) says; a server that answers the host.
+    id=$(dstart --network host $NET python3 -c "$ECHO" 812)
+    waits python3 -c "$ASK" 127.0.0.1 812
+    equal "got hello" "$(python3 -c "$ASK" 127.0.0.1 812)"
+    contains "$(dexec "$id" python3 -c "$port" 812 2>&1)" "Address already in use"
+    contains "$(dexec "$id" python3 -c "import socket; socket.socket().bind(('192.0.2.1', 813))" 2>&1)" "Cannot assign"
+    contains "$(dexec "$id" setpriv --reuid 1000 --clear-groups python3 -c "$port" 813 2>&1)" "Permission denied"
+    [ "$NAME" = runc ] && return
+    # Who binds for it: nobody who could do more.
+    pid=$(docker top "$id" -o pid,args | sed -n 's/^ *\([0-9]*\) *sallet-binder .*/\1/p')
+    for cap in "Uid:.65532.65532.65532.65532" "CapPrm:.0000000000000400" "CapBnd:.0000000000000400" "NoNewPrivs:.1" "Seccomp:.2"; do
+        grep -q "^$cap$" "/proc/$pid/status" || { echo "the binder lacks $cap: $(cat "/proc/$pid/status")"; exit 1; }
+    done
+    equal "" "$(ls -A "/proc/$pid/root/")"
+    docker rm -f "$id" >/dev/null
+    waits sh -c "! grep -q '^State:.[^ZX]' /proc/$pid/status"
 }
 host_network() {
     local port pid
@@ -258,7 +295,7 @@ redis() {
     equal "5000" "$(drun $NET bash -c 'redis-server --save "" >/dev/null & for i in $(seq 50); do redis-cli ping >/dev/null 2>&1 && break; sleep 0.1; done; redis-benchmark -q -n 5000 -t set >/dev/null; seq 5000 | xargs -n1 -P1 echo SET k | sed "s/k/k /" | redis-cli --pipe 2>&1 | grep -o "replies: [0-9]*" | cut -d" " -f2')"
 }
 
-for t in loopback own_address between_containers published_tcp published_udp names search_domains network_changes two_networks shared_namespace low_ports host_network \
+for t in loopback own_address between_containers published_tcp published_udp names search_domains network_changes two_networks shared_namespace low_ports low_ports_of_the_host host_network \
     no_network ipv6 http pings netcat ssh_between datagrams ip_shows ss_shows proc_net redis; do
     run_test $t
 done

@@ -135,6 +135,14 @@ def run_is_killed(box):
 
 
 @test
+def run_on_the_hosts_network_is_killed(box):
+    """With one helper more."""
+    spaces = box.config["linux"]["namespaces"]
+    box.config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "network"]
+    run_is_killed(box)
+
+
+@test
 def create_is_killed(box):
     rounds(box, lambda source: killed(box, source, 0.06, "create", "--bundle", box.bundle, box.id))
 

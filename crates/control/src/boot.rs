@@ -55,6 +55,9 @@ pub struct BootSpec {
     /// What the kernel process may do there beside ordinary sockets.
     #[serde(default)]
     pub network_rights: NetworkRights,
+    /// To the binder, who binds ports below 1024 there where the kernel process may not.
+    #[serde(default)]
+    pub binder: Option<FdIndex>,
     /// What the guest may know of its limits.
     pub cgroup: CgroupInfo,
     /// CPUs of the host that are online.

@@ -10,6 +10,17 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 ///
 /// One thread only: capabilities belong to threads.
 pub fn drop_to(uid: u32, gid: u32, keep: CapabilitySet) -> io::Result<()> {
+    take_ids(uid, gid)?;
+    limit_to(keep)
+}
+
+/// The same for a program that this thread executes next.
+pub(crate) fn drop_to_through_exec(uid: u32, gid: u32, keep: CapabilitySet) -> io::Result<()> {
+    take_ids(uid, gid)?;
+    limit(keep, true)
+}
+
+fn take_ids(uid: u32, gid: u32) -> io::Result<()> {
     rustix::thread::set_keep_capabilities(true)?;
     // SAFETY: no groups are passed, so no pointer is read.
     if unsafe { libc::setgroups(0, std::ptr::null()) } < 0 {
@@ -27,16 +38,34 @@ pub fn drop_to(uid: u32, gid: u32, keep: CapabilitySet) -> io::Result<()> {
     let mut sets = rustix::thread::capabilities(None)?;
     sets.effective = sets.permitted;
     rustix::thread::set_capabilities(None, sets)?;
-    limit_to(keep)
+    Ok(())
 }
 
 /// Keeps exactly the capabilities in `keep` and locks that choice. One thread
 /// only.
 pub fn limit_to(keep: CapabilitySet) -> io::Result<()> {
+    limit(keep, false)
+}
+
+fn limit(keep: CapabilitySet, through_exec: bool) -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;
+    let inherited = if through_exec { keep } else { CapabilitySet::empty() };
+    if through_exec {
+        let sets = rustix::thread::capabilities(None)?;
+        rustix::thread::set_capabilities(None, CapabilitySets { inheritable: keep, ..sets })?;
+    }
+    for bit in 0..64 {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        if inherited.contains(one) {
+            rustix::thread::configure_capability_in_ambient_set(one, true)?;
+        }
+    }
     // Bounding set and secure bits need CAP_SETPCAP, which goes last.
     for bit in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << bit);
+        if inherited.contains(one) {
+            continue;
+        }
         match rustix::thread::capability_is_in_bounding_set(one) {
             Ok(true) => rustix::thread::remove_capability_from_bounding_set(one)?,
             Ok(false) => {}
@@ -55,7 +84,7 @@ pub fn limit_to(keep: CapabilitySet) -> io::Result<()> {
     )?;
     rustix::thread::set_capabilities(
         None,
-        CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() },
+        CapabilitySets { effective: keep, permitted: keep, inheritable: inherited },
     )?;
     rustix::thread::set_no_new_privs(true)?;
     Ok(())

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use linux_abi::Errno;
 use linux_abi::fs::CacheStat;
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::thread::UnshareFlags;
 
 /// `SYS_cachestat`, which libc does not name.
@@ -16,6 +17,20 @@ pub fn private_cwd() -> io::Result<()> {
     // SAFETY: descriptors stay shared, which is what the call could break.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
     Ok(())
+}
+
+/// A file in memory that nobody can write any more.
+pub(crate) fn sealed(name: &str, mut bytes: &[u8]) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    while !bytes.is_empty() {
+        let written = rustix::io::write(&file, bytes)?;
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
+    Ok(file)
 }
 
 /// pread(2) to memory that others may look at and change meanwhile; `at_once` what is in memory alone (`RWF_NOWAIT` of

@@ -1,5 +1,6 @@
 //! Safe wrappers of host calls that rustix lacks.
 
+pub mod binder;
 pub mod caps;
 pub mod cpu_clock;
 pub mod files;

@@ -4,8 +4,6 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::fs::{MemfdFlags, SealFlags};
-
 /// A static ELF program.
 const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waiter"));
 
@@ -30,16 +28,7 @@ pub fn replace(channel: BorrowedFd<'_>, terminal: Option<BorrowedFd<'_>>, pid: i
 }
 
 fn try_replace(channel: BorrowedFd<'_>, terminal: Option<BorrowedFd<'_>>, pid: i32) -> io::Result<()> {
-    let image = rustix::fs::memfd_create("sallet-waiter", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut rest = IMAGE;
-    while !rest.is_empty() {
-        let written = rustix::io::write(&image, rest)?;
-        rest = rest.get(written..).unwrap_or_default();
-    }
-    rustix::fs::fcntl_add_seals(
-        &image,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    let image = crate::files::sealed("sallet-waiter", IMAGE)?;
     let number = CString::new(pid.to_string()).map_err(io::Error::other)?;
     let argv = [c"sallet".as_ptr(), number.as_ptr(), std::ptr::null()];
     let envp: [*const libc::c_char; 1] = [std::ptr::null()];

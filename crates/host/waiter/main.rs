@@ -7,57 +7,10 @@
 #![no_std]
 #![no_main]
 
-use core::arch::{asm, global_asm};
+#[path = "../bare.rs"]
+mod bare;
 
-global_asm!(
-    ".globl _start",
-    "_start:",
-    "xor ebp, ebp",
-    "mov rdi, rsp",
-    "and rsp, -16",
-    "call {start}",
-    "ud2",
-    start = sym start,
-);
-
-// What the compiler calls by name.
-global_asm!(
-    ".globl memset",
-    "memset:",
-    "mov r8, rdi",
-    "mov eax, esi",
-    "mov rcx, rdx",
-    "rep stosb",
-    "mov rax, r8",
-    "ret",
-    ".globl memcpy",
-    "memcpy:",
-    "mov rax, rdi",
-    "mov rcx, rdx",
-    "rep movsb",
-    "ret",
-    ".globl memcmp",
-    ".globl bcmp",
-    "memcmp:",
-    "bcmp:",
-    "xor eax, eax",
-    "test rdx, rdx",
-    "jz 2f",
-    "1: movzx eax, byte ptr [rdi]",
-    "movzx ecx, byte ptr [rsi]",
-    "sub eax, ecx",
-    "jnz 2f",
-    "inc rdi",
-    "inc rsi",
-    "dec rdx",
-    "jnz 1b",
-    "2: ret",
-);
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    exit(125)
-}
+use bare::{call, exit};
 
 const CHANNEL: u64 = 3;
 const TERMINAL: u64 = 4;
@@ -78,30 +31,7 @@ mod nr {
     pub const SENDTO: u64 = 44;
     pub const KILL: u64 = 62;
     pub const PRCTL: u64 = 157;
-    pub const EXIT_GROUP: u64 = 231;
     pub const SIGNALFD4: u64 = 289;
-}
-
-fn call(number: u64, arguments: [u64; 6]) -> i64 {
-    let [a, b, c, d, e, f] = arguments;
-    let result: i64;
-    // SAFETY: callers pass pointers to live objects of the right size only.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") number as i64 => result,
-            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
-            lateout("rcx") _, lateout("r11") _,
-            options(nostack)
-        );
-    }
-    result
-}
-
-fn exit(code: u64) -> ! {
-    loop {
-        call(nr::EXIT_GROUP, [code, 0, 0, 0, 0, 0]);
-    }
 }
 
 /// Ends by a signal, so that whoever waits sees the same death.

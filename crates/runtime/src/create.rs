@@ -23,7 +23,7 @@ use crate::rootless;
 use crate::state::{Recorded, State, Status};
 use crate::supervise::Relay;
 use crate::terminal::{CallersTerminal, Pty};
-use crate::{callers_limits, clock, hooks, log};
+use crate::{binder, callers_limits, clock, hooks, log};
 
 /// What to make a container of.
 #[derive(Debug)]
@@ -231,9 +231,10 @@ fn fill(
     cgroup.create(linux.resources.as_ref())?;
     let (network, mode) = network_of(linux)?;
     let mut sysctl = linux.sysctl.clone();
+    let wants_binder = binder::is_needed(mode, plan, container.state.rootless);
     if let Network::Join(namespace) = &network {
         launch::set_network_sysctls(namespace.as_fd(), &linux.sysctl)?;
-        if let Some(first) = launch::open_low_ports(namespace.as_fd())? {
+        if let Some(first) = launch::low_ports(namespace.as_fd(), container.state.rootless)? {
             sysctl.insert(control::UNPRIVILEGED_PORT_START.to_owned(), first);
         }
     }
@@ -261,6 +262,8 @@ fn fill(
     }
 
     let mut fds = FdList::default();
+    let binder =
+        wants_binder.then(|| binder::start(&cgroup, &plan.id).map(|channel| fds.add(channel))).transpose()?;
     let (stdio, relay) = open_stdio(plan, &process, &mut fds)?;
     let preserved = preserved(plan.preserve_fds, &globals.inherited, &mut fds)?;
     let view = view(&mut fds)?;
@@ -291,6 +294,7 @@ fn fill(
         control,
         network: mode,
         network_rights: network_rights(mode, plan),
+        binder,
         cgroup: translate::cgroup_info(linux.resources.as_ref()),
         cpus: crate::cgroup::quota::online_cpus(),
         cpu_quota,

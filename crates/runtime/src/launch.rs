@@ -255,10 +255,10 @@ pub(crate) fn set_network_sysctls(
     })
 }
 
-/// Lets the sandbox bind every port of a network namespace that is joined and not the host's: the kernel process
-/// holds no capability over it. Gives the first port that programs without `CAP_NET_BIND_SERVICE` may bind, which the
-/// sandbox's own kernel sees to.
-pub(crate) fn open_low_ports(namespace: BorrowedFd<'_>) -> Result<Option<String>> {
+/// The first port that programs without `CAP_NET_BIND_SERVICE` may bind in a network namespace that is joined and not the
+/// caller's, which the sandbox's own kernel sees to. `open` lets everybody there bind all ports, where nobody can bind them
+/// for the kernel process, who holds no capability over it.
+pub(crate) fn low_ports(namespace: BorrowedFd<'_>, open: bool) -> Result<Option<String>> {
     const FILE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
     let (own, joined) = (fs::metadata("/proc/self/ns/net"), rustix::fs::fstat(namespace));
     if let (Ok(own), Ok(joined)) = (own, joined)
@@ -268,7 +268,7 @@ pub(crate) fn open_low_ports(namespace: BorrowedFd<'_>) -> Result<Option<String>
     }
     in_network(namespace, || {
         let Ok(first) = fs::read_to_string(FILE) else { return Ok(None) };
-        if let Err(error) = fs::write(FILE, "0") {
+        if open && let Err(error) = fs::write(FILE, "0") {
             log::debug(&format!("{FILE}: {error}: ports below {} cannot be bound", first.trim()));
         }
         Ok(Some(first.trim().to_owned()))

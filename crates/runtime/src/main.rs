@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bind;
+mod binder;
 mod callers_limits;
 mod cgroup;
 mod cli;

@@ -73,7 +73,8 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     let first_free_port =
         spec.sysctl.get(control::UNPRIVILEGED_PORT_START).and_then(|text| text.trim().parse().ok());
     let rights = net::host::Rights { raw: spec.network_rights.raw, admin: spec.network_rights.admin };
-    let maker = Arc::new(net::host::Maker::new(first_free_port.unwrap_or(1024), rights));
+    let binder = spec.binder.map(|channel| descriptors.take(channel)).transpose()?;
+    let maker = Arc::new(net::host::Maker::new(first_free_port.unwrap_or(1024), rights, binder));
     kernel.io.network.add_provider(Arc::new(net::inet::InetProvider::new(maker.clone())));
     kernel.io.network.add_provider(Arc::new(net::netlink::NetlinkProvider));
     kernel.io.network.add_provider(Arc::new(net::host::HostProvider::new(maker)));

@@ -7,11 +7,12 @@ mod packet;
 mod ring;
 mod socket;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use executor::WaitQueue;
+use host::binder::Binder;
 use identity::Capability;
 use linux_abi::Errno;
 use linux_abi::socket::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
@@ -59,6 +60,8 @@ struct Room {
     max: usize,
     first_free_port: u32,
     rights: Rights,
+    /// Who binds ports below 1024 where we may not.
+    binder: Option<Binder>,
     /// Sockets that hear what goes over lo.
     hearing: AtomicUsize,
 }
@@ -91,8 +94,9 @@ impl Drop for Place {
 
 impl Maker {
     /// Uses at most half of the descriptors that the process may have. Ports below `first_free_port` are for
-    /// `CAP_NET_BIND_SERVICE`: `ip_unprivileged_port_start` of ip(7).
-    pub fn new(first_free_port: u32, rights: Rights) -> Maker {
+    /// `CAP_NET_BIND_SERVICE`: `ip_unprivileged_port_start` of ip(7). `binder` binds those that the host does not let us
+    /// bind ourselves.
+    pub fn new(first_free_port: u32, rights: Rights, binder: Option<OwnedFd>) -> Maker {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20) / 2;
         let max = usize::try_from(limit).unwrap_or(usize::MAX);
         Maker {
@@ -101,6 +105,7 @@ impl Maker {
                 max,
                 first_free_port,
                 rights,
+                binder: binder.map(Binder::new),
                 hearing: AtomicUsize::new(0),
             }),
         }

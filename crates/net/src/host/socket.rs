@@ -335,7 +335,12 @@ impl Socket for HostSocket {
         if privileged && !caller.credentials.capable(Capability::NET_BIND_SERVICE) {
             return Err(Errno::EACCES);
         }
-        host::socket::bind(self.fd(), &address.bytes)
+        match host::socket::bind(self.fd(), &address.bytes) {
+            Err(Errno::EACCES) if privileged && let Some(binder) = &self.room.binder => {
+                binder.bind(self.fd(), &address.bytes)
+            }
+            bound => bound,
+        }
     }
     fn listen(&self, _caller: &SocketCaller<'_>, backlog: i32) -> Result<()> {
         let backlog = if backlog < 0 { SOMAXCONN } else { backlog.min(SOMAXCONN) };

@@ -22,7 +22,7 @@ struct World {
 impl World {
     fn new() -> World {
         World {
-            provider: InetProvider::new(Arc::new(Maker::new(1024, Default::default()))),
+            provider: InetProvider::new(Arc::new(Maker::new(1024, Default::default(), None))),
             credentials: Credentials::root(),
         }
     }

@@ -178,6 +178,12 @@ impl Cgroup {
         self.apply(resources)
     }
 
+    /// Moves the calling process in, once all directories are there.
+    pub(crate) fn enter(&self) -> std::io::Result<()> {
+        // 0 is who writes.
+        self.directories().into_iter().try_for_each(|directory| files::write(directory, "cgroup.procs", 0))
+    }
+
     /// Opens what a new process needs to go in by itself.
     pub(crate) fn entrance(&self) -> Result<Entrance> {
         let mut entrance = Entrance::default();

@@ -12,7 +12,7 @@ fn the_end_of_a_lingering_socket_waits_for_nobody() {
         listener.set_nonblocking(true).unwrap();
         let rights = Rights::default();
         let (used, hearing) = Default::default();
-        let room = Arc::new(Room { used, max: 9, first_free_port: 1024, rights, hearing });
+        let room = Arc::new(Room { used, max: 9, first_free_port: 1024, rights, binder: None, hearing });
         let new = |fd: OwnedFd| {
             let kind = (AF_INET, SOCK_STREAM, 0);
             HostSocket::new(fd, kind, room.take().unwrap(), room.clone(), Arc::default()).unwrap()
@@ -44,7 +44,8 @@ fn what_is_sent_later_stays_in_order() {
     let (mut writer, _) = listener.accept().unwrap();
     writer.set_nonblocking(true).unwrap();
     let (used, hearing) = Default::default();
-    let room = Arc::new(Room { used, max: 9, first_free_port: 0, rights: Rights::default(), hearing });
+    let room =
+        Arc::new(Room { used, max: 9, first_free_port: 0, rights: Rights::default(), binder: None, hearing });
     let fd = writer.try_clone().unwrap().into();
     let place = room.take().unwrap();
     let socket = HostSocket::new(fd, (AF_INET, SOCK_STREAM, 0), place, room, Arc::default()).unwrap();
