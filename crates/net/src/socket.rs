@@ -168,6 +168,11 @@ pub trait Socket: Any + Send + Sync {
     fn restore_error(&self, errno: Errno) {}
     /// A send(2) with `MSG_ZEROCOPY` was done: the bytes were copied, and the error queue says so.
     fn sent_zerocopy(&self) {}
+    /// How many bytes a receive of a stream waits for (`SO_RCVLOWAT`). Each is given out as it comes: the caller goes on
+    /// until it has so many.
+    fn low_water(&self) -> usize {
+        1
+    }
     /// A connected stream whose sends and receives may be done without the program waiting for each.
     fn posts(&self) -> Option<&dyn Posts> {
         None

@@ -319,12 +319,25 @@ impl Cx<'_> {
         self.thread.set_sleeping(false);
     }
 
-    /// One operation on a file that may say `EAGAIN`: blocks unless the file is non-blocking.
+    /// One operation on a file that may say `EAGAIN`: blocks unless the file is non-blocking, or until the time-out of
+    /// a socket has passed, which is `EAGAIN`, too.
     pub async fn file_op<T>(
         &mut self,
         file: &Arc<OpenFile>,
         events: Events,
         nonblock: bool,
+        op: impl FnMut(&mut Cx<'_>, &Arc<OpenFile>) -> SysResult<T>,
+    ) -> SysResult<T> {
+        self.file_op_within(file, events, nonblock, None, op).await
+    }
+
+    /// The same as one of several operations that have their time together.
+    pub async fn file_op_within<T>(
+        &mut self,
+        file: &Arc<OpenFile>,
+        events: Events,
+        nonblock: bool,
+        limit: Option<Limit>,
         mut op: impl FnMut(&mut Cx<'_>, &Arc<OpenFile>) -> SysResult<T>,
     ) -> SysResult<T> {
         // Another thread may have been granted it while this one slept.
@@ -337,10 +350,34 @@ impl Cx<'_> {
             done => return done,
         }
         let Some(queue) = file.ops().wait_queue() else { return Err(Errno::EAGAIN.into()) };
-        let done = self
-            .wait_until(&queue, events | Events::ALWAYS, None, Restart::IfSaRestart, |cx| op(cx, file))
-            .await?;
-        done.ok_or(Errno::EAGAIN.into())
+        let Limit { deadline, restart } = limit.unwrap_or_else(|| Limit::of(self, file, events));
+        let done =
+            self.wait_until(&queue, events | Events::ALWAYS, deadline, restart, |cx| op(cx, file)).await;
+        if deadline.is_some() && matches!(done, Err(SysError::Interrupted(_))) {
+            self.local.restart_deadline = deadline;
+        }
+        done?.ok_or(Errno::EAGAIN.into())
+    }
+}
+
+/// How long a call waits for a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// CLOCK_MONOTONIC nanoseconds.
+    deadline: Option<u64>,
+    restart: Restart,
+}
+
+impl Limit {
+    /// From now on: as long as `SO_RCVTIMEO` or `SO_SNDTIMEO` says, else for ever.
+    pub fn of(cx: &mut Cx<'_>, file: &OpenFile, events: Events) -> Limit {
+        let timeout = net::file::of(file).ok().and_then(|socket| {
+            let timeouts = *socket.timeouts().lock();
+            if events.intersects(Events::READABLE) { timeouts.receive } else { timeouts.send }
+        });
+        // socket(7): with a time-out, a call that a handler interrupted is not restarted.
+        let restart = if timeout.is_some() { Restart::Never } else { Restart::IfSaRestart };
+        Limit { deadline: crate::poll::deadline_after(cx, timeout), restart }
     }
 }
 

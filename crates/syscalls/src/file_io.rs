@@ -1,9 +1,8 @@
-//! Reading and writing: read(2), write(2), readv(2), lseek(2), ioctl(2).
+//! Reading and writing: read(2), write(2), readv(2), lseek(2).
 
 use std::sync::Arc;
 
 use executor::{Events, Pace};
-use kernel::FdFlags;
 use kernel::posting::Ready;
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
@@ -13,6 +12,7 @@ use vfs::{OpenFile, Whence};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::args::Ptr;
+use crate::context::Limit;
 use crate::path::real_file;
 use crate::patience::{PAGE, Patience};
 use crate::straight::{read_straight, write_straight};
@@ -255,12 +255,17 @@ async fn transfer_in(
     let want = total.min(CHUNK as u64) as usize;
     let mut done = 0u64;
     let mut pace = Pace::default();
+    // SO_RCVLOWAT
+    let socket = net::file::of(file).ok();
+    let least = total.min(socket.map_or(1, |file| file.socket().low_water()) as u64);
+    let limit = socket.map(|_| Limit::of(cx, file, Events::READABLE));
+    let enough = |done: u64| done > 0 && done >= least;
     let mut patience = Patience::reading(file, nowait).await;
     loop {
         let size = (total - done).min(want.max(1) as u64) as usize;
         let at_once = patience.is_at_once();
         let step = cx
-            .file_op(file, Events::READABLE, nonblock || done > 0, |cx, file| {
+            .file_op_within(file, Events::READABLE, nonblock || enough(done), limit, |cx, file| {
                 if let Some(count) = read_straight(cx, file, vectors, at, done, size, &patience) {
                     return count;
                 }
@@ -289,7 +294,8 @@ async fn transfer_in(
         done += n as u64;
         let whole = n == size || at_once && n > 0 && may_be_part(at, done);
         // Streams give what they have; only files with a position are read on.
-        if !whole || done >= total || !file.ops().seekable() {
+        let goes_on = if file.ops().seekable() { whole } else { n > 0 && !enough(done) };
+        if !goes_on || done >= total {
             break;
         }
         pace.keep().await;
@@ -555,44 +561,4 @@ pub fn lseek(cx: &mut Cx<'_>, fd: i32, offset: i64, whence: u32) -> SysResult {
         kernel::posting::at_end(cx.thread, fd, &file);
     }
     Ok(value)
-}
-
-/// ioctl(2).
-pub async fn ioctl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
-    const FIONCLEX: u32 = 0x5450;
-    const FIOCLEX: u32 = 0x5451;
-    const FIONBIO: u32 = 0x5421;
-    const FIOASYNC: u32 = 0x5452;
-    let file = cx.file(fd)?;
-    if file.flags().contains(OpenFlags::PATH) {
-        return Err(Errno::EBADF.into());
-    }
-    match cmd {
-        FIOCLEX | FIONCLEX => {
-            cx.files().set_flags(fd, FdFlags { cloexec: cmd == FIOCLEX })?;
-            Ok(0)
-        }
-        FIONBIO | FIOASYNC => {
-            let on: i32 = cx.read(Ptr(arg))?;
-            let bit = if cmd == FIONBIO { OpenFlags::NONBLOCK } else { OpenFlags::ASYNC };
-            let flags = if on != 0 { file.flags() | bit } else { file.flags() - bit };
-            if cmd == FIOASYNC && !kernel::sigio::tells(&file) {
-                return Err(Errno::ENOTTY.into());
-            }
-            crate::file_owner::set_flags(cx, &file, fd, flags);
-            Ok(0)
-        }
-        _ => {
-            if let Some(value) = crate::file_owner::ioctl(cx, &file, fd, cmd, arg)? {
-                return Ok(value);
-            }
-            if let Some(listener) = kernel::guest_filter::listener_of(&file) {
-                return Box::pin(crate::user_notification::ioctl(cx, &listener, &file, fd, cmd, arg)).await;
-            }
-            let ops = file.ops().clone();
-            let value = ops.ioctl(&file, cx, cmd, arg)?;
-            kernel::posting::asked(cx.thread, fd, &file, cmd);
-            Ok(value)
-        }
-    }
 }

@@ -25,6 +25,7 @@ mod file_owner;
 pub mod futex;
 pub mod guest_filter;
 pub mod inotify;
+pub mod ioctl;
 pub mod ipc;
 pub mod limits;
 pub mod link;

@@ -133,7 +133,7 @@ syscalls! {
     13 rt_sigaction sync crate::signal::action::rt_sigaction, 4, Full, "";
     14 rt_sigprocmask sync crate::signal::mask::rt_sigprocmask, 4, Full, "";
     15 rt_sigreturn sync crate::signal::action::rt_sigreturn, 0, Full, "";
-    16 ioctl wait crate::file_io::ioctl, 3, Full, "";
+    16 ioctl wait crate::ioctl::ioctl, 3, Full, "";
     17 pread64 wait crate::file_io::pread64, 4, Full, "";
     18 pwrite64 wait crate::file_io::pwrite64, 4, Full, "";
     19 readv wait crate::file_io::readv, 3, Full, "";

@@ -193,6 +193,15 @@ fn low_water() {
     assert_eq!(poll(server, 0), libc::POLLOUT);
     send(client, b"d", 0).expect("send");
     settles(server, libc::POLLOUT | libc::POLLIN);
+    assert_eq!(recv(server, 9, 0), Ok(b"abcd".to_vec()));
+    // A receive that waits goes on until there is as much.
+    send(client, b"abc", 0).expect("send");
+    let late = std::thread::spawn(move || {
+        sleep_ms(50);
+        send(client, b"defg", 0).expect("send");
+    });
+    assert_eq!(recv(server, 9, 0), Ok(b"abcdefg".to_vec()));
+    late.join().expect("join");
 }
 
 fn fionread() {

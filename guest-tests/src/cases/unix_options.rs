@@ -2,11 +2,13 @@
 
 use std::mem::size_of_val;
 use std::os::fd::RawFd;
+use std::time::Instant;
 
-use crate::harness::{cases, close, fails, ok, read, sys, write, zeroed};
+use crate::harness::{cases, close, fails, ok, read, sleep_ms, sys, write, zeroed};
 
 cases!("unix_options": cookies, peek_offset, peek_offset_datagram, peek_offset_waits, peer_groups, peer_pidfd, peer_pidfd_gone, time_stamps,
-    passing_names, plain_numbers, refused);
+    passing_names, plain_numbers, refused, low_water, low_water_ends, low_water_of_messages, reads_time_out,
+    writes_time_out, whole_reads_time_out);
 
 fn pair(kind: i32) -> (RawFd, RawFd) {
     let mut ends = [0; 2];
@@ -184,4 +186,150 @@ fn cookies() {
     };
     let other = ok!(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0));
     assert!(cookie(fd) == cookie(fd) && cookie(fd) != cookie(other) && cookie(fd) != 0);
+}
+
+/// What `call` gives while `late` is written to `fd` after 50 ms; the milliseconds that it took.
+fn meanwhile<T>(fd: RawFd, late: &'static [u8], call: impl FnOnce() -> T) -> (T, u128) {
+    let writer = std::thread::spawn(move || {
+        sleep_ms(50);
+        write(fd, late);
+    });
+    let begin = Instant::now();
+    let result = call();
+    let took = begin.elapsed().as_millis();
+    writer.join().expect("join");
+    (result, took)
+}
+
+fn plain_read(fd: RawFd, size: usize) -> Result<Vec<u8>, i32> {
+    let mut data = vec![0; size];
+    let n = sys!(libc::read(fd, data.as_mut_ptr().cast(), size))?;
+    data.truncate(n as usize);
+    Ok(data)
+}
+
+fn waiting_recv(fd: RawFd, size: usize, flags: i32) -> Result<Vec<u8>, i32> {
+    let mut data = vec![0; size];
+    let n = sys!(libc::recv(fd, data.as_mut_ptr().cast(), size, flags))?;
+    data.truncate(n as usize);
+    Ok(data)
+}
+
+fn low_water() {
+    let (a, b) = pair(libc::SOCK_STREAM);
+    for (asked, got) in [(0, 1), (-5, i32::MAX), (4, 4)] {
+        set(b, libc::SO_RCVLOWAT, asked).expect("set");
+        assert_eq!(get(b, libc::SO_RCVLOWAT), Ok(got));
+    }
+    write(a, b"abc");
+    // poll(2) does not heed it here, nor do those who do not wait, look only, or ask for less.
+    let mut one = libc::pollfd { fd: b, events: libc::POLLIN, revents: 0 };
+    assert_eq!((ok!(libc::poll(&mut one, 1, 0)), one.revents), (1, libc::POLLIN));
+    assert_eq!(waiting_recv(b, 9, libc::MSG_PEEK), Ok(b"abc".to_vec()));
+    assert_eq!(recv(b, 9, 0), Ok(b"abc".to_vec()));
+    write(a, b"abc");
+    assert_eq!(plain_read(b, 3), Ok(b"abc".to_vec()));
+    // What came first is taken at once, and the rest waited for.
+    write(a, b"abc");
+    let (got, took) = meanwhile(a, b"defgh", || waiting_recv(b, 9, 0));
+    assert!(got == Ok(b"abcdefgh".to_vec()) && took >= 45, "{got:?} {took}");
+    for _ in 0..300 {
+        // Often, as what is done often may be done in another way.
+        write(a, b"abcd");
+        assert_eq!(plain_read(b, 9), Ok(b"abcd".to_vec()));
+    }
+    write(a, b"abc");
+    let (got, took) = meanwhile(a, b"d", || plain_read(b, 9));
+    assert!(got == Ok(b"abcd".to_vec()) && took >= 45, "{got:?} {took}");
+    write(a, b"ab");
+    let mut data = [0_u8; 9];
+    let parts = data.split_at_mut(1);
+    let vectors = [parts.0, parts.1]
+        .map(|part| libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: part.len() });
+    let (got, took) = meanwhile(a, b"cd", || sys!(libc::readv(b, vectors.as_ptr(), 2)));
+    assert!(got == Ok(4) && data.starts_with(b"abcd") && took >= 45, "{got:?} {took}");
+    assert_eq!(set(b, libc::SO_SNDLOWAT, 4), Err(libc::ENOPROTOOPT));
+}
+
+fn low_water_ends() {
+    let (a, b) = pair(libc::SOCK_STREAM);
+    set(b, libc::SO_RCVLOWAT, 4).expect("set");
+    // More than the buffer holds: what waits is taken, so that the writer goes on.
+    set(b, libc::SO_RCVLOWAT, 1 << 20).expect("set");
+    let writer = std::thread::spawn(move || write(a, &vec![7; 1 << 20]));
+    let mut data = vec![0_u8; 2 << 20];
+    assert_eq!(ok!(libc::read(b, data.as_mut_ptr().cast(), data.len())), 1 << 20);
+    writer.join().expect("join");
+    set_time(b, libc::SO_RCVTIMEO, 50);
+    write(a, b"abc");
+    assert_eq!(waiting_recv(b, 9, 0), Ok(b"abc".to_vec()));
+    write(a, b"abc");
+    assert_eq!(plain_read(b, 9), Ok(b"abc".to_vec()));
+    set_time(b, libc::SO_RCVTIMEO, 0);
+    write(a, b"abc");
+    close(a);
+    assert_eq!(plain_read(b, 9), Ok(b"abc".to_vec()));
+    assert_eq!(plain_read(b, 9), Ok(Vec::new()));
+}
+
+fn low_water_of_messages() {
+    for kind in [libc::SOCK_DGRAM, libc::SOCK_SEQPACKET] {
+        let (a, b) = pair(kind);
+        set(b, libc::SO_RCVLOWAT, 4).expect("set");
+        assert_eq!(get(b, libc::SO_RCVLOWAT), Ok(4));
+        write(a, b"abc");
+        assert_eq!(plain_read(b, 9), Ok(b"abc".to_vec()));
+    }
+}
+
+/// A time-out of milliseconds.
+fn set_time(fd: RawFd, name: i32, ms: i64) {
+    let time = libc::timeval { tv_sec: 0, tv_usec: ms * 1000 };
+    ok!(libc::setsockopt(fd, libc::SOL_SOCKET, name, (&raw const time).cast(), 16));
+}
+
+fn reads_time_out() {
+    for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+        let (a, b) = pair(kind);
+        set_time(b, libc::SO_RCVTIMEO, 60);
+        let begin = Instant::now();
+        assert_eq!(plain_read(b, 9), Err(libc::EAGAIN));
+        let took = begin.elapsed().as_millis();
+        assert!((55..2000).contains(&took), "{took}");
+        let (got, _) = meanwhile(a, b"x", || {
+            set_time(b, libc::SO_RCVTIMEO, 900);
+            plain_read(b, 9)
+        });
+        assert_eq!(got, Ok(b"x".to_vec()));
+    }
+}
+
+fn writes_time_out() {
+    let (a, _b) = pair(libc::SOCK_STREAM);
+    set_time(a, libc::SO_SNDTIMEO, 60);
+    let data = [0_u8; 65_536];
+    let begin = Instant::now();
+    let mut result = Ok(1);
+    while result.is_ok() {
+        result = sys!(libc::write(a, data.as_ptr().cast(), data.len()));
+    }
+    let took = begin.elapsed().as_millis();
+    assert!(result == Err(libc::EAGAIN) && (55..2000).contains(&took), "{result:?} {took}");
+}
+
+fn whole_reads_time_out() {
+    // The time is that of the whole call, not of each wait.
+    let (a, b) = pair(libc::SOCK_STREAM);
+    set_time(b, libc::SO_RCVTIMEO, 200);
+    let writer = std::thread::spawn(move || {
+        for _ in 0..5 {
+            sleep_ms(120);
+            write(a, b"x");
+        }
+    });
+    let begin = Instant::now();
+    assert_eq!(waiting_recv(b, 5, libc::MSG_WAITALL), Ok(b"x".to_vec()));
+    let took = begin.elapsed().as_millis();
+    assert!((195..350).contains(&took), "{took}");
+    writer.join().expect("join");
 }

@@ -500,6 +500,9 @@ impl Socket for TcpSocket {
     fn sent_zerocopy(&self) {
         self.0.zerocopy.note(&self.0.queue);
     }
+    fn low_water(&self) -> usize {
+        self.0.options.lock().options.low_water()
+    }
     fn posts(&self) -> Option<&dyn Posts> {
         Some(self)
     }

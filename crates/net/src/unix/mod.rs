@@ -441,6 +441,10 @@ impl Socket for UnixSocket {
     fn take_error(&self) -> Option<Errno> {
         self.0.state.lock().error.take()
     }
+    fn low_water(&self) -> usize {
+        let stream = self.0.kind == Kind::Stream;
+        if stream { usize::try_from(self.0.state.lock().options.low_water).unwrap_or(1) } else { 1 }
+    }
     fn posts(&self) -> Option<&dyn Posts> {
         (self.0.kind == Kind::Stream).then_some(self)
     }

@@ -26,6 +26,8 @@ pub(super) struct Options {
     pub(super) passcred: bool,
     pub(super) sndbuf: usize,
     pub(super) rcvbuf: usize,
+    /// `SO_RCVLOWAT`, which streams alone heed, in their receives and not in poll(2).
+    pub(super) low_water: i32,
     /// Kept for getsockopt only: they mean nothing to a local socket.
     reuseaddr: bool,
     broadcast: bool,
@@ -58,6 +60,7 @@ impl Default for Options {
             passcred: false,
             sndbuf: DEFAULT_BUFFER,
             rcvbuf: DEFAULT_BUFFER,
+            low_water: 1,
             reuseaddr: false,
             broadcast: false,
             keepalive: false,
@@ -99,7 +102,8 @@ impl UnixSocket {
             so::REUSEADDR => i32::from(options.reuseaddr),
             so::BROADCAST => i32::from(options.broadcast),
             so::KEEPALIVE => i32::from(options.keepalive),
-            so::RCVLOWAT | so::SNDLOWAT => 1,
+            so::RCVLOWAT => options.low_water,
+            so::SNDLOWAT => 1,
             so::TIMESTAMP | so::TIMESTAMPNS => i32::from(options.stamps == Some(name)),
             // There are no shared ports, devices, filters or copies to be saved.
             so::REUSEPORT | so::LOCK_FILTER | so::ZEROCOPY => 0,
@@ -156,6 +160,10 @@ impl UnixSocket {
             so::PASSCRED => options.passcred = bool_option(value)?,
             so::SNDBUF | so::SNDBUFFORCE => options.sndbuf = buffer_size(value, max)?,
             so::RCVBUF | so::RCVBUFFORCE => options.rcvbuf = buffer_size(value, max)?,
+            so::RCVLOWAT => {
+                let least = int_option(value)?;
+                options.low_water = if least < 0 { i32::MAX } else { least.max(1) };
+            }
             so::REUSEADDR => options.reuseaddr = bool_option(value)?,
             so::BROADCAST => options.broadcast = bool_option(value)?,
             so::KEEPALIVE => options.keepalive = bool_option(value)?,

@@ -286,7 +286,6 @@ impl UnixSocket {
     }
 }
 
-/// Whether a datagram of this size is taken: one always is, more as far as the receive buffer goes.
 /// What the receiver's filter leaves of a message; none if it throws it away, which the sender is not told.
 fn passed<'a>(to: &Endpoint, data: &'a [u8]) -> Option<&'a [u8]> {
     let Some(program) = to.filter.get() else { return Some(data) };
@@ -294,6 +293,7 @@ fn passed<'a>(to: &Endpoint, data: &'a [u8]) -> Option<&'a [u8]> {
     if keep == 0 { None } else { data.get(..keep.min(data.len())) }
 }
 
+/// Whether a datagram of this size is taken: one always is, more as far as the receive buffer goes.
 fn takes_datagram(state: &State, len: usize) -> bool {
     let fits = state.inbox.bytes().saturating_add(len) <= state.options.rcvbuf;
     state.inbox.len() < MAX_DATAGRAMS && (fits || state.inbox.is_empty())

@@ -12,8 +12,9 @@ use net::{Address, Control, Received, Socket};
 use vfs::OpenFile;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Side, address, caller, control, socket_of, wait};
+use super::{address, caller, control, socket_of, wait};
 use crate::args::Ptr;
+use crate::context::Limit;
 use crate::file_io::{IoVec, gather, read_iovec, scatter};
 use crate::{Cx, SysError, SysResult};
 
@@ -132,7 +133,7 @@ async fn send(
     let mut pace = Pace::default();
     loop {
         let size = (total - done).min(if stream { CHUNK } else { MAX_DATAGRAM }) as usize;
-        let sent = wait(cx, file, socket, Events::WRITABLE, dontwait, Side::Send, |cx, socket| {
+        let sent = wait(cx, file, socket, Events::WRITABLE, dontwait, None, |cx, socket| {
             let mut scratch = std::mem::take(&mut cx.local.scratch);
             if scratch.len() < size {
                 scratch.resize(size, 0);
@@ -291,7 +292,8 @@ async fn receive_one(
     Ok(returned(&received, flags))
 }
 
-/// Receives into the guest's vectors; a stream with `MSG_WAITALL` goes on until they are full.
+/// Receives into the guest's vectors; a stream goes on until there are as many bytes as `SO_RCVLOWAT` says, or with
+/// `MSG_WAITALL` until they are full.
 async fn receive(
     cx: &mut Cx<'_>,
     file: &Arc<OpenFile>,
@@ -302,6 +304,7 @@ async fn receive(
 ) -> SysResult<Received> {
     let stream = socket.kind().1 == SOCK_STREAM;
     let total: u64 = vectors.iter().map(|v| v.len).sum();
+    let least = if flags.contains(MsgFlags::WAITALL) { total } else { total.min(socket.low_water() as u64) };
     // Errors are there or not: nobody waits for them.
     let dontwait = flags.intersects(MsgFlags::DONTWAIT | MsgFlags::ERRQUEUE);
     // tcp(7): the bytes are thrown away.
@@ -311,11 +314,12 @@ async fn receive(
     inner.set(MsgFlags::DONTWAIT, dontwait || file.flags().contains(OpenFlags::NONBLOCK));
     let mut all = Received::default();
     let mut pace = Pace::default();
+    let limit = Limit::of(cx, file, Events::READABLE);
     loop {
         let done = all.count as u64;
         let size = (total - done).min(if stream { CHUNK } else { MAX_DATAGRAM }) as usize;
-        let nowait = dontwait || (done > 0 && !flags.contains(MsgFlags::WAITALL));
-        let step = wait(cx, file, socket, Events::READABLE, nowait, Side::Receive, |cx, socket| {
+        let nowait = dontwait || (done > 0 && done >= least);
+        let step = wait(cx, file, socket, Events::READABLE, nowait, Some(limit), |cx, socket| {
             let mut scratch = std::mem::take(&mut cx.local.scratch);
             if scratch.len() < size {
                 scratch.resize(size, 0);
@@ -351,8 +355,8 @@ async fn receive(
             && !carried
             && (all.count as u64) < total
             && !flags.contains(MsgFlags::PEEK)
-            && (flags.contains(MsgFlags::WAITALL) || n == size);
-        // Without MSG_WAITALL, what a chunk left over is taken without waiting.
+            && ((all.count as u64) < least || n == size);
+        // Beyond the least, what a chunk left over is taken without waiting.
         if !go_on {
             break;
         }

@@ -16,7 +16,8 @@ use net::{Halves, Socket, SocketCaller};
 use vfs::OpenFile;
 
 use crate::args::Ptr;
-use crate::{Cx, Restart, SysError, SysResult};
+use crate::context::Limit;
+use crate::{Cx, SysError, SysResult};
 
 pub use message::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use options::{getsockopt, setsockopt};
@@ -110,8 +111,7 @@ pub async fn accept4(cx: &mut Cx<'_>, fd: i32, at: Ptr, len_at: Ptr, flags: u32)
     }
     let (file, socket) = socket_of(cx, fd)?;
     let accepted =
-        wait(cx, &file, &socket, Events::READABLE, false, Side::Receive, |_, socket| Ok(socket.accept()?))
-            .await?;
+        wait(cx, &file, &socket, Events::READABLE, false, None, |_, socket| Ok(socket.accept()?)).await?;
     if !at.is_null() {
         let peer = match accepted.accepted_address() {
             Ok(peer) => peer,
@@ -131,7 +131,7 @@ pub async fn connect(cx: &mut Cx<'_>, fd: i32, at: Ptr, len: i32) -> SysResult {
         address::resolve(cx, &mut address)?;
     }
     let nonblock = file.flags().contains(OpenFlags::NONBLOCK);
-    let begun = wait(cx, &file, &socket, Events::WRITABLE, false, Side::Send, |cx, socket| {
+    let begun = wait(cx, &file, &socket, Events::WRITABLE, false, None, |cx, socket| {
         Ok(socket.connect(&caller(cx), &address)?)
     })
     .await;
@@ -140,7 +140,7 @@ pub async fn connect(cx: &mut Cx<'_>, fd: i32, at: Ptr, len: i32) -> SysResult {
         Err(SysError::Errno(errno @ (Errno::EINPROGRESS | Errno::EALREADY))) if !nonblock => errno,
         done => return done.map(|()| 0),
     };
-    let done = wait(cx, &file, &socket, Events::WRITABLE, false, Side::Send, |_, socket| {
+    let done = wait(cx, &file, &socket, Events::WRITABLE, false, None, |_, socket| {
         if socket.poll().intersects(Events::OUT | Events::ALWAYS) {
             Ok(())
         } else {
@@ -194,13 +194,6 @@ pub fn getpeername(cx: &mut Cx<'_>, fd: i32, at: Ptr, len_at: Ptr) -> SysResult 
     Ok(0)
 }
 
-/// Which time-out of the socket holds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Receive,
-    Send,
-}
-
 /// Does one operation of a socket, waiting while it says `EAGAIN` unless it must not; `EAGAIN` past the time-out.
 async fn wait<T>(
     cx: &mut Cx<'_>,
@@ -208,34 +201,9 @@ async fn wait<T>(
     socket: &Arc<dyn Socket>,
     events: Events,
     dontwait: bool,
-    side: Side,
+    limit: Option<Limit>,
     mut op: impl FnMut(&mut Cx<'_>, &Arc<dyn Socket>) -> SysResult<T>,
 ) -> SysResult<T> {
     let nonblock = dontwait || file.flags().contains(OpenFlags::NONBLOCK);
-    // Another thread may have been granted it while this one slept.
-    let mut op = |cx: &mut Cx<'_>, socket: &Arc<dyn Socket>| {
-        let _in_use = kernel::posting::enter(file, cx.thread);
-        op(cx, socket)
-    };
-    match op(cx, socket) {
-        Err(SysError::Errno(Errno::EAGAIN)) if !nonblock => {}
-        done => return done,
-    }
-    let timeouts = *net::file::of(file)?.timeouts().lock();
-    let timeout = if side == Side::Receive { timeouts.receive } else { timeouts.send };
-    // socket(7): with a time-out, a call that a handler interrupted is not restarted.
-    let restart = if timeout.is_some() { Restart::Never } else { Restart::IfSaRestart };
-    let deadline = crate::poll::deadline_after(cx, timeout);
-    let queue = socket.wait_queue();
-    let done = cx
-        .wait_until(&queue, events | Events::ALWAYS | Events::RDHUP, deadline, restart, |cx| op(cx, socket));
-    match done.await {
-        Ok(Some(value)) => Ok(value),
-        Ok(None) => Err(Errno::EAGAIN.into()),
-        Err(SysError::Interrupted(kind)) => {
-            cx.local.restart_deadline = deadline;
-            Err(SysError::Interrupted(kind))
-        }
-        Err(err) => Err(err),
-    }
+    cx.file_op_within(file, events | Events::RDHUP, nonblock, limit, |cx, _| op(cx, socket)).await
 }
