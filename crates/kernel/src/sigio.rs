@@ -109,17 +109,12 @@ fn send(kernel: &Kernel, owner: FileOwner, info: SigInfo) {
     }
 }
 
-/// Whether files of this kind tell their owner.
-pub fn tells(file: &OpenFile) -> bool {
-    file.ops_as::<net::SocketFile>().is_some() || file.ops_as::<crate::pipe::PipeEnd>().is_some()
-}
-
 /// Looks whether the file is to be watched, after its flags or owner changed. `fd` is what a signal will say.
 pub fn update(kernel: &Arc<Kernel>, file: &Arc<OpenFile>, fd: i32) {
     let urgent = file.ops_as::<net::SocketFile>().is_some() && file.owner().id != 0;
-    let wanted = tells(file) && (urgent || file.flags().contains(OpenFlags::ASYNC));
+    let wanted = urgent || file.flags().contains(OpenFlags::ASYNC);
     file.watch_for_owner(wanted.then_some(fd), || {
-        let queue = file.ops().wait_queue()?;
+        let queue = file.ops().fasync()?.queue;
         let teller = Arc::new_cyclic(|this| Teller {
             this: this.clone(),
             kernel: Arc::downgrade(kernel),

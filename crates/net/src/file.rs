@@ -8,7 +8,7 @@ use identity::Credentials;
 use linux_abi::fs::{OpenFlags, S_IFSOCK};
 use linux_abi::socket::MsgFlags;
 use parking_lot::Mutex;
-use vfs::{Caller, FileOps, MapRequest, MapSource, OpenFile};
+use vfs::{Caller, Fasync, FileOps, MapRequest, MapSource, OpenFile};
 
 use crate::registry::Listed;
 use crate::socket::{Socket, SocketCaller};
@@ -61,6 +61,9 @@ impl FileOps for SocketFile {
     }
     fn wait_queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.socket.wait_queue())
+    }
+    fn fasync(&self) -> Option<Fasync> {
+        Some(Fasync::of(self.socket.wait_queue()))
     }
     fn mmap(&self, _file: &OpenFile, request: &MapRequest) -> Result<MapSource> {
         self.socket.mmap(request)

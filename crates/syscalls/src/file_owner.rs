@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kernel::sigio;
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
-use vfs::{FileOwner, OpenFile, OwnerKind};
+use vfs::{FileOwner, OpenFile, OtherwiseOwner, OwnerKind};
 
 use crate::args::Ptr;
 use crate::{Cx, SysResult};
@@ -25,8 +25,17 @@ const SIOCGPGRP: u32 = 0x8904;
 /// nothing to tell.
 pub(crate) fn set_flags(cx: &Cx<'_>, file: &Arc<OpenFile>, fd: i32, mut flags: OpenFlags) {
     let before = file.flags();
-    if !sigio::tells(file) {
-        flags.set(OpenFlags::ASYNC, before.contains(OpenFlags::ASYNC));
+    match file.ops().fasync() {
+        None => flags.set(OpenFlags::ASYNC, before.contains(OpenFlags::ASYNC)),
+        Some(fasync) if (flags - before).contains(OpenFlags::ASYNC) && file.owner().id == 0 => {
+            let (kind, id, born) = match fasync.otherwise {
+                OtherwiseOwner::Nobody => (OwnerKind::Process, 0, 0),
+                OtherwiseOwner::Caller => (OwnerKind::Process, cx.process().pid(), cx.process().start_ns),
+                OtherwiseOwner::Group(id) => (OwnerKind::Group, id, 0),
+            };
+            set_owner(cx, file, kind, id, born);
+        }
+        Some(_) => {}
     }
     file.set_flags(flags);
     if (before | flags).contains(OpenFlags::ASYNC) {
@@ -117,7 +126,11 @@ fn set(cx: &Cx<'_>, file: &Arc<OpenFile>, fd: i32, kind: OwnerKind, id: i32) -> 
         OwnerKind::Process => pids.process(id).map_or(0, |process| process.start_ns),
         OwnerKind::Group => 0,
     };
-    file.set_owner(FileOwner { kind, id, born, uid: cx.credentials.uid, euid: cx.credentials.euid });
+    set_owner(cx, file, kind, id, born);
     sigio::update(cx.kernel(), file, fd);
     Ok(())
+}
+
+fn set_owner(cx: &Cx<'_>, file: &OpenFile, kind: OwnerKind, id: i32, born: u64) {
+    file.set_owner(FileOwner { kind, id, born, uid: cx.credentials.uid, euid: cx.credentials.euid });
 }

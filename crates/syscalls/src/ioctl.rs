@@ -26,7 +26,7 @@ pub async fn ioctl(cx: &mut Cx<'_>, fd: i32, cmd: u32, arg: u64) -> SysResult {
             let on: i32 = cx.read(Ptr(arg))?;
             let bit = if cmd == FIONBIO { OpenFlags::NONBLOCK } else { OpenFlags::ASYNC };
             let flags = if on != 0 { file.flags() | bit } else { file.flags() - bit };
-            if cmd == FIOASYNC && !kernel::sigio::tells(&file) {
+            if cmd == FIOASYNC && file.ops().fasync().is_none() {
                 return Err(Errno::ENOTTY.into());
             }
             crate::file_owner::set_flags(cx, &file, fd, flags);

@@ -9,7 +9,7 @@ use executor::WaitQueue;
 use linux_abi::fs::{CacheStat, DirentType};
 use linux_abi::{Errno, Events};
 
-use crate::{Caller, OpenFile, Result};
+use crate::{Caller, Fasync, OpenFile, Result};
 
 /// Where lseek(2) counts from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,6 +162,10 @@ pub trait FileOps: Any + Send + Sync {
     }
     /// Woken when what is ready changes; none means always ready (and epoll refuses it with `EPERM`).
     fn wait_queue(&self) -> Option<Arc<WaitQueue>> {
+        None
+    }
+    /// What `O_ASYNC` does; none where it stays off.
+    fn fasync(&self) -> Option<Fasync> {
         None
     }
     /// ioctl(2).

@@ -38,7 +38,7 @@ pub use inode::{Inode, Metadata, NewNode, RenameFlags, SetAttr, SetTime};
 pub use mount::{Mount, MountFlags, Propagation};
 pub use mount_namespace::MountNamespace;
 pub use open_file::{InUse, OpenFile};
-pub use owner::{FileOwner, OwnerKind};
+pub use owner::{Fasync, FileOwner, OtherwiseOwner, OwnerKind};
 pub use position::{Position, PositionGuard};
 pub use walk::{WalkFlags, Walker};
 pub use writers::{DenyWrite, Writers};

@@ -1,6 +1,9 @@
 //! Who is told of input and output of an open file: fcntl(2), `F_SETOWN` and `O_ASYNC`.
 
 use std::any::Any;
+use std::sync::Arc;
+
+use executor::WaitQueue;
 
 /// Whose id an owner's is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,6 +28,33 @@ pub struct FileOwner {
     pub uid: u32,
     /// Effective user of the setter.
     pub euid: u32,
+}
+
+/// What `O_ASYNC` means to a file (Linux's `fasync`).
+pub struct Fasync {
+    /// Woken with what happened when the owner is to be told.
+    pub queue: Arc<WaitQueue>,
+    /// Who becomes the owner of a file without one.
+    pub otherwise: OtherwiseOwner,
+}
+
+impl Fasync {
+    /// Of a file that has no owner until one is set.
+    #[must_use]
+    pub fn of(queue: Arc<WaitQueue>) -> Fasync {
+        Fasync { queue, otherwise: OtherwiseOwner::Nobody }
+    }
+}
+
+/// The owner of a file to which none was set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OtherwiseOwner {
+    /// None.
+    Nobody,
+    /// The process that sets `O_ASYNC`.
+    Caller,
+    /// This process group.
+    Group(i32),
 }
 
 /// An open file's owner, the signal it gets, and what watches the file for it.

@@ -8,7 +8,7 @@ use crate::harness::{cases, fails, in_child, ok, zeroed};
 cases!("pty": slave_belongs_to_opener, changed_owner_stays, owner_is_fresh);
 
 /// Opens a master; its slave's path.
-fn master() -> (i32, std::ffi::CString) {
+pub(super) fn master() -> (i32, std::ffi::CString) {
     let fd = ok!(posix_openpt(O_RDWR | O_NOCTTY));
     ok!(unlockpt(fd));
     let mut number = 0;

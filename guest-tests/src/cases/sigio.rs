@@ -5,7 +5,8 @@ use std::os::fd::RawFd;
 use super::tcp::{connected, recv, send};
 use crate::harness::{cases, close, fails, ok, sys, zeroed};
 
-cases!("sigio": socket_tells, chosen_signal, pipe_tells, group_and_thread, urgent_data, off_again, owners, by_ioctl, files_do_not_tell, hang_up, owner_ids_are_checked);
+cases!("sigio": socket_tells, chosen_signal, pipe_tells, group_and_thread, urgent_data, off_again, owners, by_ioctl, files_do_not_tell, hang_up, owner_ids_are_checked,
+    terminal_tells, terminal_line, terminal_room, terminal_master, terminal_default_owner);
 
 const F_SETSIG: i32 = 10;
 const F_SETOWN_EX: i32 = 15;
@@ -227,4 +228,117 @@ fn owner_ids_are_checked() {
     ok!(libc::waitpid(child, &mut status, 0));
     assert_eq!(status, 0);
     crate::harness::sleep_ms(30);
+}
+
+/// Both ends of a terminal.
+fn fresh_terminal() -> (RawFd, RawFd) {
+    let (master, path) = super::pty::master();
+    (master, ok!(libc::open(path.as_ptr(), libc::O_RDWR | libc::O_NOCTTY)))
+}
+
+/// The same in raw mode.
+fn terminal() -> (RawFd, RawFd) {
+    let (master, slave) = fresh_terminal();
+    let mut termios: libc::termios = zeroed();
+    ok!(libc::tcgetattr(slave, &mut termios));
+    // SAFETY: termios is a valid struct.
+    unsafe { libc::cfmakeraw(&mut termios) };
+    ok!(libc::tcsetattr(slave, libc::TCSANOW, &termios));
+    (master, slave)
+}
+
+fn terminal_tells() {
+    let set = blocked();
+    let (master, slave) = terminal();
+    ok!(libc::fcntl(slave, F_SETSIG, libc::SIGRTMIN()));
+    own(slave);
+    assert_ne!(ok!(libc::fcntl(slave, libc::F_GETFL)) & libc::O_ASYNC, 0);
+    let band = i64::from(libc::POLLIN | libc::POLLRDNORM);
+    for _ in 0..3 {
+        write(master);
+        assert_eq!(next(&set, 2000), Some((libc::SIGRTMIN(), 1, band, slave)));
+    }
+    let mut buf = [0_u8; 8];
+    assert_eq!(ok!(libc::read(slave, buf.as_mut_ptr().cast(), 8)), 3);
+    // Nothing of what it does itself.
+    write(slave);
+    assert_eq!(ok!(libc::read(master, buf.as_mut_ptr().cast(), 8)), 1);
+    assert_eq!(next(&set, 30), None);
+    ok!(libc::fcntl(slave, libc::F_SETFL, libc::O_RDWR));
+    write(master);
+    assert_eq!(next(&set, 30), None);
+    let on = 1;
+    ok!(libc::ioctl(slave, libc::FIOASYNC, &raw const on));
+    write(master);
+    assert_eq!(number(&set), Some(libc::SIGRTMIN()));
+}
+
+fn terminal_line() {
+    let set = blocked();
+    let (master, slave) = fresh_terminal();
+    own(slave);
+    write(master);
+    assert_eq!(next(&set, 30), None);
+    assert_eq!(ok!(libc::write(master, c"\n".as_ptr().cast(), 1)), 1);
+    assert_eq!(number(&set), Some(libc::SIGIO));
+    // A line waits: the beginning of the next is not told, its end is.
+    write(master);
+    assert_eq!(next(&set, 30), None);
+    assert_eq!(ok!(libc::write(master, c"\n".as_ptr().cast(), 1)), 1);
+    assert_eq!(number(&set), Some(libc::SIGIO));
+}
+
+fn terminal_room() {
+    let set = blocked();
+    let (master, slave) = terminal();
+    ok!(libc::fcntl(slave, libc::F_SETOWN, libc::getpid()));
+    ok!(libc::fcntl(slave, F_SETSIG, libc::SIGRTMIN()));
+    ok!(libc::fcntl(slave, libc::F_SETFL, libc::O_RDWR | libc::O_ASYNC | libc::O_NONBLOCK));
+    let mut buf = [0_u8; 4096];
+    let mut left = 0;
+    while let Ok(n) = sys!(libc::write(slave, buf.as_ptr().cast(), buf.len())) {
+        left += n;
+    }
+    while next(&set, 20).is_some() {}
+    while left > 0 {
+        left -= ok!(libc::read(master, buf.as_mut_ptr().cast(), buf.len()));
+    }
+    let (sig, code, _, fd) = next(&set, 2000).expect("a signal");
+    assert_eq!((sig, code, fd), (libc::SIGRTMIN(), 2, slave));
+}
+
+fn terminal_master() {
+    let set = blocked();
+    let (master, slave) = terminal();
+    own(master);
+    assert_eq!(next(&set, 30), None);
+    write(slave);
+    assert_eq!(number(&set), Some(libc::SIGIO));
+    write(master);
+    assert_eq!(next(&set, 30), None);
+}
+
+fn terminal_default_owner() {
+    let set = blocked();
+    let (master, slave) = terminal();
+    assert_eq!(ok!(libc::fcntl(slave, libc::F_GETOWN)), 0);
+    ok!(libc::fcntl(slave, libc::F_SETFL, libc::O_RDWR | libc::O_ASYNC));
+    assert_eq!(ok!(libc::fcntl(slave, libc::F_GETOWN)), ok!(libc::getpid()));
+    write(master);
+    assert_eq!(number(&set), Some(libc::SIGIO));
+    // The foreground of a terminal that controls a session.
+    let child = ok!(libc::fork());
+    if child == 0 {
+        ok!(libc::setsid());
+        ok!(libc::ioctl(slave, libc::TIOCSCTTY, 0));
+        let own = ok!(libc::open(c"/dev/tty".as_ptr(), libc::O_RDWR));
+        ok!(libc::fcntl(own, libc::F_SETFL, libc::O_RDWR | libc::O_ASYNC));
+        assert_eq!(ok!(libc::fcntl(own, libc::F_GETOWN)), -ok!(libc::getpid()));
+        write(master);
+        assert_eq!(number(&set), Some(libc::SIGIO));
+        std::process::exit(0);
+    }
+    let mut status = 0;
+    ok!(libc::waitpid(child, &mut status, 0));
+    assert_eq!(status, 0);
 }

@@ -35,6 +35,8 @@ pub(super) struct Effects {
     pub(super) echo: Vec<u8>,
     /// For the foreground process group.
     pub(super) signals: Vec<Signo>,
+    /// There is more to read: a line, or in raw mode any byte.
+    pub(super) arrived: bool,
 }
 
 impl Discipline {
@@ -132,6 +134,7 @@ impl Discipline {
             // Empty lines take room too.
             if self.lines.len() < INPUT_BYTES {
                 self.lines.push_back(std::mem::take(&mut self.line));
+                effects.arrived = true;
             }
             return;
         }
@@ -139,6 +142,7 @@ impl Discipline {
         self.accept(byte, effects);
         if ends {
             self.lines.push_back(std::mem::take(&mut self.line));
+            effects.arrived = true;
         }
     }
 
@@ -157,6 +161,7 @@ impl Discipline {
             if fits {
                 self.raw.push_back(byte);
             }
+            effects.arrived |= fits;
             fits
         };
         if kept {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use executor::{Events, WaitQueue};
 use linux_abi::Errno;
+use linux_abi::fs::OpenFlags;
 use linux_abi::signal::Signo;
-use vfs::{Caller, FileOps, OpenFile, Result};
+use vfs::{Caller, Fasync, FileOps, OpenFile, OtherwiseOwner, Result};
 
 use super::ioctl;
 use super::process_of;
@@ -40,14 +41,17 @@ impl FileOps for Slave {
     fn read(&self, _file: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
         self.0.read(buf)
     }
-    fn write(&self, _file: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
-        self.0.write(buf)
+    fn write(&self, file: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
+        self.0.write(buf, file.flags().contains(OpenFlags::NONBLOCK))
     }
     fn poll(&self, _file: &OpenFile) -> Events {
         self.0.poll()
     }
     fn wait_queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.0.queue.clone())
+    }
+    fn fasync(&self) -> Option<Fasync> {
+        Some(self.0.slave_fasync())
     }
     fn ioctl(&self, _file: &OpenFile, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         ioctl::slave(&self.0, caller, cmd, arg)
@@ -70,14 +74,17 @@ impl FileOps for Master {
     fn read(&self, _file: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
         self.0.master_read(buf)
     }
-    fn write(&self, _file: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
-        self.0.master_write(buf)
+    fn write(&self, file: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
+        self.0.master_write(buf, file.flags().contains(OpenFlags::NONBLOCK))
     }
     fn poll(&self, _file: &OpenFile) -> Events {
         self.0.master_poll()
     }
     fn wait_queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.0.master_queue.clone())
+    }
+    fn fasync(&self) -> Option<Fasync> {
+        Some(Fasync { queue: self.0.master_fasync.clone(), otherwise: OtherwiseOwner::Caller })
     }
     fn ioctl(&self, _file: &OpenFile, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         ioctl::master(&self.0, caller, cmd, arg)

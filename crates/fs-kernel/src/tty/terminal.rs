@@ -11,7 +11,7 @@ use kernel::{Kernel, Process};
 use linux_abi::Errno;
 use linux_abi::signal::{SigInfo, Signo, si};
 use parking_lot::Mutex;
-use vfs::Result;
+use vfs::{Fasync, OtherwiseOwner, Result};
 
 use super::Terminals;
 use super::discipline::{Discipline, Effects};
@@ -32,6 +32,10 @@ pub struct Terminal {
     pub(super) queue: Arc<WaitQueue>,
     /// Woken for the master.
     pub(super) master_queue: Arc<WaitQueue>,
+    /// Woken when the owners of slaves with `O_ASYNC` are to be told, which is more seldom.
+    pub(super) fasync: Arc<WaitQueue>,
+    /// The same for the master's.
+    pub(super) master_fasync: Arc<WaitQueue>,
     /// The host pty's slave in raw mode; none for a guest's own pty.
     host: Option<Arc<OwnedFd>>,
     hung_up: AtomicBool,
@@ -56,6 +60,10 @@ struct State {
     read_deadline: Option<u64>,
     /// Packet mode, and what the master is to be told in it.
     packet: Option<u8>,
+    /// A slave without waiting has found no room: owners are told when there is some.
+    wants_room: bool,
+    /// The same of the master.
+    master_wants_room: bool,
 }
 
 impl State {
@@ -83,6 +91,8 @@ impl Terminal {
             job: Mutex::default(),
             queue: Arc::new(WaitQueue::new()),
             master_queue: Arc::new(WaitQueue::new()),
+            fasync: Arc::new(WaitQueue::new()),
+            master_fasync: Arc::new(WaitQueue::new()),
             host,
             hung_up: AtomicBool::new(false),
             locked,
@@ -158,9 +168,28 @@ impl Terminal {
             }
             self.raise(&effects.signals);
             self.queue.wake(Events::READABLE);
+            self.tell_input(&effects);
         }
         self.queue.wake(Events::WRITABLE | Events::READABLE);
+        self.tell_room();
         true
+    }
+
+    /// Tells owners of slaves of what was typed.
+    fn tell_input(&self, effects: &Effects) {
+        if effects.arrived {
+            self.fasync.wake(Events::READABLE);
+        }
+    }
+
+    /// Tells them of room where one has missed it.
+    fn tell_room(&self) {
+        let mut state = self.state.lock();
+        let roomy = state.output.len() < OUTPUT_BYTES && !state.discipline.stopped;
+        if roomy && std::mem::take(&mut state.wants_room) {
+            drop(state);
+            self.fasync.wake(Events::WRITABLE);
+        }
     }
 
     /// Sends waiting output to the host as far as it takes it.
@@ -223,6 +252,9 @@ impl Terminal {
                     self.pump();
                 } else {
                     self.master_queue.wake(Events::WRITABLE);
+                    if std::mem::take(&mut self.state.lock().master_wants_room) {
+                        self.master_fasync.wake(Events::WRITABLE);
+                    }
                 }
                 Ok(n)
             }
@@ -247,14 +279,15 @@ impl Terminal {
         });
     }
 
-    /// A slave writes.
-    pub(super) fn write(&self, buf: &[u8]) -> Result<usize> {
+    /// A slave writes, and waits for room or does not.
+    pub(super) fn write(&self, buf: &[u8], nonblock: bool) -> Result<usize> {
         if self.is_hung_up() {
             return Err(Errno::EIO);
         }
         let mut state = self.state.lock();
         self.flush(&mut state);
         if state.discipline.stopped || state.output.len() >= OUTPUT_BYTES {
+            state.wants_room |= nonblock;
             return Err(Errno::EAGAIN);
         }
         let part = buf.get(..buf.len().min(CHUNK)).unwrap_or_default();
@@ -262,6 +295,11 @@ impl Terminal {
         state.discipline.write(part, &mut out);
         state.output.extend(out);
         self.flush(&mut state);
+        let told = !state.output.is_empty();
+        drop(state);
+        if told {
+            self.master_fasync.wake(Events::READABLE);
+        }
         Ok(part.len())
     }
 
@@ -290,6 +328,7 @@ impl Terminal {
         let head = usize::from(state.packet.is_some());
         drop(state);
         self.queue.wake(Events::WRITABLE);
+        self.tell_room();
         Ok(n + head)
     }
 
@@ -310,12 +349,13 @@ impl Terminal {
     }
 
     /// The master types.
-    pub(super) fn master_write(&self, buf: &[u8]) -> Result<usize> {
+    pub(super) fn master_write(&self, buf: &[u8], nonblock: bool) -> Result<usize> {
         let mut effects = Effects::default();
         let part = buf.get(..buf.len().min(CHUNK)).unwrap_or_default();
         {
             let mut state = self.state.lock();
             if !state.discipline.termios_canonical() && state.discipline.available() >= CHUNK {
+                state.master_wants_room |= nonblock;
                 return Err(Errno::EAGAIN);
             }
             state.discipline.receive(part, &mut effects);
@@ -324,6 +364,10 @@ impl Terminal {
         }
         self.raise(&effects.signals);
         self.queue.wake(Events::READABLE | Events::WRITABLE);
+        self.tell_input(&effects);
+        if !effects.echo.is_empty() {
+            self.master_fasync.wake(Events::READABLE);
+        }
         Ok(part.len())
     }
 
@@ -376,6 +420,7 @@ impl Terminal {
     pub(super) fn flush_output(&self) {
         self.state.lock().output.clear();
         self.queue.wake(Events::WRITABLE);
+        self.tell_room();
     }
 
     /// Rows, columns, and the two in pixels: `struct winsize`.
@@ -409,6 +454,15 @@ impl Terminal {
         if before != now {
             self.raise(&[Signo::SIGWINCH]);
         }
+    }
+
+    /// `O_ASYNC` of a slave: the foreground owns what nobody owns.
+    pub(super) fn slave_fasync(&self) -> Fasync {
+        let otherwise = match self.job().foreground {
+            0 => OtherwiseOwner::Caller,
+            group => OtherwiseOwner::Group(group),
+        };
+        Fasync { queue: self.fasync.clone(), otherwise }
     }
 
     pub(super) fn job(&self) -> JobControl {

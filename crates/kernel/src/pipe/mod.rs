@@ -10,7 +10,7 @@ use executor::{Events, WaitQueue};
 use linux_abi::Errno;
 use linux_abi::fs::{OpenFlags, S_IFIFO};
 use parking_lot::Mutex;
-use vfs::{AnonInode, Caller, FileOps, Inode, OpenFile};
+use vfs::{AnonInode, Caller, Fasync, FileOps, Inode, OpenFile};
 
 pub use buffer::{Buffer, PIPE_BUF};
 
@@ -266,6 +266,9 @@ impl FileOps for PipeEnd {
     }
     fn wait_queue(&self) -> Option<Arc<WaitQueue>> {
         Some(self.pipe.queue.clone())
+    }
+    fn fasync(&self) -> Option<Fasync> {
+        Some(Fasync::of(self.pipe.queue.clone()))
     }
     fn ioctl(&self, _file: &OpenFile, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         match cmd {
