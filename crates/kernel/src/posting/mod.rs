@@ -395,7 +395,7 @@ pub fn grant(thread: &Arc<Thread>, ready: &[Ready], told: Told<'_>) {
     thread.posting.granted.store(true, Ordering::SeqCst);
     table.list(thread);
     let mut dropped = Vec::new();
-    let mut old_epoll = None;
+    let (mut old_epoll, mut offered) = (None, Vec::new());
     let mut granted = 0;
     {
         let mut state = thread.posting.state.lock();
@@ -419,6 +419,7 @@ pub fn grant(thread: &Arc<Thread>, ready: &[Ready], told: Told<'_>) {
                 }
             }
             state.room_at = 0;
+            state.later.clear();
         }
         let reads = state.trial.no_reads.is_over(now) || eager;
         let cheap = kernel.platform.is_spinning();
@@ -431,9 +432,12 @@ pub fn grant(thread: &Arc<Thread>, ready: &[Ready], told: Told<'_>) {
                 continue;
             }
             granted += u64::from(state.grant(thread, &area, one, (reads, dries), &mut dropped));
+            if reads && matches!(told, Told::Read) {
+                granted += state.offer_later(thread, &area, (one.fd, dries), &mut dropped, &mut offered);
+            }
         }
     }
-    drop((dropped, old_epoll));
+    drop((dropped, offered, old_epoll));
     finish(thread, granted);
 }
 
@@ -493,6 +497,9 @@ impl State {
                 self.room_at = (at + n + 8).next_multiple_of(64);
             }
             BUFFER.set(buffer);
+        }
+        if read && at + most + 8 > MAX_PREFETCHED && ready.asked == 0 {
+            self.later.push_back((fd, Arc::downgrade(file)));
         }
         part &= prefetched > 0;
         if credit == 0 && prefetched == 0 {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use executor::Events;
+use platform::PostArea;
 use vfs::OpenFile;
 
+use super::state::{Held, Kind, State};
 use super::{PIECE, PIECES, Told, grant, is_stream, posts};
 use crate::Thread;
 
@@ -31,6 +33,40 @@ impl Ready {
         let ends = Events::ERR | Events::HUP | Events::RDHUP;
         let fits = events.intersects(Events::IN | Events::OUT) && !events.intersects(ends) && is_stream(file);
         fits.then(|| Ready { fd, file: file.clone(), reads: events.contains(Events::IN), open, asked: 0 })
+    }
+}
+
+impl State {
+    /// All that was offered after a wait has been read, but for which there was no room then: the next ones are offered,
+    /// but for `current`, which has just been read. How many; they are dropped without the lock held.
+    pub(super) fn offer_later(
+        &mut self,
+        thread: &Arc<Thread>,
+        area: &PostArea,
+        (current, dries): (i32, bool),
+        dropped: &mut Vec<Held>,
+        offered: &mut Vec<Ready>,
+    ) -> u64 {
+        let unread = |held: &Held| held.kind == Kind::Stream && held.prefetched > 0;
+        if self.later.is_empty() || self.grants.iter().any(unread) {
+            return 0;
+        }
+        self.room_at = 0;
+        let mut granted = 0;
+        let mut left = std::mem::take(&mut self.later);
+        // What finds no room goes back there.
+        while self.later.is_empty()
+            && let Some((fd, file)) = left.pop_front()
+        {
+            if let Some(file) = file.upgrade().filter(|_| fd != current) {
+                // It may have ended since.
+                let ready = Ready { fd, file, reads: true, open: false, asked: 0 };
+                granted += u64::from(self.grant(thread, area, &ready, (true, dries), dropped));
+                offered.push(ready);
+            }
+        }
+        self.later.append(&mut left);
+        granted
     }
 }
 

@@ -1,7 +1,8 @@
 //! What one thread is granted, and what becomes of what it makes of that.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use net::SocketCaller;
@@ -46,6 +47,8 @@ pub(super) struct State {
     pub(super) looked: u64,
     /// Where the next prefetched bytes go.
     pub(super) room_at: usize,
+    /// Streams that a wait has found to be read, and for whose bytes there was no room.
+    pub(super) later: VecDeque<(i32, Weak<OpenFile>)>,
     pub(super) busy: Busy,
     pub(super) trial: Trial,
     pub(super) files: FileTrial,
