@@ -23,7 +23,7 @@ const DOCUMENT: &str = "docs/applications.md";
 const MINUTE: Duration = Duration::from_secs(60);
 /// Minutes that a script may take; those of whole suites of tests run each twice.
 const USUAL: u32 = 20;
-const LONG: [(&str, u32); 2] = [("go-suite", 60), ("redis-suite", 120)];
+const LONG: [(&str, u32); 3] = [("go-suite", 60), ("python", 40), ("redis-suite", 120)];
 
 struct Options<'a> {
     names: Vec<&'a str>,

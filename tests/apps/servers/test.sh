@@ -26,7 +26,7 @@ answers() {
         "$(client sh -c "head -c 5000000 /dev/zero | curl -sf --data-binary @- $URL/digest")"
     equal "$(inside "$language" sha256sum /app/server | cut -d' ' -f1)" "$(client sh -c "curl -sf $URL/file | sha256sum | cut -d' ' -f1")"
     equal 'from a child' "$(client curl -sf "$URL/child")"
-    at_least 20 "$(wrk_rate "$URL/work" 2 16)"
+    serves_at_least 20 "$URL/work" 2 16
     must client ab -q -c 4 -n 50 "$URL/child" >"$WORK/ab"
     contains "$(cat "$WORK/ab")" 'Failed requests:        0'
     must client ab -q -c 8 -n 100 "$URL/count" >/dev/null
