@@ -37,6 +37,13 @@ def user_groups_umask(box):
 
 
 @test
+def each_group_once(box):
+    box.config["process"]["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [77, 5, 77, 5]}
+    # id(1) shows each once whatever there is.
+    equal("Groups: 5 77", box.sh("grep ^Groups: /proc/self/status | tr -s '\t ' ' '"))
+
+
+@test
 def environment_last_value_counts(box):
     box.config["process"]["env"] += ["ONE=1", "ONE=2"]
     equal("2", box.sh("echo $ONE"))

@@ -1,5 +1,6 @@
 //! From OCI's words to what a kernel process is told.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -66,7 +67,15 @@ pub(crate) fn process(process: &Process) -> Result<ProcessSpec> {
         cwd: process.cwd.clone().into(),
         uid: process.user.uid,
         gid: process.user.gid,
-        additional_gids: process.user.additional_gids.clone(),
+        // Each once, as with runc.
+        additional_gids: process
+            .user
+            .additional_gids
+            .iter()
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         umask: process.user.umask,
         capabilities,
         rlimits,
