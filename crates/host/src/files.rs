@@ -67,6 +67,21 @@ pub unsafe fn write_at(fd: BorrowedFd<'_>, from: *const u8, len: usize, offset: 
     usize::try_from(count).map_err(|_| last_error())
 }
 
+/// Whether a FIFO that is open for reading and non-blocking has, or since it was opened has had, somebody who writes.
+/// Takes no bytes.
+pub fn has_writer(fd: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && !fds[0].revents().is_empty() {
+        // Bytes, or a hang-up, which nobody sees before the first writer.
+        return true;
+    }
+    // SAFETY: the host writes nothing to the address 0, where there never is memory: EFAULT if there are bytes, which
+    // stay then. Without any it does not look at the address: EAGAIN with a writer, 0 without.
+    let count = unsafe { libc::read(fd.as_raw_fd(), std::ptr::null_mut(), 1) };
+    count != 0
+}
+
 fn last_error() -> Errno {
     Errno::from_raw(io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
@@ -81,4 +96,27 @@ pub fn cache_stat(fd: &OwnedFd, offset: u64, len: u64) -> Result<CacheStat, Errn
     // SAFETY: the host reads a structure of two words and writes one of five, which outlive the call.
     let ret = unsafe { libc::syscall(CACHESTAT, fd.as_raw_fd(), range.as_ptr(), &raw mut stat, 0) };
     if ret == 0 { Ok(stat) } else { Err(last_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_writer;
+    use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_writer_is_seen_and_no_byte_taken() {
+        let path = std::env::temp_dir().join(format!("sallet-fifo-{}", std::process::id()));
+        mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let reader = open(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+        assert!(!has_writer(reader.as_fd()));
+        let writer = open(&path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(has_writer(reader.as_fd()));
+        rustix::io::write(&writer, b"x").unwrap();
+        assert!(has_writer(reader.as_fd()));
+        assert_eq!(rustix::io::read(&reader, &mut [0; 8]), Ok(1));
+        drop(writer);
+        assert!(has_writer(reader.as_fd()));
+    }
 }

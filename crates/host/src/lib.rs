@@ -2,6 +2,7 @@
 
 pub mod binder;
 pub mod caps;
+pub mod connector;
 pub mod cpu_clock;
 pub mod files;
 pub mod inherited;

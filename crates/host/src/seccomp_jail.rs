@@ -6,6 +6,7 @@
 
 use std::io;
 
+mod connector;
 mod program;
 mod rules;
 
@@ -19,7 +20,17 @@ fn rules(packets: bool) -> impl Iterator<Item = &'static Rule> {
 
 /// Locks every thread of the calling process in. Needs `no_new_privs`. `packets`: it may make packet(7) sockets.
 pub fn install(packets: bool) -> io::Result<()> {
-    let filter = program::assemble(rules(packets))
+    load(rules(packets))
+}
+
+/// Locks the connector in, which is another process: see [`crate::connector`].
+pub(crate) fn install_for_connector(binds: bool) -> io::Result<()> {
+    let binding = if binds { connector::BINDING } else { &[] };
+    load(connector::RULES.iter().chain(binding))
+}
+
+fn load<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> io::Result<()> {
+    let filter = program::assemble(rules)
         .ok_or_else(|| io::Error::other("the filter of the kernel process is too long"))?;
     let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };

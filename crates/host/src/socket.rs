@@ -164,6 +164,43 @@ pub fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], control_room: usize, flags: u
     Ok(Message { length, flags: header.msg_flags.cast_unsigned(), from, control })
 }
 
+/// Bytes of a control message with credentials, which leave no room for another one behind them.
+const CREDENTIALS: usize = 32;
+
+/// recvmsg(2) on a unix(7) socket of the host, which takes no descriptors: those that came are gone, and `MSG_CTRUNC` is
+/// among the flags. With `credentials` (`SO_PASSCRED` is on) the sender's: process, user and group id.
+pub fn receive_local(
+    fd: BorrowedFd<'_>,
+    buf: &mut [u8],
+    credentials: bool,
+    flags: u32,
+) -> Result<(Message, Option<[u32; 3]>)> {
+    let flags = flags | libc::MSG_CMSG_CLOEXEC.cast_unsigned();
+    let mut message = receive(fd, buf, if credentials { CREDENTIALS } else { 0 }, flags)?;
+    let control = std::mem::take(&mut message.control);
+    let word = |at: usize| {
+        control.get(at..).and_then(|b| b.first_chunk::<4>()).map_or(0, |b| u32::from_ne_bytes(*b))
+    };
+    let mut sender = None;
+    if word(8).cast_signed() == libc::SOL_SOCKET {
+        match word(12).cast_signed() {
+            libc::SCM_CREDENTIALS if control.len() >= 28 => sender = Some([word(16), word(20), word(24)]),
+            libc::SCM_RIGHTS => {
+                // Where the host sends no credentials there was room for some.
+                let count = (word(0) as usize).min(control.len()).saturating_sub(16) / 4;
+                for index in 0..count {
+                    // SAFETY: a fresh descriptor that the host has just made, which nobody else owns.
+                    drop(unsafe { OwnedFd::from_raw_fd(word(16 + 4 * index).cast_signed()) });
+                }
+                message.flags |= libc::MSG_CTRUNC.cast_unsigned();
+            }
+            _ => {}
+        }
+    }
+    message.flags &= !libc::MSG_CMSG_CLOEXEC.cast_unsigned();
+    Ok((message, sender))
+}
+
 /// recv(2) with `MSG_PEEK` and `MSG_DONTWAIT`: what waits in a stream.
 pub fn peek(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -301,6 +338,38 @@ struct IfConf {
 mod tests {
     use super::{bind, name, open, receive, send};
     use std::os::fd::AsFd;
+
+    #[test]
+    fn descriptors_of_a_local_socket_are_dropped() {
+        use super::{receive_local, set_option};
+        use std::os::fd::AsRawFd;
+        for credentials in [false, true] {
+            let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+            if credentials {
+                set_option(b.as_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, &1_i32.to_ne_bytes()).unwrap();
+            }
+            let rights = [
+                &20_u64.to_ne_bytes()[..],
+                &libc::SOL_SOCKET.to_ne_bytes(),
+                &libc::SCM_RIGHTS.to_ne_bytes(),
+                &a.as_raw_fd().to_ne_bytes(),
+                &[0; 4],
+            ]
+            .concat();
+            // Room is made whether or not the host tells of the sender.
+            for room in [credentials, true] {
+                send(a.as_fd(), b"x", None, &rights, 0).unwrap();
+                let (message, sender) = receive_local(b.as_fd(), &mut [0; 8], room, 0).unwrap();
+                assert_eq!(message.length, 1);
+                assert_ne!(message.flags & libc::MSG_CTRUNC as u32, 0);
+                assert_eq!(sender.map(|s| s[0]), credentials.then(std::process::id));
+            }
+            // No copy of this end is left.
+            drop(a);
+            let (end, _) = receive_local(b.as_fd(), &mut [0; 8], false, 0).unwrap();
+            assert_eq!(end.length, 0);
+        }
+    }
 
     #[test]
     fn a_datagram_comes_with_its_sender() {

@@ -52,11 +52,11 @@ const fn when(argument: u8, equals: u32) -> If {
     If { argument, mask: u32::MAX, equals }
 }
 
-const fn any(number: i64) -> Rule {
+pub(super) const fn any(number: i64) -> Rule {
     Rule { number, checks: &[] }
 }
 
-const fn checked(number: i64, checks: &'static [Check]) -> Rule {
+pub(super) const fn checked(number: i64, checks: &'static [Check]) -> Rule {
     Rule { number, checks }
 }
 
