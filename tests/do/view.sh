@@ -36,6 +36,30 @@ writable_path() {
     exits 0 timeout 60 "$SALLET" do --rw "$WORK" -- sh -c 'echo out >made'
     equal out "$(cat made)"
 }
+# One that is named is meant; in a folder that is shown it is not.
+sockets_of_the_host() {
+    python3 - "$WORK" <<'END' &
+import os, socket, sys
+os.chdir(sys.argv[1])
+s = socket.socket(socket.AF_UNIX)
+s.bind("socket")
+s.listen()
+while True: s.accept()[0].sendall(b"from outside\n")
+END
+    local server=$! ask='import socket; s = socket.socket(1); s.connect("'$WORK'/socket"); print(s.recv(99).decode(), end="")'
+    eventually 20 test -S socket
+    equal "from outside" "$(timeout 60 "$SALLET" do --rw "$WORK/socket" -- python3 -c "$ask")"
+    equal "from outside" "$(timeout 60 "$SALLET" do --ro "$WORK/socket" -- python3 -c "$ask")"
+    equal "from outside" "$(timeout 60 "$SALLET" --host-uds=open do --rw "$WORK" -- python3 -c "$ask")"
+    contains "$(timeout 60 "$SALLET" --host-uds=none do --rw "$WORK/socket" -- python3 -c "$ask" 2>&1)" "Connection refused"
+    contains "$(timeout 60 "$SALLET" do --rw "$WORK" -- python3 -c "$ask" 2>&1)" "Connection refused"
+    contains "$(timeout 60 "$SALLET" --host-uds=all do -- python3 -c "$ask" 2>&1)" "Connection refused"
+    contains "$(timeout 60 "$SALLET" --host-uds=much do -- true 2>&1)" "none, mounted, open or all"
+    # Neither the wall around the kernel process nor that around who connects for it has a hole.
+    contains "$(timeout 60 "$SALLET" --jail=probe --host-uds=all do --rw "$WORK" -- true 2>&1)" "jail: 0 escapes"
+    kill "$server"
+    rm -f socket
+}
 # A read-only file or folder in a writable one is as a user names it, whatever the order of the flags.
 innermost_path_decides() {
     local flags
@@ -119,7 +143,7 @@ killed_runtime_leaves_nothing() {
 }
 
 for t in secrets_hidden secrets_through_proc current_folder_seen writes_stay_private writes_seen_inside writable_path \
-    innermost_path_decides bad_options_are_told \
+    innermost_path_decides sockets_of_the_host bad_options_are_told \
     hidden_folder_is_told killed_by_itself \
     passwd_is_there only_loopback devices kernel_name host_processes_hidden nothing_remains killed_runtime_leaves_nothing; do
     run_test $t

@@ -1,7 +1,9 @@
 """The fields of config.json, each seen from inside the container or refused by name."""
 import os
 import resource
+import socket
 import subprocess
+import threading
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "oci.py.inc")).read())
 
 
@@ -383,6 +385,33 @@ def annotations_in_the_state(box):
     box.args("sleep", "20")
     box.create()
     equal({"org.example": "yes"}, {k: v for k, v in box.state()["annotations"].items() if k == "org.example"})
+
+
+@test
+def sockets_of_the_host(box):
+    folder = box.dir + "/top"
+    os.mkdir(folder)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(folder + "/socket")
+    server.listen()
+    threading.Thread(target=lambda: [server.accept()[0].sendall(b"from outside") for _ in range(9)], daemon=True).start()
+    box.config["mounts"].append({"destination": "/mnt", "source": folder, "options": ["bind"]})
+    ask = """perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Peer => "/mnt/socket") or die "$!"; print <$s>' 2>&1"""
+    if not YARDSTICK:
+        contains(box.sh(ask + " || true"), "Connection refused")
+    box.config["annotations"] = {"org.sallet.host-uds": "open"}
+    equal("from outside", box.sh(ask))
+    if YARDSTICK:
+        return
+    # Who gives the flag says how much an annotation may.
+    result = box.run("--host-uds=mounted", "run", "--bundle", box.bundle, box.id)
+    contains(result.stderr, "open is more than --host-uds=mounted allows")
+    box.config["annotations"]["org.sallet.host-uds"] = "none"
+    box.args("sh", "-c", ask)
+    box.write()
+    contains(box.run("--host-uds=open", "run", "--bundle", box.bundle, box.id).stdout, "Connection refused")
+    box.config["annotations"]["org.sallet.host-uds"] = "much"
+    contains(box.refused(), "is not none, mounted, open or all")
 
 
 main()

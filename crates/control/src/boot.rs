@@ -36,6 +36,9 @@ pub struct BootSpec {
     pub root: RootSpec,
     /// Mounts in the order of the configuration.
     pub mounts: Vec<MountSpec>,
+    /// Which sockets and FIFOs in them reach programs of the host.
+    #[serde(default)]
+    pub host_uds: HostUds,
     /// How mount events travel from the root.
     #[serde(default)]
     pub root_propagation: Option<Propagation>,
@@ -142,6 +145,42 @@ pub enum RootSpec {
     },
     /// An empty tmpfs; mount points are made as needed.
     Scratch,
+}
+
+/// Which sockets and FIFOs of the host join programs of the guest with those outside; all others join programs of the
+/// guest alone. Each grants what those before it grant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostUds {
+    /// None.
+    None,
+    /// Those that are the source of a mount themselves.
+    #[default]
+    Mounted,
+    /// Those in host directories that are mounted writable, too.
+    Open,
+    /// And what is bound in those directories is the host's.
+    All,
+}
+
+impl HostUds {
+    /// All of them, by name.
+    pub const NAMES: [(&str, HostUds); 4] = [
+        ("none", HostUds::None),
+        ("mounted", HostUds::Mounted),
+        ("open", HostUds::Open),
+        ("all", HostUds::All),
+    ];
+
+    /// By its name.
+    pub fn named(name: &str) -> Option<HostUds> {
+        HostUds::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        HostUds::NAMES.into_iter().find(|(_, value)| *value == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// One mount of the guest's first mount namespace. Its mount point is made

@@ -12,10 +12,10 @@ mod message;
 mod process;
 
 pub use boot::{
-    BootReply, BootSpec, CgroupInfo, Detach, DeviceKind, DeviceSpec, FdIndex, HostFeature, IdMapping,
-    JailMode, MemoryFds, MemoryPolicy, MountFlags, MountKind, MountSpec, NetworkMode, NetworkRights,
-    PlatformSpec, Propagation, QuotaFds, RootSpec, SeccompAction, SeccompCompare, SeccompCondition,
-    SeccompRule, SeccompSpec, StartHook, StdioSpec, Tracing, UNPRIVILEGED_PORT_START,
+    BootReply, BootSpec, CgroupInfo, Detach, DeviceKind, DeviceSpec, FdIndex, HostFeature, HostUds,
+    IdMapping, JailMode, MemoryFds, MemoryPolicy, MountFlags, MountKind, MountSpec, NetworkMode,
+    NetworkRights, PlatformSpec, Propagation, QuotaFds, RootSpec, SeccompAction, SeccompCompare,
+    SeccompCondition, SeccompRule, SeccompSpec, StartHook, StdioSpec, Tracing, UNPRIVILEGED_PORT_START,
 };
 pub use channel::{Channel, ChannelError, MAX_BODY_BYTES, MAX_FDS};
 pub use message::{ErrorKind, ExitStatus, ProcessInfo, Reply, Request, SandboxState, Stats};

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 
+use host::connector::Connector;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::OFlags;
 use vfs::{FileSystem, Inode, Result, StatFs};
@@ -31,6 +32,10 @@ pub struct Options {
     /// `/proc/self/fd` of the calling process, through which descriptors are opened anew. Without it
     /// they are opened by name again and checked, and some changes of unnamed files are refused.
     pub proc_self_fd: Option<Arc<OwnedFd>>,
+    /// Sockets and FIFOs there are the host's, so that they join programs of the guest with those of the host.
+    pub outside: bool,
+    /// Who binds sockets there that are the host's, too.
+    pub binder: Option<Arc<Connector>>,
 }
 
 /// A host directory tree.
@@ -39,6 +44,9 @@ pub struct HostFs {
     root: Arc<OwnedFd>,
     root_device: u64,
     pub(crate) read_only: bool,
+    /// Sockets and FIFOs are the host's.
+    pub(crate) outside: bool,
+    pub(crate) binder: Option<Arc<Connector>>,
     /// The tree is an overlay of the host.
     pub(crate) copies_up: bool,
     device: Option<u64>,
@@ -71,6 +79,8 @@ impl HostFs {
             root: Arc::new(root),
             root_device: known.identity.dev,
             read_only: options.read_only,
+            outside: options.outside,
+            binder: options.binder,
             copies_up,
             device: options.device,
             reopener: Reopener::new(options.proc_self_fd),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use linux_abi::Errno;
-use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFLNK, S_IFREG};
+use linux_abi::fs::{OpenFlags, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
 use linux_abi::time::Timespec;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -45,6 +45,8 @@ pub(crate) struct HostInode {
     /// Of a device node, which the host has as a regular file.
     pub(crate) node: Option<Node>,
     slot: Arc<Slot>,
+    /// Of a socket, which the host has bound for who makes it.
+    pub(crate) bound: Mutex<Option<OwnedFd>>,
     pub(crate) link: Mutex<Link>,
     /// Open handles by access mode, shared by all who open the file so.
     handles: Mutex<[Weak<OwnedFd>; 3]>,
@@ -80,6 +82,7 @@ impl HostInode {
             identity: known.identity,
             node,
             slot,
+            bound: Mutex::default(),
             link: Mutex::new(link),
             handles: Mutex::default(),
             attributes: Attributes::default(),
@@ -330,6 +333,23 @@ impl Inode for HostInode {
             S_IFLNK => Err(Errno::ELOOP),
             _ => Err(Errno::ENXIO),
         }
+    }
+    fn outside_socket(&self) -> Option<Result<Arc<OwnedFd>>> {
+        (self.fs.outside && self.identity.kind == S_IFSOCK).then(|| self.fd())
+    }
+    fn binds_outside(&self) -> bool {
+        self.fs.binder.is_some() && self.names.is_some()
+    }
+    fn take_bound(&self) -> Option<OwnedFd> {
+        self.bound.lock().take()
+    }
+    fn open_outside(&self, flags: OpenFlags) -> Option<Result<OwnedFd>> {
+        if !self.fs.outside || self.identity.kind != S_IFIFO {
+            return None;
+        }
+        let flags = OFlags::from_bits_retain(flags.bits() & 3) | OFlags::NONBLOCK | OFlags::NOCTTY;
+        // By name another file could come in its place.
+        Some(self.fd().and_then(|fd| self.fs.reopener.reopen(&fd, flags).ok_or(Errno::ENXIO)?.map_err(errno)))
     }
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         self.find(name)

@@ -1,9 +1,10 @@
 //! Names in host directories: look-up, creation, removal, renaming.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use host::connector::Connector;
 use linux_abi::Errno;
 use linux_abi::fs::{NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -11,7 +12,7 @@ use vfs::{Inode, NewNode, RenameFlags, Result};
 
 use crate::attributes::{Known, chown};
 use crate::errno;
-use crate::inode::{HostInode, Link, RESOLVE, open_beneath};
+use crate::inode::{HostInode, Link, RESOLVE, host, open_beneath};
 use crate::node::Node;
 
 /// The index of `O_RDWR` among an inode's handles.
@@ -70,12 +71,31 @@ impl HostInode {
         let kind = match node.mode & S_IFMT {
             S_IFREG | 0 => return self.make_regular(&directory, name, node),
             S_IFIFO => FileType::Fifo,
-            S_IFSOCK => FileType::Socket,
+            S_IFSOCK => match (&self.fs().binder, u32::try_from(node.rdev).unwrap_or(0)) {
+                (Some(binder), kind @ 1..) => return self.bind(binder, &directory, name, node, kind),
+                _ => FileType::Socket,
+            },
             S_IFCHR | S_IFBLK => return self.make_device(&directory, name, node),
             _ => return Err(Errno::EINVAL),
         };
         rustix::fs::mknodat(&*directory, name, kind, permissions(node), 0).map_err(errno)?;
         self.finish(&directory, name, node)
+    }
+
+    /// A socket file that a socket of the host is bound to, which the inode keeps for who asked for it.
+    fn bind(
+        &self,
+        binder: &Connector,
+        directory: &OwnedFd,
+        name: &[u8],
+        node: &NewNode,
+        kind: u32,
+    ) -> Result<Arc<dyn Inode>> {
+        let bound = binder.bind(directory.as_fd(), name, kind, node.mode & 0o7777);
+        let socket = bound.map_err(|error| if error == Errno::EADDRINUSE { Errno::EEXIST } else { error })?;
+        let inode = self.finish(directory, name, node)?;
+        *host(&inode)?.bound.lock() = Some(socket);
+        Ok(inode)
     }
 
     fn make_regular(&self, directory: &OwnedFd, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>> {

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use vfs::Caller;
 
 use crate::Result;
+use crate::host::local::Outside;
 use crate::socket::{Socket, SocketCaller};
 use crate::unix::{Names, UnixSocket};
 
@@ -61,6 +62,11 @@ impl Default for Network {
 }
 
 impl Network {
+    /// Says how unix(7) sockets of the host are reached, as far as they are granted. Once.
+    pub fn set_outside(&self, outside: Outside) {
+        self.names.set_outside(outside);
+    }
+
     /// Adds a provider; the ones added first are asked first.
     pub fn add_provider(&self, provider: Arc<dyn Provider>) {
         self.providers.0.write().push(provider);

@@ -46,6 +46,8 @@ pub struct Config {
     pub old_host: bool,
     /// How long guest code may go on that should have come in, said who it is, or ended.
     pub patience: Duration,
+    /// A child of this process that is no stub.
+    pub helper: Option<i32>,
 }
 
 impl Default for Config {
@@ -61,6 +63,7 @@ impl Default for Config {
             proc: None,
             old_host: false,
             patience: Duration::from_secs(10),
+            helper: None,
         }
     }
 }
@@ -139,7 +142,7 @@ impl Platform {
             xstate_size,
             (spinner, placement),
             patcher,
-            Watch::new(config.patience),
+            Watch::new(config.patience, config.helper),
             native,
         ));
         platform.adopt_zygote(pid)?;

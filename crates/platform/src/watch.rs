@@ -7,7 +7,7 @@
 //! owes nothing for that while.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ const PATIENCE: u32 = 10;
 pub(crate) struct Watch {
     /// Between two looks.
     tick: Duration,
+    /// A child of ours that is no stub; 0 for none.
+    helper: AtomicI32,
     owed: Mutex<Owed>,
     /// Held while a host process is reaped, and while one is looked at and killed by its id alone.
     pub(crate) ids: Mutex<()>,
@@ -60,10 +62,19 @@ type Strangers = HashMap<(i32, u64), u32>;
 
 impl Watch {
     /// With so much patience all in all.
-    pub(crate) fn new(patience: Duration) -> Watch {
-        Watch { tick: patience / PATIENCE, owed: Mutex::default(), ids: Mutex::default() }
+    pub(crate) fn new(patience: Duration, helper: Option<i32>) -> Watch {
+        Watch {
+            tick: patience / PATIENCE,
+            helper: AtomicI32::new(helper.unwrap_or(0)),
+            owed: Mutex::default(),
+            ids: Mutex::default(),
+        }
     }
 
+    /// Before a child is reaped, whose id may be another's then.
+    pub(crate) fn ended(&self, pid: i32) {
+        let _ = self.helper.compare_exchange(pid, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
     /// A fork was let through: a child will say its nonce.
     pub(crate) fn expect(&self, child: &Arc<Core>, parent: &Arc<Core>) {
         let birth = Birth { child: child.clone(), parent: parent.clone(), old: false };
@@ -173,7 +184,8 @@ fn unknown_children(platform: &Platform) -> Vec<(i32, u64)> {
 /// The start time of a host process if it is a living child of ours that nobody knows.
 fn unknown_child(platform: &Platform, pid: i32) -> Option<u64> {
     let known = |pid| {
-        platform.processes.lock().contains_key(&pid)
+        platform.watch.helper.load(Ordering::SeqCst) == pid
+            || platform.processes.lock().contains_key(&pid)
             || platform.core(0).is_some_and(|c| c.process.pid() == pid)
     };
     if known(pid) {

@@ -362,6 +362,7 @@ pub(crate) fn reap(platform: &Arc<Platform>) {
         let (process, status) = {
             // Its id is its own until here, and nobody becomes known by it any more.
             let _ids = platform.watch.ids.lock();
+            platform.watch.ended(pid);
             let process: Option<Arc<ProcessCore>> = platform.processes.lock().remove(&pid);
             if let Some(process) = &process {
                 process.set_gone();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use control::{HostFeature, JailMode};
+use control::{HostFeature, HostUds, JailMode};
 
 use crate::commands;
 use crate::log::Format;
@@ -68,6 +68,14 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
+const HOST_UDS: &str = "\
+Which unix sockets (connect) and FIFOs (open) of the host reach programs there:
+  none     none; each joins programs of one container alone
+  mounted  those that are themselves the source of a mount, such as /var/run/docker.sock [default]
+  open     those in host folders that are mounted writable, too
+  all      and sockets that are bound there are the host's
+The annotation org.sallet.host-uds of config.json says the same for one container; where this flag is given it may only say less.";
+
 /// Flags before the command.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Globals {
@@ -105,6 +113,9 @@ pub(crate) struct Globals {
     /// Who looks at a guest's memory calls: the host's filter alone, or the kernel process too
     #[arg(long, value_enum, value_name = "MODE", default_value = "native")]
     pub(crate) memory: MemoryMode,
+    /// Which sockets and FIFOs of the host reach its programs [default: mounted]
+    #[arg(long, value_name = "WHICH", value_parser = host_uds, long_help = HOST_UDS)]
+    pub(crate) host_uds: Option<HostUds>,
     /// Development aid: do without something that the host has (notify-flags, sealing, patching, spinning, posting)
     #[arg(long, value_name = "FEATURE", hide = true, value_parser = host_feature)]
     pub(crate) without: Vec<HostFeature>,
@@ -150,6 +161,10 @@ fn jail_mode(text: &str) -> Result<JailMode, String> {
         "probe" => Ok(JailMode::Probe),
         _ => Err("on, noseccomp, off or probe".into()),
     }
+}
+
+fn host_uds(text: &str) -> Result<HostUds, String> {
+    HostUds::named(text).ok_or_else(|| "none, mounted, open or all".into())
 }
 
 fn host_feature(text: &str) -> Result<HostFeature, String> {

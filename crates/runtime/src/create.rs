@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use control::{
-    BootSpec, FdIndex, JailMode, MountKind, MountSpec, NetworkMode, NetworkRights, ProcessSpec, RootSpec,
-    StartHook, StdioSpec, Tracing,
+    BootSpec, FdIndex, HostUds, JailMode, MountKind, MountSpec, NetworkMode, NetworkRights, ProcessSpec,
+    RootSpec, StartHook, StdioSpec, Tracing,
 };
 
 use crate::bind::Binder;
@@ -286,6 +286,7 @@ fn fill(
         preserved,
         root: view.root,
         mounts: view.mounts,
+        host_uds: host_uds(globals, &plan.config)?,
         root_propagation: oci::mounts::propagation(&linux.rootfs_propagation),
         devices: translate::devices(linux)?,
         masked_paths: linux.masked_paths.clone(),
@@ -337,6 +338,22 @@ fn fill(
         (kernel.release()?, None)
     };
     Ok(Filled { pidfd, tie, relay })
+}
+
+/// The annotation of config.json that says what `--host-uds` says.
+pub(crate) const HOST_UDS: &str = "org.sallet.host-uds";
+
+/// What the flag and the annotation grant. Who set the flag has said how much an annotation may.
+fn host_uds(globals: &Globals, config: &Config) -> Result<HostUds> {
+    let Some(text) = config.annotations.get(HOST_UDS) else {
+        return Ok(globals.host_uds.unwrap_or_default());
+    };
+    let wanted = HostUds::named(text)
+        .with_context(|| format!("annotation {HOST_UDS}: {text:?} is not none, mounted, open or all"))?;
+    if let Some(most) = globals.host_uds.filter(|most| wanted > *most) {
+        bail!("annotation {HOST_UDS}: {} is more than --host-uds={} allows", wanted.name(), most.name());
+    }
+    Ok(wanted)
 }
 
 /// A startContainer hook as a guest program: in the first process's

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -292,8 +292,9 @@ fn layered(source: &Path, destination: &Path, fds: &mut FdList) -> Result<MountS
 /// A file or folder that the caller names.
 fn bound(path: &Path, readonly: bool, fds: &mut FdList) -> Result<MountSpec> {
     let metadata = fs::metadata(path)?;
-    if !metadata.is_dir() && !metadata.is_file() {
-        bail!("{} is neither a file nor a folder", path.display());
+    let kind = metadata.file_type();
+    if !(kind.is_dir() || kind.is_file() || kind.is_socket() || kind.is_fifo()) {
+        bail!("{} is neither a file nor a folder, a socket or a FIFO", path.display());
     }
     let tree = host::mount::clone_tree(path).with_context(|| format!("open {}", path.display()))?;
     host::mount::set_attributes(

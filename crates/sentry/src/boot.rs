@@ -83,13 +83,13 @@ fn boot(mut spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
         state: spec.hook_state.clone(),
         null,
     });
-    let proc = jail::enter(&spec)?;
+    let (proc, connector) = jail::enter(&spec, &descriptors)?;
     host::proc_fs::set_root(proc.try_clone()?);
     // Inside the jail: what lies at /etc/passwd is the image's choice.
     home::ensure(&mut spec.process, root.as_ref());
     let (mode, rights) = (spec.jail, spec.network_rights);
     let probed = (mode == JailMode::Probe).then(|| proc.try_clone()).transpose()?;
-    let sandbox = start_sandbox(Boot { spec, descriptors, stdio, proc })?;
+    let sandbox = start_sandbox(Boot { spec, descriptors, stdio, proc, connector })?;
     if matches!(mode, JailMode::On | JailMode::Probe) {
         // After the zygote was started: stubs have a filter of their own.
         host::seccomp_jail::install(rights.raw).context("install the seccomp filter")?;

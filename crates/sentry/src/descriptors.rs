@@ -1,6 +1,6 @@
 //! The descriptors that came with a boot specification.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use control::{FdIndex, StdioSpec};
@@ -27,14 +27,15 @@ impl Descriptors {
             .with_context(|| format!("descriptor {} was not sent, or is used twice", index.0))
     }
 
+    /// One that is still there.
+    pub fn get(&self, index: FdIndex) -> Result<BorrowedFd<'_>> {
+        let fd = self.slots.get(index.0).and_then(Option::as_ref);
+        Ok(fd.with_context(|| format!("descriptor {} was not sent", index.0))?.as_fd())
+    }
+
     /// A copy of one that is still there.
     pub fn copy(&self, index: FdIndex) -> Result<OwnedFd> {
-        let fd = self
-            .slots
-            .get(index.0)
-            .and_then(Option::as_ref)
-            .with_context(|| format!("descriptor {} was not sent", index.0))?;
-        Ok(fd.try_clone()?)
+        Ok(self.get(index)?.try_clone_to_owned()?)
     }
 
     /// Takes the standard streams out.

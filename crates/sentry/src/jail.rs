@@ -6,19 +6,22 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use control::{BootSpec, JailMode, NetworkMode};
+use host::connector::Connector;
 use host::jail;
 
-use crate::loopback;
+use crate::descriptors::Descriptors;
+use crate::{loopback, outside};
 
 /// Everything that must be done before the host's file system goes out of
 /// sight, then the empty root and the unprivileged ids. Returns the procfs of
-/// our own PID namespace.
-pub(crate) fn enter(spec: &BootSpec) -> Result<OwnedFd> {
+/// our own PID namespace, and who connects to the host's sockets, if any are granted.
+pub(crate) fn enter(spec: &BootSpec, descriptors: &Descriptors) -> Result<(OwnedFd, Option<Connector>)> {
     prepare_network(spec)?;
     let proc = process_filesystem()?;
     jail::set_limits().context("set the limits of the kernel process")?;
     if spec.jail == JailMode::Off {
-        return Ok(proc);
+        let connector = outside::start(spec, descriptors, &proc)?;
+        return Ok((proc, connector));
     }
     // Any directory will do; it is covered for a moment, in our namespace only.
     host::mount::enter_empty_root(Path::new("/proc")).map_err(|error| {
@@ -31,6 +34,8 @@ pub(crate) fn enter(spec: &BootSpec) -> Result<OwnedFd> {
             false => "enter an empty root",
         })
     })?;
+    // Its root is the empty one, too; making its network namespace takes a capability that goes now.
+    let connector = outside::start(spec, descriptors, &proc)?;
     let capabilities = jail::kept_capabilities(spec.network_rights.raw, spec.network_rights.admin);
     match spec.own_id {
         Some(id) => host::caps::drop_to(id, id, capabilities),
@@ -40,7 +45,7 @@ pub(crate) fn enter(spec: &BootSpec) -> Result<OwnedFd> {
     .context("drop privileges")?;
     // A change of ids resets it to the host's fs.suid_dumpable.
     jail::set_limits().context("set the limits of the kernel process")?;
-    Ok(proc)
+    Ok((proc, connector))
 }
 
 /// A procfs of our own PID namespace. In a container whose /proc has parts hidden the host lets nobody mount another

@@ -13,6 +13,7 @@ mod kernel_sandbox;
 mod launch;
 mod loopback;
 mod maker;
+mod outside;
 mod overlay;
 mod process_list;
 mod rootfs;

@@ -32,7 +32,17 @@ pub(crate) fn host_memory() -> u64 {
 impl Maker<'_> {
     /// A host directory, perhaps below a private layer.
     pub(crate) fn host(&mut self, fd: FdIndex, readonly: bool, overlay: bool) -> Result<Arc<dyn FileSystem>> {
-        let fs = self.host_tree(fd, readonly || overlay)?;
+        let outside = !readonly && !overlay && self.grants.directories;
+        let fs = self.host_tree(fd, readonly || overlay, outside)?;
+        if overlay {
+            return crate::overlay::private(fs, host_memory(), fresh_device());
+        }
+        Ok(fs)
+    }
+
+    /// The root, whose sockets and FIFOs join programs of the guest alone, whatever is granted.
+    pub(crate) fn host_root(&mut self, fd: FdIndex, overlay: bool) -> Result<Arc<dyn FileSystem>> {
+        let fs = self.host_tree(fd, overlay, false)?;
         if overlay {
             return crate::overlay::private(fs, host_memory(), fresh_device());
         }
@@ -41,15 +51,17 @@ impl Maker<'_> {
 
     /// A single host file.
     pub(crate) fn host_file(&mut self, fd: FdIndex, readonly: bool) -> Result<Arc<dyn FileSystem>> {
-        Ok(self.host_tree(fd, readonly)?)
+        Ok(self.host_tree(fd, readonly, self.grants.files)?)
     }
 
-    fn host_tree(&mut self, fd: FdIndex, readonly: bool) -> Result<Arc<fs_host::HostFs>> {
+    fn host_tree(&mut self, fd: FdIndex, readonly: bool, outside: bool) -> Result<Arc<fs_host::HostFs>> {
         let root = self.descriptors.copy(fd)?;
         let options = fs_host::Options {
             read_only: readonly,
             device: Some(fresh_device()),
             proc_self_fd: self.proc_self_fd.clone(),
+            outside,
+            binder: self.connector.clone().filter(|_| outside && self.grants.binds),
         };
         fs_host::HostFs::new(root, options).map_err(errno("open the host tree"))
     }

@@ -20,6 +20,10 @@ pub(crate) struct Maker<'a> {
     pub(crate) kernel: &'a Arc<Kernel>,
     pub(crate) terminals: &'a Arc<fs_kernel::tty::Terminals>,
     pub(crate) descriptors: &'a mut Descriptors,
+    /// Which sockets and FIFOs are the host's.
+    pub(crate) grants: crate::outside::Grants,
+    /// Who connects to the host's sockets, and binds such.
+    pub(crate) connector: Option<Arc<host::connector::Connector>>,
     /// `/proc/self/fd` of the kernel process.
     pub(crate) proc_self_fd: Option<Arc<OwnedFd>>,
 }
@@ -28,7 +32,7 @@ pub(crate) struct Maker<'a> {
 pub(crate) fn build(spec: &BootSpec, maker: &mut Maker<'_>) -> Result<(Arc<MountNamespace>, Place)> {
     let root_fs = match &spec.root {
         // Mount points are made before the root becomes read-only, as with runc.
-        RootSpec::Host { fd, private_overlay, .. } => maker.host(*fd, false, *private_overlay)?,
+        RootSpec::Host { fd, private_overlay, .. } => maker.host_root(*fd, *private_overlay)?,
         RootSpec::Scratch => maker.tmpfs("mode=755")?,
     };
     let readonly = matches!(&spec.root, RootSpec::Host { readonly: true, .. });

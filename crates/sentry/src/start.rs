@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use control::{BootSpec, HostFeature, IdMapping, PlatformSpec};
+use host::connector::Connector;
 use kernel::memory::{MemoryFiles, MemorySources};
 use kernel::{Kernel, KernelConfig};
 use platform::{Config, Platform, Quota, QuotaFiles};
@@ -12,6 +13,7 @@ use platform::{Config, Platform, Quota, QuotaFiles};
 use crate::descriptors::Descriptors;
 use crate::kernel_sandbox::{KernelSandbox, set_limits};
 use crate::launch;
+use crate::outside::Grants;
 use crate::rootfs::{self, Maker};
 use crate::sandbox::{Sandbox, Stdio};
 use crate::streams::Streams;
@@ -30,12 +32,14 @@ pub(crate) struct Boot {
     pub(crate) stdio: Stdio,
     /// A procfs of our own PID namespace, processes only.
     pub(crate) proc: OwnedFd,
+    /// Who connects to sockets of the host.
+    pub(crate) connector: Option<Connector>,
 }
 
 /// Makes the kernel, its mounts and the first process, which must stand ready
 /// to run: a missing program is an error here, as with runc.
 pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
-    let Boot { mut spec, mut descriptors, stdio, proc } = boot;
+    let Boot { mut spec, mut descriptors, stdio, proc, connector } = boot;
     let proc_self_fd = rustix::fs::openat(
         proc.as_fd(),
         "self/fd",
@@ -58,7 +62,8 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     let config = config(&spec);
     let seen: Vec<u32> = platform::NATIVE_CALLS.into_iter().filter(|number| config.sees(*number)).collect();
     tracing::debug!(?seen, "calls that do not run natively");
-    let how = Config { quota, seen, ..platform_config(&spec.platform) };
+    let helper = connector.as_ref().map(Connector::pid);
+    let how = Config { quota, seen, helper, ..platform_config(&spec.platform) };
     let platform = Platform::start(how).context("start guest processes")?;
     let kernel = Kernel::new(platform, config, memory, syscalls::spawn);
     for (name, value) in &spec.sysctl {
@@ -77,10 +82,22 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     let maker = Arc::new(net::host::Maker::new(first_free_port.unwrap_or(1024), rights, binder));
     kernel.io.network.add_provider(Arc::new(net::inet::InetProvider::new(maker.clone())));
     kernel.io.network.add_provider(Arc::new(net::netlink::NetlinkProvider));
+    let outside = maker.clone();
     kernel.io.network.add_provider(Arc::new(net::host::HostProvider::new(maker)));
+    let connector = connector.map(Arc::new);
+    if let Some(connector) = &connector {
+        kernel.io.network.set_outside(net::host::local::Outside::new(connector.clone(), outside));
+    }
+    let grants = Grants::of(&spec);
     let terminals = fs_kernel::tty::Terminals::register(&kernel);
-    let mut maker =
-        Maker { kernel: &kernel, terminals: &terminals, descriptors: &mut descriptors, proc_self_fd };
+    let mut maker = Maker {
+        kernel: &kernel,
+        terminals: &terminals,
+        descriptors: &mut descriptors,
+        grants,
+        connector,
+        proc_self_fd,
+    };
     let (_namespace, root) = rootfs::build(&spec, &mut maker)?;
     let preserved = std::mem::take(&mut spec.preserved)
         .into_iter()

@@ -7,7 +7,7 @@ use fs_tmp::TmpFile;
 use identity::Capability;
 use kernel::FdFlags;
 use kernel::locks::{Owner, RangeLock};
-use kernel::pipe::PipeEnd;
+use kernel::pipe::{OutsideFifo, PipeEnd};
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
 use vfs::{OpenFile, Place};
@@ -100,6 +100,10 @@ async fn other(cx: &mut Cx<'_>, file: &Arc<OpenFile>, cmd: u32, arg: u64) -> Sys
         SETLK | SETLKW | OFD_SETLK | OFD_SETLKW => {
             let ofd = matches!(cmd, OFD_SETLK | OFD_SETLKW);
             set_lock(cx, file, ofd, matches!(cmd, SETLKW | OFD_SETLKW), Ptr(arg)).await
+        }
+        GETPIPE_SZ if let Some(fifo) = file.ops_as::<OutsideFifo>() => Ok(fifo.capacity()? as i64),
+        SETPIPE_SZ if let Some(fifo) = file.ops_as::<OutsideFifo>() => {
+            Ok(fifo.set_capacity(arg as u32 as usize)? as i64)
         }
         GETPIPE_SZ => Ok(pipe_of(file)?.pipe().capacity() as i64),
         SETPIPE_SZ => {

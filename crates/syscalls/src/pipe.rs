@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use executor::Events;
-use kernel::pipe;
+use executor::{Events, WaitQueue};
+use kernel::pipe::{self, OutsideFifo};
 use linux_abi::Errno;
 use linux_abi::fs::OpenFlags;
 use vfs::{AnonInode, Inode, OpenFile, Place};
@@ -61,6 +61,9 @@ pub async fn open_fifo(
     inode: Arc<dyn Inode>,
     flags: OpenFlags,
 ) -> SysResult<Arc<OpenFile>> {
+    if let Some(fifo) = open_outside(cx, &*inode, flags).await? {
+        return Ok(OpenFile::new(place, inode, Arc::new(fifo), flags));
+    }
     let pipe = cx.kernel().io.fifos.get(&*inode)?;
     let (read, write) = (flags.readable(), flags.writable());
     if inode.as_any().is::<AnonInode>() {
@@ -91,4 +94,58 @@ pub async fn open_fifo(
         .await?;
     }
     Ok(OpenFile::new(place, inode, Arc::new(end), flags))
+}
+
+/// Of the waits between looks for the other end of a host FIFO, the first and the longest, in nanoseconds. An open(2) of
+/// our own that waited for it on the host could not be interrupted.
+const FIRST_PAUSE: u64 = 1_000_000;
+const LONGEST_PAUSE: u64 = 16_000_000;
+
+/// Opens a FIFO of the host, likewise; none if it joins programs of the guest alone.
+async fn open_outside(
+    cx: &mut Cx<'_>,
+    inode: &dyn Inode,
+    flags: OpenFlags,
+) -> SysResult<Option<OutsideFifo>> {
+    let Some(first) = inode.open_outside(flags) else { return Ok(None) };
+    let (read, write) = (flags.readable(), flags.writable());
+    let nonblock = flags.contains(OpenFlags::NONBLOCK);
+    let open = |opened: vfs::Result<_>| OutsideFifo::new(opened?);
+    match first {
+        Err(Errno::ENXIO) if write && !read && !nonblock => {
+            let nobody = WaitQueue::new();
+            look_out(cx, &nobody, || match inode.open_outside(flags) {
+                Some(Err(Errno::ENXIO)) => Err(Errno::EAGAIN),
+                Some(opened) => open(opened),
+                None => Err(Errno::ENXIO),
+            })
+            .await
+            .map(Some)
+        }
+        opened => {
+            let fifo = open(opened)?;
+            if read && !write && !nonblock {
+                let queue = fifo.queue().clone();
+                look_out(cx, &queue, || if fifo.has_writer() { Ok(()) } else { Err(Errno::EAGAIN) }).await?;
+            }
+            Ok(Some(fifo))
+        }
+    }
+}
+
+/// Tries again and again while it says `EAGAIN`, until a signal comes.
+async fn look_out<T>(
+    cx: &mut Cx<'_>,
+    queue: &WaitQueue,
+    mut look: impl FnMut() -> vfs::Result<T>,
+) -> SysResult<T> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let until = executor::monotonic_ns().saturating_add(pause);
+        let seen = cx.wait_until(queue, Events::all(), Some(until), Restart::IfSaRestart, |_| Ok(look()?));
+        if let Some(seen) = seen.await? {
+            return Ok(seen);
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
 }

@@ -1,6 +1,7 @@
 //! What a file-system author writes for each file: the inode.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bitflags::bitflags;
@@ -70,6 +71,7 @@ pub struct NewNode {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    /// Of a socket the type (`SOCK_*`) of the host's that is bound by that name, if any is.
     pub rdev: u64,
 }
 
@@ -118,6 +120,25 @@ pub trait Inode: Any + Send + Sync {
 
     /// Opens it. Only files with contents or directories; FIFOs, devices and sockets are the kernel's.
     fn open(self: Arc<Self>, flags: OpenFlags, caller: &mut dyn Caller) -> Result<Arc<dyn FileOps>>;
+
+    /// The host's socket that programs beyond the sandbox may have bound, by an `O_PATH` descriptor; none for what joins
+    /// programs of the sandbox alone.
+    fn outside_socket(&self) -> Option<Result<Arc<OwnedFd>>> {
+        None
+    }
+    /// Whether sockets that are bound in this directory are the host's, too.
+    fn binds_outside(&self) -> bool {
+        false
+    }
+    /// The host's socket that was bound as this file was made, once.
+    fn take_bound(&self) -> Option<OwnedFd> {
+        None
+    }
+    /// Opens the host's FIFO that programs beyond the sandbox may have open, without waiting for them; none for what
+    /// joins programs of the sandbox alone. `ENXIO` for a writer without readers.
+    fn open_outside(&self, flags: OpenFlags) -> Option<Result<OwnedFd>> {
+        None
+    }
 
     /// Finds a child; `ENOENT`.
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {

@@ -1,6 +1,7 @@
 //! Pipes and FIFOs: pipe(7), fifo(7).
 
 mod buffer;
+mod outside;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use vfs::{AnonInode, Caller, Fasync, FileOps, Inode, OpenFile};
 
 pub use buffer::{Buffer, PIPE_BUF};
+pub use outside::OutsideFifo;
 
 use crate::Result;
 

@@ -1,6 +1,7 @@
 //! Sockets of the host's network stack, in the network namespace that the kernel process lives in.
 
 mod changes;
+pub mod local;
 mod netlink;
 mod options;
 mod packet;

@@ -102,11 +102,11 @@ impl HostSocket {
         host::socket::connect(self.fd(), address)
     }
 
-    /// accept(2), as a host socket.
-    pub(crate) fn accept_host(&self) -> Result<HostSocket> {
+    /// accept(2), as a host socket that wakes `queue`.
+    pub(crate) fn accept_host(&self, queue: Arc<WaitQueue>) -> Result<HostSocket> {
         let place = self.room.take()?;
         let fd = host::socket::accept(self.fd())?;
-        let socket = HostSocket::new(fd, self.kind, place, self.room.clone(), Arc::default())?;
+        let socket = HostSocket::new(fd, self.kind, place, self.room.clone(), queue)?;
         socket.lingers.store(self.lingers.load(Ordering::Relaxed), Ordering::Relaxed);
         socket.special.store(self.special.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok(socket)
@@ -350,7 +350,7 @@ impl Socket for HostSocket {
         host::socket::connect(self.fd(), &address.bytes)
     }
     fn accept(&self) -> Result<Arc<dyn Socket>> {
-        Ok(Arc::new(self.accept_host()?))
+        Ok(Arc::new(self.accept_host(Arc::default())?))
     }
     fn send(
         &self,

@@ -354,7 +354,7 @@ impl Socket for TcpSocket {
                 (end.queue().clone(), Role::Local { end, told: true }, options)
             }
             Err(Errno::EAGAIN) => {
-                let host = shared.host()?.accept_host()?;
+                let host = shared.host()?.accept_host(Arc::default())?;
                 let queue = host.wait_queue();
                 let new = Shared::new(&shared.inet, shared.family, queue, Role::Host, Options::default());
                 let _ = new.host.set(host);

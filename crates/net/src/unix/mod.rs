@@ -4,13 +4,14 @@ mod garbage;
 mod inbox;
 mod names;
 mod options;
+mod outside;
 mod posting;
 mod rights;
 mod transfer;
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use executor::{Events, WaitQueue};
 use linux_abi::Errno;
@@ -28,6 +29,7 @@ use crate::{Address, Result};
 use inbox::Inbox;
 use names::Key;
 use options::Options;
+use outside::Abroad;
 
 /// `SOCK_STREAM` and its like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +102,7 @@ struct Endpoint {
 }
 
 /// A unix(7) socket.
-pub struct UnixSocket(Arc<Endpoint>);
+pub struct UnixSocket(Arc<Endpoint>, OnceLock<Mutex<Abroad>>);
 
 impl Endpoint {
     fn new(names: &Arc<Names>, kind: Kind, own: Identity) -> Arc<Endpoint> {
@@ -195,7 +197,7 @@ impl UnixSocket {
         protocol: i32,
     ) -> Result<Arc<UnixSocket>> {
         let kind = kind_of(kind, protocol)?;
-        Ok(Arc::new(UnixSocket(Endpoint::new(names, kind, Identity::of(caller)))))
+        Ok(UnixSocket::of(Endpoint::new(names, kind, Identity::of(caller))))
     }
 
     /// socketpair(2).
@@ -213,24 +215,25 @@ impl UnixSocket {
             state.peer = Some(to.clone());
             state.peer_identity = Some(own.clone());
         }
-        Ok((Arc::new(UnixSocket(a)), Arc::new(UnixSocket(b))))
+        Ok((UnixSocket::of(a), UnixSocket::of(b)))
+    }
+
+    fn of(end: Arc<Endpoint>) -> Arc<UnixSocket> {
+        Arc::new(UnixSocket(end, OnceLock::new()))
     }
 
     fn connect_stream(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
-        let target = self.0.names.find(&names::key_of(address)?)?;
+        let target = match self.0.names.find(&names::key_of(address)?) {
+            Err(errno) => match self.target(address)? {
+                Some(target) => return self.connect_abroad(&target),
+                None => return Err(errno),
+            },
+            Ok(target) => target,
+        };
         if target.kind != self.0.kind {
             return Err(Errno::EPROTOTYPE);
         }
-        {
-            let mut state = self.0.state.lock();
-            if state.listener.is_some() {
-                return Err(Errno::EINVAL);
-            }
-            if state.peer.is_some() || state.connecting {
-                return Err(Errno::EISCONN);
-            }
-            state.connecting = true;
-        }
+        self.begin_connect()?;
         let result = self.queue_at(&target, Identity::of(caller));
         let mut state = self.0.state.lock();
         state.connecting = false;
@@ -285,7 +288,13 @@ impl UnixSocket {
     }
 
     fn connect_datagram(&self, address: &Address) -> Result<()> {
-        let target = self.0.names.find(&names::key_of(address)?)?;
+        let target = match self.0.names.find(&names::key_of(address)?) {
+            Err(errno) => match self.target(address)? {
+                Some(target) => return self.aim_abroad(&target),
+                None => return Err(errno),
+            },
+            Ok(target) => target,
+        };
         if target.kind != Kind::Datagram {
             return Err(Errno::EPROTOTYPE);
         }
@@ -295,6 +304,7 @@ impl UnixSocket {
         }
         let old = self.0.state.lock().peer.replace(target);
         drop(old);
+        self.turn_home();
         self.0.queue.wake_all(Events::WRITABLE);
         Ok(())
     }
@@ -335,14 +345,15 @@ impl Socket for UnixSocket {
         };
         state.node.clone_from(&address.node);
         state.key = Some(key);
-        Ok(())
+        drop(state);
+        self.adopt(address)
     }
     fn listen(&self, caller: &SocketCaller<'_>, backlog: i32) -> Result<()> {
         if !self.0.kind.connected() {
             return Err(Errno::EOPNOTSUPP);
         }
         let mut state = self.0.state.lock();
-        if state.local.is_empty() || state.peer.is_some() {
+        if state.local.is_empty() || state.peer.is_some() || self.abroad().is_some() {
             return Err(Errno::EINVAL);
         }
         // Beyond the limit, and below 0, Linux takes the limit.
@@ -355,13 +366,14 @@ impl Socket for UnixSocket {
         let blocked = std::mem::take(&mut state.blocked);
         drop(state);
         wake_blocked(blocked);
-        Ok(())
+        self.own().map_or(Ok(()), |own| own.listen(backlog))
     }
     fn connect(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
         match self.0.kind {
             Kind::Datagram if address.family()? == AF_UNSPEC => {
                 let old = self.0.state.lock().peer.take();
                 drop(old);
+                self.turn_home();
                 Ok(())
             }
             Kind::Datagram => {
@@ -382,12 +394,13 @@ impl Socket for UnixSocket {
         let closed = state.read_closed;
         let listener = state.listener.as_mut().ok_or(Errno::EINVAL)?;
         let Some(end) = listener.pending.pop_front() else {
-            return Err(if closed { Errno::EINVAL } else { Errno::EAGAIN });
+            drop(state);
+            return if closed { Err(Errno::EINVAL) } else { Ok(self.accept_outside()?) };
         };
         let blocked = std::mem::take(&mut state.blocked);
         drop(state);
         wake_blocked(blocked);
-        Ok(Arc::new(UnixSocket(end)))
+        Ok(UnixSocket::of(end))
     }
     fn send(
         &self,
@@ -403,6 +416,9 @@ impl Socket for UnixSocket {
         self.take(buf, flags)
     }
     fn shutdown(&self, halves: Halves) -> Result<()> {
+        if let Some(socket) = self.abroad().filter(|_| self.0.kind.connected()) {
+            return socket.shutdown(halves);
+        }
         let mut state = self.0.state.lock();
         if self.0.kind.connected() && state.peer.is_none() && state.listener.is_none() {
             return Err(Errno::ENOTCONN);
@@ -411,6 +427,9 @@ impl Socket for UnixSocket {
         state.write_closed |= halves.write;
         let peer = state.peer.clone().filter(|_| self.0.kind.connected());
         drop(state);
+        if let Some(own) = self.own() {
+            let _ = own.shutdown(halves);
+        }
         if let Some(peer) = peer {
             {
                 let mut other = peer.state.lock();
@@ -428,6 +447,9 @@ impl Socket for UnixSocket {
         Ok(if local.is_empty() { AF_UNIX.to_ne_bytes().to_vec() } else { local })
     }
     fn peer_address(&self) -> Result<Vec<u8>> {
+        if let Some(socket) = self.abroad() {
+            return socket.peer_address();
+        }
         let peer = self.0.state.lock().peer.clone().ok_or(Errno::ENOTCONN)?;
         let address = peer.state.lock().local.clone();
         Ok(if address.is_empty() { AF_UNIX.to_ne_bytes().to_vec() } else { address })
@@ -439,17 +461,19 @@ impl Socket for UnixSocket {
         self.put_option(caller, level, name, value)
     }
     fn take_error(&self) -> Option<Errno> {
-        self.0.state.lock().error.take()
+        let own = self.0.state.lock().error.take();
+        own.or_else(|| self.abroad()?.take_error())
     }
     fn low_water(&self) -> usize {
         let stream = self.0.kind == Kind::Stream;
         if stream { usize::try_from(self.0.state.lock().options.low_water).unwrap_or(1) } else { 1 }
     }
     fn posts(&self) -> Option<&dyn Posts> {
-        (self.0.kind == Kind::Stream).then_some(self)
+        (self.0.kind == Kind::Stream && self.abroad().is_none()).then_some(self)
     }
     fn poll(&self) -> Events {
-        self.ready()
+        let inside = self.ready();
+        if self.1.get().is_some() { self.ready_abroad(inside) } else { inside }
     }
     fn wait_queue(&self) -> Arc<WaitQueue> {
         self.0.queue.clone()
@@ -464,7 +488,7 @@ impl Socket for UnixSocket {
         Some(Description::Unix(UnixDescription {
             kind: self.kind().1,
             listening: state.listener.is_some(),
-            connected: state.peer.is_some(),
+            connected: state.peer.is_some() || self.abroad().is_some(),
             name: state.local.get(2..).unwrap_or_default().to_vec(),
             id: id(&self.0),
             peer: state.peer.as_ref().map(id),

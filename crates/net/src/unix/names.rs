@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use linux_abi::Errno;
 use linux_abi::socket::{AF_UNIX, SOCKADDR_UN};
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use vfs::Inode;
 
 use super::Endpoint;
+use crate::host::local::Outside;
 use crate::provider::Providers;
 use crate::{Address, Result};
 
@@ -28,6 +29,8 @@ pub struct Names {
     bound: Mutex<BTreeMap<Key, Weak<Endpoint>>>,
     next_auto: AtomicU32,
     providers: Arc<Providers>,
+    /// Connections to programs of the host, if any are granted.
+    outside: OnceLock<Outside>,
 }
 
 /// The path in an address, up to its first NUL; none if abstract or unnamed.
@@ -63,6 +66,14 @@ impl Names {
     /// Who knows the network interfaces.
     pub(super) fn providers(&self) -> &Providers {
         &self.providers
+    }
+    /// Says how programs of the host are reached, once.
+    pub(crate) fn set_outside(&self, outside: Outside) {
+        let _ = self.outside.set(outside);
+    }
+    /// How programs of the host are reached, if any are.
+    pub(super) fn outside(&self) -> Option<&Outside> {
+        self.outside.get()
     }
     /// Whose name it is; `ECONNREFUSED`.
     pub(super) fn find(&self, key: &Key) -> Result<Arc<Endpoint>> {

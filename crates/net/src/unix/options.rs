@@ -12,7 +12,7 @@ use crate::file::bool_option;
 use crate::socket::{Socket, SocketCaller, Ucred, int_option};
 
 /// Default of both buffers (/proc/sys/net/core/wmem_default).
-const DEFAULT_BUFFER: usize = 212_992;
+pub(super) const DEFAULT_BUFFER: usize = 212_992;
 /// The most that SO_SNDBUF gives, before doubling (/proc/sys/net/core/wmem_max).
 const MAX_BUFFER: usize = 212_992;
 /// The most that SO_SNDBUFFORCE gives.
@@ -88,13 +88,15 @@ impl UnixSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         let kind = self.kind();
+        if name == so::ERROR {
+            return Ok(self.take_error().map_or(0, Errno::raw).to_ne_bytes().into_iter().take(len).collect());
+        }
         let mut state = self.0.state.lock();
         let options = &mut state.options;
         let value = match name {
             so::TYPE => i32::try_from(kind.1).unwrap_or(0),
             so::DOMAIN => i32::from(AF_UNIX),
             so::PROTOCOL => 0,
-            so::ERROR => state.error.take().map_or(0, Errno::raw),
             so::ACCEPTCONN => i32::from(state.listener.is_some()),
             so::PASSCRED => i32::from(options.passcred),
             so::SNDBUF => i32::try_from(options.sndbuf).unwrap_or(i32::MAX),
@@ -199,6 +201,7 @@ impl UnixSocket {
         }
         let was_sndbuf = matches!(name, so::SNDBUF | so::SNDBUFFORCE);
         drop(state);
+        self.pass_option_on(name);
         if was_sndbuf {
             self.wait_queue().wake(executor::Events::WRITABLE);
         }

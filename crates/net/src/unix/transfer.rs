@@ -71,10 +71,16 @@ impl UnixSocket {
         let n = match self.0.kind {
             Kind::Stream | Kind::SeqPacket => {
                 if to.is_some() {
-                    let connected = self.0.state.lock().peer.is_some();
+                    let connected = self.0.state.lock().peer.is_some() || self.abroad().is_some();
                     return Err(if connected { Errno::EISCONN } else { Errno::EOPNOTSUPP });
                 }
-                self.send_connected(data, cargo, false)?
+                match self.abroad() {
+                    Some(socket) => {
+                        self.keep_files(&cargo)?;
+                        socket.send(data)?
+                    }
+                    None => self.send_connected(data, cargo, false)?,
+                }
             }
             Kind::Datagram => self.send_datagram(data, to, cargo)?,
         };
@@ -85,6 +91,14 @@ impl UnixSocket {
     /// Sends what was promised to be taken, see `posting`.
     pub(super) fn force(&self, caller: &SocketCaller<'_>, data: &[u8]) -> Result<usize> {
         self.send_connected(data, cargo(caller, &[])?, true)
+    }
+
+    /// Files are not handed to programs of the host: `EPERM`.
+    fn keep_files(&self, cargo: &Cargo) -> Result<()> {
+        match self.0.names.outside() {
+            Some(outside) if !cargo.rights.is_empty() => Err(outside.refuse_files()),
+            _ => Ok(()),
+        }
     }
 
     fn send_connected(&self, data: &[u8], cargo: Cargo, force: bool) -> Result<usize> {
@@ -132,7 +146,21 @@ impl UnixSocket {
 
     fn send_datagram(&self, data: &[u8], to: Option<&Address>, cargo: Cargo) -> Result<usize> {
         self.name_if_passing()?;
-        let named = to.map(|address| self.0.names.find(&names::key_of(address)?)).transpose()?;
+        let named = to.map(|address| self.0.names.find(&names::key_of(address)?)).transpose();
+        let named = match (named, to) {
+            (Err(errno), Some(address)) => match self.target(address)? {
+                Some(target) => {
+                    self.keep_files(&cargo)?;
+                    return self.send_abroad(&target, data);
+                }
+                None => return Err(errno),
+            },
+            (named, _) => named?,
+        };
+        if let Some(socket) = self.abroad().filter(|_| named.is_none()) {
+            self.keep_files(&cargo)?;
+            return socket.send(data);
+        }
         let (target, sndbuf, from) = {
             let mut state = self.0.state.lock();
             if let Some(errno) = state.error.take() {
@@ -187,6 +215,10 @@ impl UnixSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         let peek = flags.contains(MsgFlags::PEEK);
+        if let Some(socket) = self.abroad().filter(|_| self.0.kind.connected()) {
+            let passcred = self.0.state.lock().options.passcred;
+            return socket.receive(buf, passcred, flags);
+        }
         let mut state = self.0.state.lock();
         if self.0.kind.connected() && state.peer.is_none() {
             return Err(if self.0.kind == Kind::Stream { Errno::EINVAL } else { Errno::ENOTCONN });
@@ -196,7 +228,13 @@ impl UnixSocket {
             if let Some(errno) = state.error.take() {
                 return Err(errno);
             }
-            return if state.read_closed { Ok(Received::default()) } else { Err(Errno::EAGAIN) };
+            let closed = state.read_closed;
+            drop(state);
+            return match self.own().filter(|_| self.0.kind == Kind::Datagram) {
+                Some(own) => own.receive(buf, passcred, flags),
+                None if closed => Ok(Received::default()),
+                None => Err(Errno::EAGAIN),
+            };
         }
         let stream = self.0.kind == Kind::Stream;
         let skip = if peek { state.peek_offset.unwrap_or(0) } else { 0 };
@@ -267,7 +305,9 @@ impl UnixSocket {
     }
 
     pub(super) fn control(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
+        let abroad = self.abroad().filter(|_| self.0.kind.connected() || cmd == SIOCOUTQ);
         let n = match cmd {
+            FIONREAD | SIOCOUTQ if let Some(socket) = abroad => socket.count(cmd)?,
             FIONREAD => {
                 let state = self.0.state.lock();
                 if state.listener.is_some() {

@@ -56,6 +56,7 @@ impl Features {
                 "intelRdt": {"enabled": false},
                 "mountExtensions": {"idmap": {"enabled": false}},
             },
+            "potentiallyUnsafeConfigAnnotations": [crate::create::HOST_UDS],
             "annotations": {"org.sallet.version": env!("CARGO_PKG_VERSION")},
         });
         say!("{}", serde_json::to_string_pretty(&features)?)?;

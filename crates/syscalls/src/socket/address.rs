@@ -49,10 +49,11 @@ pub(super) fn resolve(cx: &mut Cx<'_>, address: &mut Address) -> SysResult<()> {
 }
 
 /// Makes the socket file of a local address, for bind(2); `EADDRINUSE` if the name exists.
-pub(super) fn create(cx: &mut Cx<'_>, address: &mut Address) -> SysResult<()> {
+pub(super) fn create(cx: &mut Cx<'_>, address: &mut Address, kind: u32) -> SysResult<()> {
     let Some(name) = local_path(address) else { return Ok(()) };
     let parent = path::resolve_parent(cx, AT_FDCWD, &name)?;
-    let place = match ops::create::mknod(cx, &parent, S_IFSOCK | 0o777, 0) {
+    let kind = if parent.dir.inode()?.binds_outside() { kind } else { 0 };
+    let place = match ops::create::socket(cx, &parent, 0o777, kind) {
         Err(Errno::EEXIST) => return Err(SysError::Errno(Errno::EADDRINUSE)),
         made => made?,
     };

@@ -86,7 +86,7 @@ pub fn bind(cx: &mut Cx<'_>, fd: i32, at: Ptr, len: i32) -> SysResult {
         if socket.local_address()?.len() > 2 || address.family()? != AF_UNIX {
             return Err(Errno::EINVAL.into());
         }
-        address::create(cx, &mut address)?;
+        address::create(cx, &mut address, socket.kind().1)?;
     }
     socket.bind(&caller(cx), &address)?;
     Ok(0)

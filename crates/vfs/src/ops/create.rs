@@ -66,20 +66,31 @@ pub fn mkdir(caller: &dyn Caller, parent: &Parent, mode: u32) -> Result<Place> {
 pub fn mknod(caller: &dyn Caller, parent: &Parent, mode: u32, rdev: u64) -> Result<Place> {
     let kind = match mode & S_IFMT {
         0 => S_IFREG,
-        kind @ (S_IFREG | S_IFIFO | S_IFSOCK) => kind,
+        kind @ (S_IFREG | S_IFIFO) => kind,
+        S_IFSOCK => return socket(caller, parent, mode, 0),
         // A whiteout is a device that holds nothing: everybody may make one.
         S_IFCHR if rdev == 0 => S_IFCHR,
         kind @ (S_IFCHR | S_IFBLK) if caller.credentials().capable(Capability::MKNOD) => kind,
         S_IFCHR | S_IFBLK | S_IFDIR => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
+    make_node(caller, parent, kind | (mode & 0o7777), rdev)
+}
+
+/// The socket file of bind(2). `kind` is the type (`SOCK_*`) of the host's socket to be bound there, where the directory
+/// says that it binds such ([`crate::Inode::binds_outside`]), else 0.
+pub fn socket(caller: &dyn Caller, parent: &Parent, mode: u32, kind: u32) -> Result<Place> {
+    make_node(caller, parent, S_IFSOCK | (mode & 0o7777), kind.into())
+}
+
+fn make_node(caller: &dyn Caller, parent: &Parent, mode: u32, rdev: u64) -> Result<Place> {
     make_entry(
         caller,
         parent,
         false,
         || Ok(()),
         |dir, meta, name| {
-            let (node, inherited) = new_node(caller, &**dir, meta, kind | (mode & 0o7777), rdev)?;
+            let (node, inherited) = new_node(caller, &**dir, meta, mode, rdev)?;
             let made = dir.create(name, &node)?;
             inherited.give(&*made)?;
             Ok(made)

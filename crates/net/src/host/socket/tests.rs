@@ -23,7 +23,7 @@ fn the_end_of_a_lingering_socket_waits_for_nobody() {
             lingering.force_option(SOL_SOCKET, so::LINGER, &linger).unwrap();
         }
         let _reader = TcpStream::connect(address).unwrap();
-        let socket = lingering.accept_host().unwrap();
+        let socket = lingering.accept_host(Arc::default()).unwrap();
         if !inherited {
             socket.force_option(SOL_SOCKET, so::LINGER, &linger).unwrap();
         }
