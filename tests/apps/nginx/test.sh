@@ -18,7 +18,7 @@ serves_files() {
     done
     equal "$(inside files sh -c 'tail -c +501 /srv/big.bin | head -c 1000 | sha256sum')" \
         "$(client sh -c "curl -sf -r 500-1499 $URL/big.bin | sha256sum")"
-    codes=$(client sh -c "for i in 1 2 3 4 5; do curl -s -o /dev/null -w '%{http_code} ' $URL/limited/small.txt; done")
+    codes=$(client curl -s -o /dev/null -w '%{http_code} ' "$URL/limited/small.txt?[1-20]")
     contains "$codes" 503
     stops files 0
     again files
