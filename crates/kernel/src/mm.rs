@@ -173,34 +173,23 @@ impl Mm {
 
 fn cover(files: &mut Vec<FileMapping>, mapping: FileMapping) {
     let (start, end) = (mapping.start, mapping.end);
-    // What lies behind it of one that begins before it.
-    let mut rest = None;
-    files.retain_mut(|old| {
-        if old.end <= start || end <= old.start {
-            return true;
-        }
-        let (before, behind) = (old.start < start, end < old.end);
-        if behind {
-            let mut part = old.clone();
-            part.offset = old.offset.wrapping_add(end - old.start);
-            part.start = end;
-            match before {
-                true => rest = Some(part),
-                false => *old = part,
-            }
-        }
-        if before {
-            old.end = start;
-        }
-        before || behind
+    // They are in order, and none lies over another: those that are covered lie side by side.
+    let first = files.partition_point(|old| old.end <= start);
+    let behind = files.partition_point(|old| old.start < end).max(first);
+    let covered = files.get(first..behind).unwrap_or_default();
+    let before = covered.first().filter(|old| old.start < start).map(|old| {
+        let mut part = old.clone();
+        part.end = start;
+        part
     });
-    let mut at = files.partition_point(|old| old.start < start);
-    for mapping in [Some(mapping), rest].into_iter().flatten() {
-        if files.len() < MAX_FILE_MAPPINGS {
-            files.insert(at, mapping);
-            at += 1;
-        }
-    }
+    let rest = covered.last().filter(|old| end < old.end).map(|old| {
+        let mut part = old.clone();
+        part.offset = old.offset.wrapping_add(end.wrapping_sub(old.start));
+        part.start = end;
+        part
+    });
+    drop(files.splice(first..behind, [before, Some(mapping), rest].into_iter().flatten()));
+    files.truncate(MAX_FILE_MAPPINGS);
 }
 
 #[cfg(test)]
