@@ -327,6 +327,30 @@ def seccomp_of_native_calls(box):
 
 
 @test
+def seccomp_of_files_that_are_mapped_again(box):
+    """Files that many calls are made of, which a thread may map and close on its own."""
+    box.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["mmap"], "action": "SCMP_ACT_ERRNO", "errnoRet": 62,
+                      "args": [{"index": 2, "value": 4, "op": "SCMP_CMP_EQ"}]}],
+    }
+    # PROT_READ is let through, PROT_EXEC is not.
+    script = """
+        my ($good, $bad, $path) = (0, 0, "$^X");
+        for my $turn (1 .. 3000) {
+            my $fd = syscall(2, $path, 0);
+            for my $prot (1, 4, 1, 4) {
+                my $at = syscall(9, 0, 4096, $prot, 2, $fd, 0);
+                $at == -1 ? $! == 62 && $bad++ : ($prot == 1 && $good++, syscall(11, $at, 4096));
+            }
+            syscall(3, $fd);
+        }
+        print "$good $bad\n";"""
+    equal("6000 6000", box.sh(f"perl -e '{script}'"))
+
+
+@test
 def scheduler_and_priority(box):
     if YARDSTICK:
         return

@@ -191,7 +191,7 @@ impl PostArea {
         self.core.slot.tail().store(0, Ordering::Relaxed);
     }
 
-    /// Puts bytes where a read will find them; `EFAULT` beyond [`MAX_PREFETCHED`].
+    /// Puts bytes where a read will find them, of files behind [`MAX_PREFETCHED`]; `EFAULT` outside of the slot's room.
     pub fn prefetch(&self, at: usize, data: &[u8]) -> Result<(), Errno> {
         self.core.slot.write_prefetched(at, data)
     }
