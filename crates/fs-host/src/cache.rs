@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use vfs::Metadata;
+use vfs::names::Bucket;
 use vfs::shown::{self, Shown};
 
 use crate::listing::Listing;
@@ -112,6 +113,7 @@ pub(crate) struct Names {
     /// The host opened it once, so that it will again.
     pub(crate) opened: AtomicBool,
     pub(crate) devices: Devices,
+    told: Bucket,
     state: Mutex<NamesState>,
 }
 
@@ -146,6 +148,18 @@ impl Names {
         }
     }
 
+    /// See `vfs::Inode::names_told`: while it is watched, changes are told.
+    pub(crate) fn tell(&self) -> Option<u64> {
+        // Before: an end of the watch that this does not see is told.
+        let bucket = self.told.mark();
+        self.generation().map(|_| bucket)
+    }
+
+    /// Who may search it has changed.
+    pub(crate) fn search_changed(&self) {
+        self.told.changed();
+    }
+
     /// A question was answered by the host; true if a watch should be asked for.
     pub(crate) fn slow(&self) -> bool {
         if self.slow.fetch_add(1, Ordering::Relaxed) + 1 < WORTH_A_WATCH {
@@ -176,6 +190,7 @@ impl Names {
             // Events no longer reach the files by these names.
             self.generation.store(NEXT_GENERATION.fetch_add(1, Ordering::Relaxed), Ordering::Release);
             shown::all_changed();
+            self.told.changed();
         }
         state.targets.insert(name.into(), target);
         true
@@ -187,6 +202,7 @@ impl Names {
         let mut state = self.state.lock();
         state.targets.remove(name);
         state.forget_listing();
+        self.told.changed();
     }
 
     /// The listing, if it is known.
@@ -229,12 +245,18 @@ impl Names {
     /// An event about a name (none: about the directory itself); what the name led to, if remembered.
     pub(crate) fn event(&self, name: Option<&[u8]>, names_changed: bool) -> Target {
         self.events.fetch_add(1, Ordering::AcqRel);
-        let name = name?;
+        let Some(name) = name else {
+            self.told.changed();
+            return None;
+        };
         let mut state = self.state.lock();
-        if names_changed {
-            state.forget_listing();
+        if !names_changed {
+            return *state.targets.get(name)?;
         }
-        if names_changed { state.targets.remove(name)? } else { *state.targets.get(name)? }
+        state.forget_listing();
+        let target = state.targets.remove(name);
+        self.told.changed();
+        target?
     }
 
     /// A watch is set, or everything known under it is doubtful.
@@ -246,6 +268,7 @@ impl Names {
         state.watch = watch;
         self.generation.store(NEXT_GENERATION.fetch_add(1, Ordering::Relaxed), Ordering::Release);
         shown::all_changed();
+        self.told.changed();
     }
 
     pub(crate) fn ended(&self) {
@@ -257,6 +280,7 @@ impl Names {
         state.forget_listing();
         state.requested = false;
         self.slow.store(0, Ordering::Relaxed);
+        self.told.changed();
     }
 
     pub(crate) fn watch(&self) -> i32 {

@@ -303,8 +303,11 @@ impl Inode for HostInode {
     fn file_system(&self) -> Arc<dyn FileSystem> {
         self.fs.clone()
     }
+    fn names_told(&self) -> Option<u64> {
+        self.names.as_ref()?.tell()
+    }
     fn show(&self) -> Option<Metadata> {
-        if self.names.is_some() || self.node.is_some() {
+        if self.node.is_some() {
             return None;
         }
         let mut metadata = self.shown_metadata()?;

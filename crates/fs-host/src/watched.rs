@@ -162,6 +162,9 @@ impl HostInode {
     fn forget_attributes(&self) {
         self.attributes.invalidate();
         self.lists.invalidate();
+        if let Some(names) = &self.names {
+            names.search_changed();
+        }
     }
 
     /// We changed a name of this directory.
@@ -179,10 +182,13 @@ impl HostInode {
 
     /// The attributes of a file while they are remembered, if each change from now on is told.
     pub(crate) fn shown_metadata(&self) -> Option<Metadata> {
-        let generation = {
-            let link = self.link.lock();
-            let Link::Name(parent, _) = &*link else { return None };
-            parent.names.as_ref()?.generation()?
+        let generation = match &self.names {
+            Some(names) => names.generation()?,
+            None => {
+                let link = self.link.lock();
+                let Link::Name(parent, _) = &*link else { return None };
+                parent.names.as_ref()?.generation()?
+            }
         };
         if let Some(metadata) = self.attributes.show(generation) {
             return Some(metadata);

@@ -163,7 +163,14 @@ impl Inode for OverlayInode {
     fn keeps_access_time(&self) -> bool {
         self.real().is_ok_and(|real| real.keeps_access_time())
     }
+    fn names_told(&self) -> Option<u64> {
+        let told = |layer: Option<Arc<dyn Inode>>| layer.map_or(Some(0), |layer| layer.names_told());
+        Some(told(self.upper())? | told(self.lower())?)
+    }
     fn show(&self) -> Option<Metadata> {
+        if self.is_directory() && self.upper().is_some() {
+            return None;
+        }
         Some(self.joined(self.real().ok()?.show()?))
     }
     fn set_attributes(&self, attr: &SetAttr) -> Result<()> {

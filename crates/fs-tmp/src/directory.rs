@@ -66,7 +66,7 @@ impl Directory {
 }
 
 impl TmpInode {
-    fn directory(&self) -> Result<&parking_lot::Mutex<Directory>> {
+    pub(crate) fn directory(&self) -> Result<&parking_lot::Mutex<Directory>> {
         match &self.body {
             Body::Directory(directory) => Ok(directory),
             _ => Err(Errno::ENOTDIR),

@@ -247,7 +247,13 @@ impl Inode for TmpInode {
         self.shown.changed();
         Ok(())
     }
+    fn names_told(&self) -> Option<u64> {
+        Some(0)
+    }
     fn show(&self) -> Option<Metadata> {
+        if self.directory().is_ok() {
+            return None;
+        }
         self.shown.mark();
         if self.mapped.load(Ordering::SeqCst) {
             return None;

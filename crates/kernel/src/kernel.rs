@@ -260,6 +260,8 @@ pub struct Kernel {
     pub io: crate::io_tables::IoTables,
     /// Who may read and write without an answer.
     pub posting: crate::posting::PostingTable,
+    /// What shims know of paths.
+    pub names: crate::names::NameTable,
     /// How often each system call was handled, by number.
     pub calls: CallCounts,
     pub(crate) find_process: std::sync::OnceLock<crate::pidfd::FindProcess>,
@@ -311,6 +313,8 @@ impl Kernel {
         pids.next.store(1, Ordering::Relaxed);
         let told = platform.clone();
         vfs::shown::on_change(Box::new(move || told.files_changed()));
+        let told = platform.clone();
+        vfs::names::on_change(Box::new(move |buckets| told.names_changed(buckets)));
         Arc::new(Kernel {
             platform,
             config,
@@ -330,6 +334,7 @@ impl Kernel {
             pi_futexes: crate::pi_futex::PiFutexes::default(),
             io: crate::io_tables::IoTables::default(),
             posting: crate::posting::PostingTable::default(),
+            names: crate::names::NameTable::default(),
             calls: CallCounts::default(),
             find_process: std::sync::OnceLock::new(),
             find_terminal: std::sync::OnceLock::new(),

@@ -24,6 +24,7 @@ pub mod locks;
 pub mod memory;
 pub mod mm;
 pub mod mqueue;
+pub mod names;
 pub mod pi_futex;
 pub mod pidfd;
 pub mod pipe;

@@ -11,6 +11,7 @@ mod instructions;
 mod kept;
 mod limits;
 mod machine;
+mod names;
 mod native;
 mod patch;
 mod placement;
@@ -48,6 +49,7 @@ pub mod shim {
 
 pub use filter::NATIVE_CALLS;
 pub use machine::{Platform, Usage};
+pub use names::{MAX_NAME, NameKind, name_hash};
 pub use posting::{
     FILES, Granted, MAX_CONTENTS, MAX_COUNTS, MAX_GRANTS, MAX_POSTED, MAX_PREFETCHED, PostArea, Posted, What,
 };

@@ -207,6 +207,14 @@ impl SlotRef {
                 .write_volatile(signals);
         }
     }
+    /// Of it whether paths are known.
+    pub(crate) fn set_names(&self, on: bool) {
+        // SAFETY: within the array of the mapped slot.
+        unsafe {
+            let names = (&raw mut (*self.at).identity).cast::<u64>().add(slot::identity::NAMES);
+            names.write_volatile(u64::from(on));
+        }
+    }
     /// Writes the registers.
     pub(crate) fn set_regs(&self, regs: [u64; reg::COUNT]) {
         store!(self, regs, regs);
@@ -315,6 +323,13 @@ impl Slots {
         let at = self.control.at(0, std::mem::size_of::<Control>()).unwrap_or(std::ptr::null_mut());
         // SAFETY: the control file is larger than the page; its fields are atomics.
         unsafe { &*at.cast::<Control>() }
+    }
+    /// What is known of paths.
+    pub(crate) fn names(&self) -> &slot::names::Table {
+        let size = std::mem::size_of::<slot::names::Table>();
+        let at = self.control.at(slot::layout::NAMES_OFFSET as usize, size).unwrap_or(std::ptr::null_mut());
+        // SAFETY: the control file has room for it, page aligned; all of it are atomics, which stubs only read.
+        unsafe { &*at.cast::<slot::names::Table>() }
     }
     /// Writes to the control file; `None` outside of it.
     pub(crate) fn write_control(&self, offset: u64, bytes: &[u8]) -> Option<()> {

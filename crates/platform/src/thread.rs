@@ -273,6 +273,10 @@ impl GuestThread {
     pub fn set_untouched_signals(&mut self, signals: u64) {
         self.core.slot.set_untouched_signals(signals);
     }
+    /// Whether the shim goes by what [`crate::Platform::tell_name`] told. Between exit and resume.
+    pub fn set_names(&mut self, on: bool) {
+        self.core.slot.set_names(on);
+    }
     /// Has `observer` told when the host thread is gone, even while the task waits for something else.
     pub fn observe_gone(&self, observer: Option<Arc<dyn executor::Observer>>) {
         *self.core.gone_observer.lock() = observer;

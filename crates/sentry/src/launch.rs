@@ -91,6 +91,7 @@ pub(crate) fn prepare(
     let credentials = Arc::new(credentials(spec));
     let cwd = working_directory(root, &spec.cwd, &credentials)
         .map_err(|errno| SandboxError::no_directory(&spec.cwd, errno))?;
+    kernel.names.set_root(root);
     let fs = FsContext::new(root.clone(), cwd, spec.umask.unwrap_or(0o022));
     let table = FdTable::new();
     if let Some(terminal) = &streams.terminal {

@@ -6,6 +6,8 @@ pub const SHIM_VA: u64 = 0x7e00_0000_0000;
 pub const CONTROL_VA: u64 = 0x7e00_1000_0000;
 /// Counts of what was posted, which all shims write: [`crate::Count`].
 pub const COUNTS_VA: u64 = 0x7e00_1800_0000;
+/// What is known of paths, read only: [`crate::names::Table`].
+pub const NAMES_VA: u64 = 0x7e00_1c00_0000;
 /// Trampolines of patched sites, read and execute.
 pub const TRAMPOLINE_VA: u64 = 0x7e00_2000_0000;
 /// Stacks of the shim, one per thread of the process.
@@ -93,8 +95,12 @@ pub const TRAMPOLINE_STRIDE: u64 = 64;
 pub const TRAMPOLINE_SYSCALL: u64 = 22;
 /// Offset in a trampoline of the address behind the site.
 pub const TRAMPOLINE_BACK: u64 = 32;
+/// Offset in the control file of what is known of paths.
+pub const NAMES_OFFSET: u64 = TRAMPOLINE_OFFSET + TRAMPOLINE_SIZE;
+/// Bytes of that, rounded up.
+pub const NAMES_SIZE: u64 = 0xc_1000;
 /// Size of the control file.
-pub const CONTROL_SIZE: u64 = TRAMPOLINE_OFFSET + TRAMPOLINE_SIZE;
+pub const CONTROL_SIZE: u64 = NAMES_OFFSET + NAMES_SIZE;
 
 /// Number of the doorbell: argument 0 is the slot.
 pub const NR_DOORBELL: u32 = 1000;

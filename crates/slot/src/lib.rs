@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod layout;
+pub mod names;
 mod posting;
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -183,8 +184,10 @@ pub mod identity {
     /// rt_sigaction(2) that only asks: a bit for each signal, from the lowest on for 1, whose action is as a program
     /// starts with, all zero. As it is, not plus 1.
     pub const UNTOUCHED_SIGNALS: usize = 7;
+    /// Whether calls that only look for a path may be answered by [`crate::names`]: not 0 if so.
+    pub const NAMES: usize = 8;
     /// How many there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 
     /// The index of what a system call asks for.
     pub const fn of_call(nr: u64) -> Option<usize> {

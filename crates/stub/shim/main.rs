@@ -9,6 +9,7 @@ mod announced;
 mod clone;
 mod entry;
 mod marshal;
+mod names;
 mod native;
 mod posting;
 mod signal;
@@ -175,7 +176,7 @@ extern "C" fn shim_patched(slot: *mut Slot) {
             (*slot).regs[reg::RIP] = (*slot).trampoline + slot::layout::TRAMPOLINE_SYSCALL;
             return;
         }
-        if untouched_signal(slot) || posting::answer(slot) {
+        if untouched_signal(slot) || names::answer(slot) || posting::answer(slot) {
             return;
         }
         (*slot).site = 0;

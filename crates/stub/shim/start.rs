@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::sync::atomic::Ordering;
 
 use slot::layout::{
-    CONTROL_FD, CONTROL_VA, COUNTS_OFFSET, COUNTS_SIZE, COUNTS_VA, DATA_SIZE, NR_MEASURE, PROTECTED_HI_END, RESERVED_HI, SLOT_VA, SLOTS_FD, MAX_THREADS, STACK_SIZE, STACK_VA, TABLE_OFFSET, TABLE_SIZE, TABLE_VA,
+    CONTROL_FD, CONTROL_VA, COUNTS_OFFSET, COUNTS_SIZE, COUNTS_VA, DATA_SIZE, NAMES_OFFSET, NAMES_SIZE, NAMES_VA, NR_MEASURE, PROTECTED_HI_END, RESERVED_HI, SLOT_VA, SLOTS_FD, MAX_THREADS, STACK_SIZE, STACK_VA, TABLE_OFFSET, TABLE_SIZE, TABLE_VA,
     TRAMPOLINE_OFFSET, TRAMPOLINE_SIZE, TRAMPOLINE_VA,
 };
 use slot::{action, kind, via};
@@ -26,6 +26,7 @@ extern "C" fn stub_start(stack: *const u64) -> ! {
     shared_ro(CONTROL_VA, 0x1000, 1, 0);
     shared_ro(TABLE_VA, TABLE_SIZE, 1, TABLE_OFFSET);
     shared_ro(TRAMPOLINE_VA, TRAMPOLINE_SIZE, 5, TRAMPOLINE_OFFSET);
+    shared_ro(NAMES_VA, NAMES_SIZE, 1, NAMES_OFFSET);
     sys::syscall6(nr::MMAP, COUNTS_VA, COUNTS_SIZE, 3, 0x11, SLOTS_FD as u64, COUNTS_OFFSET);
     // Private, anonymous, fixed, no reserve.
     sys::syscall6(nr::MMAP, STACK_VA, MAX_THREADS as u64 * STACK_SIZE, 3, 0x4032, u64::MAX, 0);
@@ -96,7 +97,8 @@ fn reserve_gaps() {
         (u64::from(RESERVED_HI) << 32, image_start),
         (image_end, CONTROL_VA),
         (CONTROL_VA + 0x1000, COUNTS_VA),
-        (COUNTS_VA + COUNTS_SIZE, TRAMPOLINE_VA),
+        (COUNTS_VA + COUNTS_SIZE, NAMES_VA),
+        (NAMES_VA + NAMES_SIZE, TRAMPOLINE_VA),
         (TRAMPOLINE_VA + TRAMPOLINE_SIZE, STACK_VA),
         (STACK_VA + MAX_THREADS as u64 * STACK_SIZE, u64::from(PROTECTED_HI_END) << 32),
     ];

@@ -43,6 +43,8 @@ pub struct ThreadLocal {
     pub in_guest_code: bool,
     /// The shim knows the thread's ids and answers for them.
     pub identity_told: bool,
+    /// The shim goes by what it was told of paths.
+    pub names_told: bool,
     /// Signals whose actions the shim knows to be as a program starts with.
     pub untouched_signals: u64,
     /// A sigreturn is under way: the extended state to go back with is at this address.
@@ -185,6 +187,7 @@ impl Cx<'_> {
             gid: Some(creds.gid),
             egid: Some(creds.egid),
             untouched_signals: 0,
+            names: self.local.names_told,
         };
         self.local.untouched_signals = 0;
         self.guest.set_identity(&identity);
@@ -192,6 +195,7 @@ impl Cx<'_> {
         fence(Ordering::SeqCst);
         if self.thread.ptrace.is_active() || self.thread.seccomp.is_active() {
             self.guest.set_identity(&Identity::default());
+            self.local.names_told = false;
             return;
         }
         self.local.identity_told = true;

@@ -178,5 +178,6 @@ pub fn chroot(cx: &mut Cx<'_>, path: Ptr) -> SysResult {
     check_search(cx, &place)?;
     cx.require(Capability::SYS_CHROOT)?;
     cx.fs().set_root(place);
+    crate::names::root_changed(cx);
     Ok(0)
 }

@@ -140,6 +140,7 @@ async fn take_over(cx: &mut Cx<'_>, loaded: Loaded) -> SysResult {
     cx.thread.set_comm(&comm);
     cx.local.restart_deadline = None;
     cx.local.identity_told = false;
+    cx.local.names_told = false;
     cx.local.untouched_signals = 0;
     cx.local.alt_stack = Default::default();
     cx.local.clear_child_tid = 0;

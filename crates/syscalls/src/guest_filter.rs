@@ -84,6 +84,7 @@ async fn set_strict(cx: &mut Cx<'_>) -> SysResult {
 fn forget_identity(cx: &mut Cx<'_>) {
     cx.guest.set_identity(&platform::Identity::default());
     cx.local.identity_told = false;
+    cx.local.names_told = false;
     cx.local.untouched_signals = 0;
     cx.kernel().posting.withdraw(cx.thread, true);
 }

@@ -33,6 +33,7 @@ pub mod machine;
 pub mod mm;
 pub mod mm_refused;
 pub mod mount;
+mod names;
 pub mod namespaces;
 mod native;
 pub mod numa;

@@ -65,6 +65,7 @@ pub fn readlinkat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, buf: Ptr, size: i32) -
     }
     let inode = place.inode()?;
     if inode.metadata()?.mode & S_IFMT != S_IFLNK {
+        crate::names::asked(cx, &path);
         return Err(if path.is_empty() { Errno::ENOENT } else { Errno::EINVAL }.into());
     }
     let mut target = inode.readlink(cx)?;

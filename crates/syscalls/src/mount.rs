@@ -230,6 +230,7 @@ pub fn pivot_root(cx: &mut Cx<'_>, new_root: Ptr, put_old: Ptr) -> SysResult {
     let namespace = namespace(cx)?;
     let old = namespace.root()?;
     namespace.pivot_root(&new_root, &put_old)?;
+    cx.kernel().names.stop();
     // Who was at the old root is at the new one.
     for process in cx.kernel().pids.processes() {
         let threads: Vec<_> = process.threads.lock().values().cloned().collect();
@@ -256,6 +257,7 @@ pub fn unshare_mounts(cx: &mut Cx<'_>) -> SysResult<()> {
     own.set_root(root);
     own.set_cwd(cwd);
     cx.thread.set_fs(own);
+    crate::names::root_changed(cx);
     drop(copy);
     Ok(())
 }

@@ -96,7 +96,8 @@ async fn open_path(
     how: WalkFlags,
 ) -> SysResult {
     let mode = mode & 0o7777;
-    let opened = walk(cx, dirfd, path, how, |walker, path| vfs::ops::open::open(walker, path, flags, mode))?;
+    let opened = walk(cx, dirfd, path, how, |walker, path| vfs::ops::open::open(walker, path, flags, mode));
+    let opened = if how.is_empty() { crate::names::found(cx, path, opened)? } else { opened? };
     let file = match opened {
         Opened::File(file) => file,
         Opened::Special { place, inode, kind } => open_special(cx, place, inode, kind, flags).await?,

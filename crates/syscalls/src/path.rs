@@ -52,7 +52,8 @@ pub fn walk<T>(
 
 /// The place that a path names.
 pub fn resolve(cx: &mut Cx<'_>, dirfd: i32, path: &[u8], flags: WalkFlags) -> SysResult<Place> {
-    walk(cx, dirfd, path, flags, |walker, path| walker.resolve(path))
+    let result = walk(cx, dirfd, path, flags, |walker, path| walker.resolve(path));
+    crate::names::found(cx, path, result)
 }
 
 /// The same for a path in guest memory, with `AT_*` flags already checked; a null path with

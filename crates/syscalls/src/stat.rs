@@ -1,7 +1,7 @@
 //! stat(2), lstat(2), fstat(2), newfstatat(2), statx(2).
 
 use linux_abi::Errno;
-use linux_abi::fs::{AT_FDCWD, Stat, major, minor};
+use linux_abi::fs::{AT_FDCWD, S_IFDIR, S_IFREG, Stat, major, minor};
 use linux_abi::time::Timespec;
 use vfs::{Metadata, Place};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -29,13 +29,16 @@ pub fn fstat(cx: &mut Cx<'_>, fd: i32, buf: Ptr) -> SysResult {
 
 /// newfstatat(2).
 pub fn newfstatat(cx: &mut Cx<'_>, dirfd: i32, path: Ptr, buf: Ptr, flags: u32) -> SysResult {
-    check_flags(flags, at::SYMLINK_NOFOLLOW | at::NO_AUTOMOUNT | at::EMPTY_PATH)?;
+    check_flags(flags, at::SYMLINK_NOFOLLOW | at::NO_AUTOMOUNT | at::EMPTY_PATH | AT_STATX_SYNC_TYPE)?;
     let path = read_path_at(cx, path, flags)?;
     if path.is_empty() && flags & at::EMPTY_PATH != 0 && dirfd != AT_FDCWD {
         return fstat(cx, dirfd, buf);
     }
     let place = resolve(cx, dirfd, &path, walk_flags(flags))?;
     let meta = place.dentry.inode_ref().ok_or(Errno::ENOENT)?.metadata()?;
+    if let S_IFREG | S_IFDIR = meta.kind() {
+        crate::names::asked(cx, &path);
+    }
     cx.write(buf, &to_stat(&meta))?;
     Ok(0)
 }

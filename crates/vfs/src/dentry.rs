@@ -35,6 +35,8 @@ pub struct Dentry {
     pub(crate) watchers: OnceLock<Box<crate::notify::Watchers>>,
     /// Used since the cache last looked at it.
     pub(crate) used: AtomicBool,
+    /// What was told of its names.
+    told: crate::names::Bucket,
     /// Its position in the cache plus one, 0 if it is not there; changes under the cache's lock.
     pub(crate) slot: AtomicU32,
 }
@@ -50,6 +52,7 @@ impl Dentry {
             mounts: AtomicU32::new(0),
             watchers: OnceLock::new(),
             used: AtomicBool::new(true),
+            told: crate::names::Bucket::default(),
             slot: AtomicU32::new(0),
         })
     }
@@ -124,6 +127,11 @@ impl Dentry {
         }
     }
 
+    /// What was told of its names.
+    pub(crate) fn bucket(&self) -> &crate::names::Bucket {
+        &self.told
+    }
+
     /// Locks the directory for a change of its entries.
     pub fn lock_changes(&self) -> MutexGuard<'_, ()> {
         self.changes.lock()
@@ -186,12 +194,18 @@ impl Dentry {
         }
         drop(children);
         child.deleted.store(true, Ordering::Release);
+        self.names_changed();
+        // Who walks on from it, by its name, no longer may.
+        child.names_changed();
         dentry_cache::remove(child);
     }
 
     /// A negative entry became a file; the directory's changes are locked.
     pub fn instantiate(&self, inode: Arc<dyn Inode>) {
         let _ = self.inode.set(with_kind(inode));
+        if let Some(parent) = self.parent() {
+            parent.names_changed();
+        }
     }
 
     /// An entry was removed from this directory, whose changes are locked.
@@ -209,6 +223,8 @@ impl Dentry {
         self.children.lock().remove(&old_name);
         *child.link.write() = Link { parent: Some(new_dir.clone()), name: new_name.into() };
         new_dir.children.lock().insert(new_name.into(), Arc::downgrade(child));
+        self.names_changed();
+        new_dir.names_changed();
     }
 
     /// Two entries changed places; the changes of both directories are locked.
@@ -219,8 +235,10 @@ impl Dentry {
         };
         a_dir.children.lock().insert(a_name.clone(), Arc::downgrade(b));
         b_dir.children.lock().insert(b_name.clone(), Arc::downgrade(a));
-        *a.link.write() = Link { parent: Some(b_dir), name: b_name };
-        *b.link.write() = Link { parent: Some(a_dir), name: a_name };
+        *a.link.write() = Link { parent: Some(b_dir.clone()), name: b_name };
+        *b.link.write() = Link { parent: Some(a_dir.clone()), name: a_name };
+        a_dir.names_changed();
+        b_dir.names_changed();
     }
 
     /// Drops the cached entry of a name (its file system knows that it changed behind our back).

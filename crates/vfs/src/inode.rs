@@ -200,6 +200,11 @@ pub trait Inode: Any + Send + Sync {
     fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
         true
     }
+    /// Whether each change of a name in this directory, and of who may search it, is told: those that are not made
+    /// by way of its dentry as changes of these buckets (see [`crate::names`]).
+    fn names_told(&self) -> Option<u64> {
+        None
+    }
     /// Whether dentries of this directory are worth keeping when nobody uses them. Not where names go without
     /// a word, as those of processes do.
     fn keeps_dentries(&self) -> bool {

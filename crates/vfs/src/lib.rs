@@ -15,6 +15,7 @@ pub mod inode;
 pub mod mount;
 pub mod mount_namespace;
 pub mod mountinfo;
+pub mod names;
 #[expect(missing_docs, reason = "what happens is named in inotify(7)")]
 pub mod notify;
 pub mod open_file;

@@ -11,7 +11,7 @@ use linux_abi::Errno;
 use linux_abi::fs::S_IFDIR;
 use parking_lot::RwLock;
 
-use crate::{Dentry, FileSystem, Mount, MountFlags, Place, Propagation, Result};
+use crate::{Dentry, FileSystem, Mount, MountFlags, Place, Propagation, Result, names};
 
 /// The most mounts of all namespaces together, as many as fs.mount-max of Linux lets one have.
 const MAX_MOUNTS: usize = 100_000;
@@ -206,6 +206,7 @@ impl MountNamespace {
         mount.set_at(Some(at));
         table.add(mount);
         self.generation.fetch_add(1, Ordering::AcqRel);
+        names::mounts_changed();
     }
 
     /// Takes a mount off its place; what it was on is given.
@@ -215,6 +216,7 @@ impl MountNamespace {
         table.take_out(mount);
         at.dentry.remove_mount();
         self.generation.fetch_add(1, Ordering::AcqRel);
+        names::mounts_changed();
         Some(at)
     }
 
@@ -297,6 +299,7 @@ impl MountNamespace {
             mount.set_flags((mount.flags() - clear) | set);
         }
         self.generation.fetch_add(1, Ordering::AcqRel);
+        names::mounts_changed();
         Ok(())
     }
 

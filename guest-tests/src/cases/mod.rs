@@ -31,6 +31,7 @@ mod memory;
 mod memory_file;
 mod mount;
 mod mqueue;
+mod names;
 mod netlink;
 mod packet;
 mod packet_ring;
@@ -114,6 +115,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         memory_file::CASES,
         mount::CASES,
         mqueue::CASES,
+        names::CASES,
         netlink::CASES,
         packet::CASES,
         packet_ring::CASES,

@@ -22,6 +22,7 @@ pub fn chmod(caller: &dyn Caller, place: &Place, mode: u32) -> Result<()> {
     }
     let mode = permission::chmod_mode(cred, &meta, mode);
     inode.set_attributes(&SetAttr { mode: Some(mode), ..SetAttr::default() })?;
+    place.dentry.names_changed();
     notify::file(&place.dentry, Happening::ATTRIB);
     Ok(())
 }
@@ -39,6 +40,7 @@ pub fn chown(caller: &dyn Caller, place: &Place, uid: Option<u32>, gid: Option<u
         return Err(Errno::EPERM);
     }
     inode.set_attributes(&SetAttr { uid, gid, mode, ..SetAttr::default() })?;
+    place.dentry.names_changed();
     notify::file(&place.dentry, Happening::ATTRIB);
     Ok(())
 }

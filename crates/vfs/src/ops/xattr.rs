@@ -78,6 +78,7 @@ pub fn set(caller: &dyn Caller, place: &Place, name: &[u8], value: &[u8], flags:
         if mode != meta.mode & 0o7777 {
             inode.set_attributes(&SetAttr { mode: Some(mode), ..SetAttr::default() })?;
         }
+        place.dentry.names_changed();
     }
     notify::file(&place.dentry, Happening::ATTRIB);
     Ok(())
@@ -102,6 +103,9 @@ pub fn remove(caller: &dyn Caller, place: &Place, name: &[u8]) -> Result<()> {
     place.mount.check_writable()?;
     check(caller.credentials(), &*inode, &inode.metadata()?, name, true)?;
     inode.remove_xattr(name)?;
+    if name == acl::ACCESS {
+        place.dentry.names_changed();
+    }
     notify::file(&place.dentry, Happening::ATTRIB);
     Ok(())
 }
