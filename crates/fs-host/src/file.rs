@@ -24,7 +24,7 @@ const PROT_WRITE: u32 = 2;
 pub(crate) struct OpenRegular {
     inode: Arc<HostInode>,
     fd: Arc<OwnedFd>,
-    /// Read-only twin for mappings that do not write.
+    /// Read-only twin for mappings that do not write, and for what a process reads by itself.
     mapped: OnceLock<Arc<OwnedFd>>,
     was_read: AtomicBool,
     asking: Asking,
@@ -54,6 +54,15 @@ impl OpenRegular {
             rwf |= ReadWriteFlags::SYNC;
         }
         rwf
+    }
+
+    /// A handle of a file that is open for writing, too, for reading alone.
+    fn read_only(&self) -> Result<Arc<OwnedFd>> {
+        if let Some(fd) = self.mapped.get() {
+            return Ok(Arc::clone(fd));
+        }
+        let fd = self.inode.handle(OFlags::RDONLY)?;
+        Ok(Arc::clone(self.mapped.get_or_init(|| fd)))
     }
 
     /// It was read.
@@ -169,11 +178,8 @@ impl FileOps for OpenRegular {
         } else if request.shared {
             // mprotect(2) may add PROT_WRITE later, as the file is open for writing.
             Arc::clone(&self.fd)
-        } else if let Some(fd) = self.mapped.get() {
-            Arc::clone(fd)
         } else {
-            let fd = self.inode.handle(OFlags::RDONLY)?;
-            Arc::clone(self.mapped.get_or_init(|| fd))
+            self.read_only()?
         };
         if request.shared && request.prot & PROT_WRITE != 0 && !flags.writable() {
             return Err(Errno::EACCES);
@@ -184,6 +190,14 @@ impl FileOps for OpenRegular {
         }
         let keep = !(request.shared && flags.writable());
         Ok(MapSource::Host { fd, offset: request.offset, keep })
+    }
+    fn read_only_host(&self, file: &OpenFile) -> Option<Arc<OwnedFd>> {
+        let flags = file.flags();
+        match (flags.readable(), flags.writable()) {
+            (true, false) => Some(Arc::clone(&self.fd)),
+            (true, true) => self.read_only().ok(),
+            _ => None,
+        }
     }
     fn may_sleep(&self) -> bool {
         true

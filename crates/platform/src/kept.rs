@@ -1,6 +1,7 @@
-//! Descriptors of open files that stay in a stub: what maps one file several times takes it there once.
+//! Descriptors of open files that stay in a stub: what maps one file several times, or reads it often at offsets, takes it
+//! there once.
 //!
-//! The filter lets the shim, and so the guest, map such a file in any way that its descriptor allows. Each is opened
+//! The filter lets the shim, and so the guest, read such a file and map it in any way that its descriptor allows. Each is opened
 //! for reading alone, and the guest has the file open for reading itself when it comes there. It goes with the guest's own
 //! descriptor where an answer can have the shim close it, else when the number is needed, or with the process
 //! (docs/gaps.md). A number is given to another file only when no thread has an answer any more that names it.
@@ -103,6 +104,12 @@ impl Kept {
         let place = self.0.get_mut(at)?;
         *place = Place { state: State::Coming, id, file: Arc::downgrade(file), users: 1 };
         Some(Number { fd: KEPT_FD as u32 + at as u32, fresh: true })
+    }
+
+    /// The number of a file that lies there.
+    pub(crate) fn there(&self, id: u64, file: &Arc<OwnedFd>) -> Option<u32> {
+        let at = self.0.iter().position(|place| place.state == State::There && place.is(id, file))?;
+        Some(KEPT_FD as u32 + at as u32)
     }
 
     /// Whether there is something to close for an open file.
@@ -211,7 +218,9 @@ mod tests {
         // While it comes, others do without; the same answer may map it again.
         assert_eq!(kept.use_of(1, &file, &[]), None);
         assert_eq!(kept.use_of(1, &file, &[FIRST]), Some(Number { fd: FIRST, fresh: false }));
+        assert_eq!(kept.there(1, &file), None);
         kept.heard(&[FIRST]);
+        assert_eq!((kept.there(1, &file), kept.there(2, &file)), (Some(FIRST), None));
         assert_eq!(kept.use_of(1, &file, &[]), Some(Number { fd: FIRST, fresh: false }));
         let mut own = Vec::new();
         assert_eq!(kept.close(1, &mut own), [FIRST]);

@@ -47,7 +47,7 @@ pub mod shim {
     }
 }
 
-pub use filter::NATIVE_CALLS;
+pub use filter::{KEPT_CALLS, NATIVE_CALLS};
 pub use machine::{Platform, Usage};
 pub use names::{MAX_NAME, NameKind, name_hash};
 pub use posting::{

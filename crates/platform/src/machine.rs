@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use slot::layout::{BATCH, MAX_SLOTS};
 use zerocopy::FromZeros;
 
+use crate::kept::Kept;
 use crate::native::AnnouncedCall;
 use crate::process::{ProcessCore, Space};
 use crate::slots::{Request, SlotRef, Slots};
@@ -92,7 +93,7 @@ pub(crate) struct Announced {
     pub fetched: Vec<(u32, Arc<OwnedFd>)>,
     /// Numbers of kept files that its answer names.
     pub kept: Vec<u32>,
-    /// Numbers that it may map by without an answer.
+    /// Numbers that it may map or read by without an answer.
     pub pinned: Vec<u32>,
     /// A batch of slots to be mapped: address, index in the shared file.
     pub batch: Option<(u64, u32)>,
@@ -102,6 +103,16 @@ pub(crate) struct Announced {
     pub calls: Vec<AnnouncedCall>,
     /// The filter that shows native calls.
     pub showing: Showing,
+}
+
+impl Announced {
+    /// The thread may use a number without an answer from now on.
+    pub(crate) fn pin(&mut self, fd: u32, kept: &mut Kept) {
+        if !self.pinned.contains(&fd) {
+            self.pinned.push(fd);
+            kept.pin(fd);
+        }
+    }
 }
 
 /// How far the installation of the second filter is.

@@ -154,6 +154,16 @@ pub(crate) fn check_filter(core: &Core, n: &Notification) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Numbers may be other files' soon, by which a thread that waits for an answer has read without one.
+fn forget_reads(core: &Core, numbers: &[u32]) {
+    for grant in core.slot.grants() {
+        let reads = grant.file.load(Ordering::Relaxed) & slot::READS != 0;
+        if reads && numbers.contains(&grant.listed.load(Ordering::Relaxed)) {
+            grant.fd.store(0, Ordering::SeqCst);
+        }
+    }
+}
+
 /// A thread that had announcements has come in; whether it has any still.
 pub(crate) fn heard_of(core: &Core, request: &Request) -> bool {
     let mut announced = core.announced.lock();
@@ -164,6 +174,10 @@ pub(crate) fn heard_of(core: &Core, request: &Request) -> bool {
         kept.heard(&std::mem::take(&mut announced.kept));
         let over: Vec<u32> = announced.pinned.extract_if(.., |fd| kept.is_over(*fd)).collect();
         kept.heard(&over);
+        drop(kept);
+        if !over.is_empty() {
+            forget_reads(core, &over);
+        }
     }
     let installed = std::mem::take(&mut announced.showing) == Showing::Installed;
     if installed && request.kind == kind::NATIVE_DONE && request.native_ret == 0 {

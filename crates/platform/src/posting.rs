@@ -10,7 +10,7 @@ use slot::layout::{POSTED_SIZE, PREFETCHED_SIZE};
 use slot::{
     AT_END, ATTRIBUTES_SIZE, CLAIMED, CONTENTS, COUNT_BITS, COUNTS, DRY, FILE, GRANTS, INTEREST_SIZE, KNOWN,
     LOG, MAP_SIZE, NONBLOCK, OPTION_SIZE, PART, POSTED_CLOSE, POSTED_HEAD, POSTED_INTEREST, POSTED_KINDS,
-    POSTED_MAP, POSTED_OPTION, REVOKED, SIZED, STATX_AT, TAKEN, TCP, WHOLE,
+    POSTED_MAP, POSTED_OPTION, READS, REVOKED, SIZED, STATX_AT, TAKEN, TCP, WHOLE,
 };
 
 use crate::machine::Core;
@@ -114,6 +114,11 @@ pub enum Granted<'a> {
         /// It.
         size: u32,
     },
+    /// A regular file that stays in the process, to be read at offsets.
+    Reads {
+        /// The host's descriptor there, see [`crate::GuestThread::keep_reading`].
+        number: u32,
+    },
     /// A regular file to whose end bytes may be added.
     Log {
         /// So many.
@@ -199,7 +204,7 @@ impl PostArea {
     /// Grants. Only while the thread waits for an answer.
     pub fn grant(&self, fd: i32, granted: &Granted<'_>) {
         let Some(grant) = self.core.slot.grants().get(PostArea::place(fd)) else { return };
-        let (mut prefetched, mut at, mut epoll, mut listed, mut version) = (0, 0, 0, false, 0);
+        let (mut prefetched, mut at, mut epoll, mut listed, mut version) = (0, 0, 0, 0, 0);
         let credit;
         let file = match *granted {
             Granted::Stream {
@@ -216,7 +221,7 @@ impl PostArea {
                 (credit, version) = (bytes, seen);
                 (prefetched, at) = (wait.0 & !TAKEN, wait.1);
                 if let Some((fd, is)) = known {
-                    (epoll, listed) = (fd.cast_unsigned().wrapping_add(1), is);
+                    (epoll, listed) = (fd.cast_unsigned().wrapping_add(1), u32::from(is));
                 }
                 let flag = |is: bool, flag: u32| if is { flag } else { 0 };
                 let counts = [counts.0, counts.1].map(|count| u32::from(count) % COUNTS as u32);
@@ -251,13 +256,17 @@ impl PostArea {
                 (credit, version, at) = (0, seen, size);
                 FILE | SIZED
             }
+            Granted::Reads { number } => {
+                (credit, listed) = (0, number);
+                FILE | READS
+            }
             Granted::Log { credit: bytes } => {
                 credit = bytes;
                 LOG
             }
         };
         grant.epoll.store(epoll, Ordering::Relaxed);
-        grant.listed.store(u32::from(listed), Ordering::Relaxed);
+        grant.listed.store(listed, Ordering::Relaxed);
         grant.at.store(at, Ordering::Relaxed);
         grant.version.store(version, Ordering::Relaxed);
         grant.file.store(file, Ordering::Release);
@@ -272,6 +281,20 @@ impl PostArea {
             grant.listed.store(times, Ordering::Relaxed);
             grant.credit.store(number, Ordering::Release);
         }
+    }
+    /// A file whose size is known may be read as [`Granted::Reads`], too. Only while the thread waits for an answer.
+    pub fn set_reads(&self, place: usize, number: u32) {
+        if let Some(grant) = self.core.slot.grants().get(place) {
+            grant.listed.store(number, Ordering::Relaxed);
+            grant.file.fetch_or(READS, Ordering::Release);
+        }
+    }
+    /// Whether a thread still reads a descriptor by itself, as its slot says.
+    pub fn reads(&self, fd: i32) -> bool {
+        self.core.slot.grants().get(PostArea::place(fd)).is_some_and(|grant| {
+            let same = grant.fd.load(Ordering::Relaxed) == fd.cast_unsigned().wrapping_add(1);
+            same && grant.file.load(Ordering::Relaxed) & READS != 0
+        })
     }
     /// The shim has closed the host's descriptor of an open file along with the guest's.
     pub fn closed_kept(&self, id: u64) {

@@ -77,6 +77,11 @@ pub enum NativeOp {
         file: (Arc<OwnedFd>, u64),
         id: u64,
     },
+    /// Takes a file there, as `MmapKept` does, and maps nothing. See [`crate::GuestThread::keep_reading`].
+    Keep {
+        file: Arc<OwnedFd>,
+        id: u64,
+    },
     /// Closes what stays in the process of a file.
     LetGo {
         id: u64,

@@ -60,7 +60,11 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     let quota = quota(&spec, &mut descriptors)?;
     let memory = memory(&spec, &mut descriptors)?;
     let config = config(&spec);
-    let seen: Vec<u32> = platform::NATIVE_CALLS.into_iter().filter(|number| config.sees(*number)).collect();
+    let seen: Vec<u32> = platform::NATIVE_CALLS
+        .into_iter()
+        .chain(platform::KEPT_CALLS)
+        .filter(|number| config.sees(*number))
+        .collect();
     tracing::debug!(?seen, "calls that do not run natively");
     let helper = connector.as_ref().map(Connector::pid);
     let how = Config { quota, seen, helper, ..platform_config(&spec.platform) };

@@ -13,8 +13,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 pub use posting::{
     AT_END, ATTRIBUTES_SIZE, CLAIMED, CONTENTS, COUNT_BITS, COUNTS, Count, DRY, FILE, FILE_AT, GRANTS, Grant,
     INTEREST_SIZE, KNOWN, LOG, MAP_SIZE, Marks, NONBLOCK, OPTION_SIZE, PART, POSTED_CLOSE, POSTED_HEAD,
-    POSTED_INTEREST, POSTED_KINDS, POSTED_MAP, POSTED_OPTION, REVOKED, SIZED, STATX_AT, TAKEN, TCP, TCP_CORK,
-    TCP_NODELAY, WHOLE,
+    POSTED_INTEREST, POSTED_KINDS, POSTED_MAP, POSTED_OPTION, READS, REVOKED, SIZED, STATX_AT, TAKEN, TCP,
+    TCP_CORK, TCP_NODELAY, WHOLE,
 };
 
 /// Values of [`Slot::state`].
@@ -119,6 +119,8 @@ pub mod op {
     pub const SHOW_CALLS: u32 = 17;
     /// Close `args[0]`; the result is 0.
     pub const CLOSE: u32 = 18;
+    /// Take a file that is to stay, unless it is there: `args[0]` is a descriptor as of [`MMAP`]. The result is 0.
+    pub const FETCH: u32 = 19;
 }
 
 /// One native operation, an entry of an array at the start of `data`.

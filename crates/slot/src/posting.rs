@@ -58,6 +58,8 @@ pub const AT_END: u32 = 1 << 22;
 /// In [`Grant::file`]: behind the bytes of a stream that wait there are more, which only a call gives. How many there were
 /// stands behind those bytes (32 bits), at the next multiple of 4; with [`DRY`] none have come since.
 pub const PART: u32 = 1 << 21;
+/// In [`Grant::file`]: a file that pread64(2) reads by the host's descriptor [`Grant::listed`].
+pub const READS: u32 = 1 << 20;
 /// The rest of [`Grant::file`].
 pub const FILE_AT: u32 = 0xf_ffff;
 /// The rest of [`Grant::file`] of a stream: which [`Count`] a write moves on, then, from this bit on, which one the other
@@ -100,7 +102,7 @@ pub struct Grant {
     /// The descriptor, plus one, of an epoll file whose interest in the descriptor may be changed; 0 for none;
     /// [`CLAIMED`], [`REVOKED`].
     pub epoll: AtomicU32,
-    /// Whether it is in the interest list: the shim keeps this up to date.
+    /// Whether it is in the interest list: the shim keeps this up to date. Of a file see [`FILE`], [`READS`].
     pub listed: AtomicU32,
     /// [`FILE`] and its like; for a file where its attributes lie (as `at`), behind which its bytes begin.
     pub file: AtomicU32,

@@ -35,6 +35,15 @@ pub fn batch(slot: *mut Slot, came: i64) -> i64 {
     ret
 }
 
+/// Takes a file that is to stay, unless it is there or came along.
+fn fetch(own: u64, fd: u64, came: i64) {
+    let number = fd & 0xffff_ffff;
+    if fd >> 32 != 0 && came != number as i64 {
+        // Made twice it does no harm.
+        sys::syscall3(u64::from(NR_FETCH), own, number, 0);
+    }
+}
+
 /// Maps a file.
 fn map(slot: *mut Slot, a: &[u64; 6], came: i64) -> i64 {
     const EBADF: i64 = -9;
@@ -42,10 +51,7 @@ fn map(slot: *mut Slot, a: &[u64; 6], came: i64) -> i64 {
     let own = u64::from(unsafe { (*slot).index });
     let mut fd = a[4] & 0xffff_ffff;
     if fd >= KEPT_FD as u64 && fd < FILE_FD as u64 {
-        if a[4] >> 32 != 0 && came != fd as i64 {
-            // Made twice it does no harm.
-            sys::syscall3(u64::from(NR_FETCH), own, fd, 0);
-        }
+        fetch(own, a[4], came);
         let ret = sys::syscall6(nr::MMAP, a[0], a[1], a[2], a[3], fd, a[5]);
         if ret != EBADF {
             return ret;
@@ -72,6 +78,11 @@ fn run(slot: *mut Slot, op: &Op, came: i64) -> i64 {
         }
         op::CLOSE => {
             sys::syscall3(nr::CLOSE, a[0], 0, 0);
+            0
+        }
+        op::FETCH => {
+            // SAFETY: plain read of our own slot.
+            fetch(u64::from(unsafe { (*slot).index }), a[0], came);
             0
         }
         op::MUNMAP => sys::syscall3(nr::MUNMAP, a[0], a[1], 0),

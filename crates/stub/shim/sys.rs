@@ -13,6 +13,7 @@ pub mod nr {
     pub const MREMAP: u64 = 25;
     pub const MADVISE: u64 = 28;
     pub const CLOSE: u64 = 3;
+    pub const PREAD64: u64 = 17;
     pub const CLONE: u64 = 56;
     pub const EXIT: u64 = 60;
     pub const SET_TID_ADDRESS: u64 = 218;

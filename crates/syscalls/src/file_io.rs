@@ -86,6 +86,7 @@ pub async fn pread64(cx: &mut Cx<'_>, fd: i32, buf: u64, count: usize, offset: i
     let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
     let file = readable_at(cx, fd)?;
     in_reach(buf, count)?;
+    crate::reads::reads_at(cx, fd, &file).await?;
     let one = [IoVec { base: buf, len: count as u64 }];
     transfer_in(cx, fd, &file, &one, At::Offset(offset), false).await
 }

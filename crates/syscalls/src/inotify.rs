@@ -36,7 +36,9 @@ pub fn inotify_add_watch(cx: &mut Cx<'_>, fd: i32, path: Ptr, mask: u32) -> SysR
     flags.set(WalkFlags::DIRECTORY, mask & ONLYDIR != 0);
     let place = path::resolve(cx, AT_FDCWD, &path, flags)?;
     permission::check_inode(&cx.credentials, &*place.inode()?, permission::READ)?;
-    Ok(i64::from(instance.add(place, mask)?))
+    let wd = instance.add(place, mask)?;
+    cx.kernel().posting.watched();
+    Ok(i64::from(wd))
 }
 
 /// inotify_rm_watch(2).

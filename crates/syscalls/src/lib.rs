@@ -47,6 +47,7 @@ pub mod prctl;
 pub mod process;
 pub mod process_vm;
 pub mod ptrace;
+mod reads;
 pub mod run_loop;
 pub mod scheduling;
 mod seccomp;

@@ -8,7 +8,7 @@ use linux_abi::Errno;
 use linux_abi::signal::Signo;
 use linux_abi::sysno::nr;
 use linux_abi::time::Timespec;
-use platform::{NATIVE_CALLS, NOT_MADE, NativeOp, Platform};
+use platform::{KEPT_CALLS, NATIVE_CALLS, NOT_MADE, NativeOp, Platform};
 
 use crate::args::Ptr;
 use crate::{Cx, Restart, SysError, SysResult};
@@ -72,13 +72,11 @@ pub(crate) fn restart_syscall(_cx: &mut Cx<'_>) -> SysResult {
 
 /// Whether a mode has a say in native calls that would not come by.
 fn wants(platform: &Platform, mode: &Mode) -> bool {
-    let unseen = |number: &&u32| !platform.shows(**number);
+    let mut unseen = NATIVE_CALLS.into_iter().chain(KEPT_CALLS).filter(|number| !platform.shows(*number));
     match mode {
         Mode::Disabled | Mode::Ended(_) => false,
-        Mode::Strict => NATIVE_CALLS.iter().any(|number| unseen(&number)),
-        Mode::Filter(filter) => {
-            NATIVE_CALLS.iter().filter(unseen).any(|number| !filter.always_allows(*number))
-        }
+        Mode::Strict => unseen.next().is_some(),
+        Mode::Filter(filter) => unseen.any(|number| !filter.always_allows(number)),
     }
 }
 

@@ -91,6 +91,11 @@ pub trait FileOps: Any + Send + Sync {
     fn read(&self, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         Err(Errno::EINVAL)
     }
+    /// The host's file, opened for reading alone, whose bytes are this one's at all times: what a process reads there by
+    /// itself is what [`FileOps::read`] gives. None for all others.
+    fn read_only_host(&self, _file: &OpenFile) -> Option<Arc<OwnedFd>> {
+        None
+    }
     /// As `read` of a file whose bytes are those of a host file: `read` is given that and the place there, and brings
     /// what it finds to where it belongs, without a copy on the way. None if `read` is to be asked. `at_once`: as
     /// `read_at_once`.

@@ -77,6 +77,11 @@ fn tell(dentry: &Dentry, what: Happening, cookie: u32, name: Option<&[u8]>) {
     }
 }
 
+/// Whether anybody watches anything.
+pub fn is_watched() -> bool {
+    WATCHES.load(Ordering::SeqCst) != 0
+}
+
 fn idle() -> bool {
     WATCHES.load(Ordering::Relaxed) == 0
 }

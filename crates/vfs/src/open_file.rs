@@ -41,6 +41,8 @@ pub struct OpenFile {
     late_error: AtomicU32,
     /// So many calls are to expect that its device is slow.
     slow: AtomicU32,
+    /// How often it was read at an offset of late.
+    reads_at: AtomicU32,
     /// Others outside of the sandbox move its position too.
     shares_position: AtomicBool,
 }
@@ -96,6 +98,7 @@ impl OpenFile {
             posted_to: AtomicBool::new(false),
             late_error: AtomicU32::new(0),
             slow: AtomicU32::new(0),
+            reads_at: AtomicU32::new(0),
             shares_position: AtomicBool::new(false),
         })
     }
@@ -189,6 +192,14 @@ impl OpenFile {
     /// See [`OpenFile::is_posted_to`].
     pub fn set_posted_to(&self) {
         self.posted_to.store(true, Ordering::SeqCst);
+    }
+    /// It is read at an offset; how often that was since [`OpenFile::forget_reads_at`], this time included.
+    pub fn count_read_at(&self) -> u32 {
+        self.reads_at.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+    /// See [`OpenFile::count_read_at`].
+    pub fn forget_reads_at(&self) {
+        self.reads_at.store(0, Ordering::Relaxed);
     }
     /// A write that seemed to be done has failed: the next write, fsync or close tells, as with delayed writing in
     /// network file systems (close(2)).

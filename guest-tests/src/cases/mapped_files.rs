@@ -16,13 +16,13 @@ cases!("memory": mapped_again, mapped_names, mapped_names_while_seen, mapped_by_
 const PAGE: usize = 4096;
 
 /// A file of the system, and how it begins, page by page.
-struct Program {
+pub(super) struct Program {
     path: CString,
-    pages: Vec<Vec<u8>>,
+    pub(super) pages: Vec<Vec<u8>>,
 }
 
 /// Programs of at least three pages that differ.
-fn programs(count: usize) -> Vec<Program> {
+pub(super) fn programs(count: usize) -> Vec<Program> {
     let mut paths: Vec<_> =
         std::fs::read_dir("/usr/bin").expect("a folder").flatten().map(|e| e.path()).collect();
     paths.sort();
@@ -46,20 +46,20 @@ fn programs(count: usize) -> Vec<Program> {
     found
 }
 
-fn open_it(program: &Program) -> i32 {
+pub(super) fn open_it(program: &Program) -> i32 {
     ok!(open(program.path.as_ptr(), O_RDONLY | O_CLOEXEC))
 }
 
-fn map(fd: i32, page: usize) -> *mut u8 {
+pub(super) fn map(fd: i32, page: usize) -> *mut u8 {
     ok!(mmap(ptr::null_mut(), PAGE, PROT_READ, MAP_PRIVATE, fd, (page * PAGE) as off_t)).cast()
 }
 
-fn shows(at: *const u8, page: &[u8]) -> bool {
+pub(super) fn shows(at: *const u8, page: &[u8]) -> bool {
     // SAFETY: a page that was just mapped for reading.
     unsafe { std::slice::from_raw_parts(at, PAGE) == page }
 }
 
-fn unmap(at: *mut u8) {
+pub(super) fn unmap(at: *mut u8) {
     ok!(munmap(at.cast(), PAGE));
 }
 

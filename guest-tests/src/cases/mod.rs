@@ -23,6 +23,7 @@ mod hidepid;
 mod inet;
 mod inotify;
 mod job;
+mod kept_reads;
 mod limits;
 mod limits_memory;
 mod machine;
@@ -107,6 +108,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         inet::CASES,
         inotify::CASES,
         job::CASES,
+        kept_reads::CASES,
         limits::CASES,
         limits_memory::CASES,
         machine::CASES,

@@ -91,7 +91,7 @@ fn number_changes_hands() {
 }
 
 /// Has a call fail with `EPERM` from now on, in this thread or in all.
-fn refuse(calls: &[libc::c_long], flags: libc::c_ulong) {
+pub(super) fn refuse(calls: &[libc::c_long], flags: libc::c_ulong) {
     let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
     for call in calls {

@@ -14,7 +14,7 @@ cases!("unix_socket": pair_stream, pair_datagram_keeps_borders, pair_seqpacket, 
     socket_options, socket_type_checked, bad_arguments, socket_file_in_stat, unlink_and_reuse, accept_flags, wait_all,
     shutdown_wakes, sendmmsg_recvmmsg, autobind, closed_with_descriptors_in_flight, big_transfer, sigpipe_kills);
 
-fn pair(kind: i32) -> (i32, i32) {
+pub(super) fn pair(kind: i32) -> (i32, i32) {
     let mut ends = [0; 2];
     ok!(libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()));
     (ends[0], ends[1])
@@ -189,7 +189,7 @@ fn nonblocking() {
 }
 
 /// Sends one byte with these descriptors.
-fn send_descriptors(socket: i32, descriptors: &[i32]) {
+pub(super) fn send_descriptors(socket: i32, descriptors: &[i32]) {
     let mut data = [7u8];
     let mut control = vec![0u64; 200];
     let mut piece = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: 1 };
@@ -214,7 +214,7 @@ fn send_descriptors(socket: i32, descriptors: &[i32]) {
 }
 
 /// Receives one byte; the control message's type and payload, and the flags of the message.
-fn receive_control(socket: i32, space: usize) -> (Option<(i32, Vec<u8>)>, i32) {
+pub(super) fn receive_control(socket: i32, space: usize) -> (Option<(i32, Vec<u8>)>, i32) {
     let mut data = [0u8];
     let mut control = vec![0u64; 200];
     let mut piece = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: 1 };
@@ -238,7 +238,7 @@ fn receive_control(socket: i32, space: usize) -> (Option<(i32, Vec<u8>)>, i32) {
     (payload, message.msg_flags)
 }
 
-fn descriptors(payload: &[u8]) -> Vec<i32> {
+pub(super) fn descriptors(payload: &[u8]) -> Vec<i32> {
     payload.chunks(4).map(|b| i32::from_ne_bytes(b.try_into().expect("4 bytes"))).collect()
 }
 

@@ -270,7 +270,7 @@ pub fn wrote(thread: &Arc<Thread>, fd: i32, file: &Arc<OpenFile>, count: usize) 
 }
 
 /// Whether the thread may be granted anything, and where.
-fn begin(thread: &Arc<Thread>) -> Option<PostArea> {
+pub(super) fn begin(thread: &Arc<Thread>) -> Option<PostArea> {
     if !may(thread) {
         return None;
     }
@@ -281,7 +281,11 @@ fn begin(thread: &Arc<Thread>) -> Option<PostArea> {
 }
 
 /// Grants something; what ends by that is dropped outside of the lock.
-fn lend(thread: &Arc<Thread>, area: &PostArea, grant: impl FnOnce(&mut State, &mut Vec<Held>) -> bool) {
+pub(super) fn lend(
+    thread: &Arc<Thread>,
+    area: &PostArea,
+    grant: impl FnOnce(&mut State, &mut Vec<Held>) -> bool,
+) {
     let mut dropped = Vec::new();
     let granted = {
         let mut state = thread.posting.state.lock();
@@ -359,8 +363,8 @@ impl State {
         if !table.hold(thread, fd, file) {
             return false;
         }
-        // Another thread that has guessed the number may read.
-        if file.is_in_use() || *file.pos().lock() != 0 {
+        // Another thread that has guessed the number, or knows it, may read.
+        if file.is_in_use() || file.is_posted_to() || *file.pos().lock() != 0 {
             table.let_go(file);
             return false;
         }
@@ -413,13 +417,17 @@ impl State {
         dropped: &mut Vec<Held>,
     ) -> bool {
         let table = &thread.kernel().posting;
+        let number = self.number_of(fd, file);
         self.make_room(thread, fd, file, table, dropped);
         if !table.hold(thread, fd, file) {
-            return false;
+            return number != 0 && self.lend_reads(thread, area, (fd, file), number, dropped);
         }
         self.files.sizes.made = self.files.sizes.made.saturating_add(1);
         self.grants.push(Held::new(Kind::Sized(size), fd, file));
         area.grant(fd, &Granted::Sized { version, size });
+        if number != 0 {
+            self.lend_reads(thread, area, (fd, file), number, dropped);
+        }
         true
     }
 
@@ -448,18 +456,19 @@ impl State {
         true
     }
 
-    /// Ends grants of logs whose descriptors are others' by now, or that are in somebody's memory.
+    /// Ends grants of logs whose descriptors are others' by now, or that are in somebody's memory, and such of reads.
     pub(super) fn end_lost_logs(&mut self, thread: &Thread, table: &PostingTable, dropped: &mut Vec<Held>) {
         let limited = thread.process().limit(resource::FSIZE) != RLIM_INFINITY;
         let mut index = 0;
         while let Some(held) = self.grants.get(index) {
+            let reads_no_more = !held.ended && held.reads_no_more(thread);
             let is_lost = held.kind == Kind::Log
                 && !held.ended
                 && (limited
                     || held.file.will_be_slow()
                     || held.appending.as_ref().is_none_or(Appending::is_mapped)
                     || !thread.files().get(held.fd).is_ok_and(|now| Arc::ptr_eq(&now, &held.file)));
-            match is_lost.then(|| self.end(thread, index, false, table)).flatten() {
+            match (is_lost || reads_no_more).then(|| self.end(thread, index, false, table)).flatten() {
                 Some(held) => dropped.push(held),
                 None => index += 1,
             }

@@ -14,6 +14,7 @@ mod arrival;
 mod counts;
 mod files;
 mod grants;
+mod reads;
 mod ready;
 mod state;
 mod trial;
@@ -38,6 +39,7 @@ use counts::Counts;
 use state::{Held, HeldEpoll, Kind, State};
 
 pub use files::{Render, at_end, mapped, opened, sent, wrote};
+pub use reads::{reads_by, reads_often};
 pub use ready::{Ready, asked, was_dry, wrote_stream};
 
 /// Posted writes wait for a system call until one that was there at the last tick is there at the next, too.
@@ -339,6 +341,9 @@ fn unlocked(thread: &Thread, mut state: MutexGuard<'_, State>) {
 fn close(thread: &Thread, files: Vec<Arc<OpenFile>>) {
     for file in files {
         crate::locks::descriptor_closed(thread.process(), &file);
+        if file.is_posted_to() {
+            thread.kernel().posting.end_lost_logs();
+        }
         // It was only read: nothing is left to be written.
         let _ = file.ops().flush(&file);
     }

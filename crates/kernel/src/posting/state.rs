@@ -67,6 +67,8 @@ pub(super) enum Kind {
     Sized(u32),
     /// A regular file to whose end bytes are added.
     Log,
+    /// A regular file of which nothing is known, see [`Held::reads`].
+    Reads,
 }
 
 /// A descriptor that is granted.
@@ -91,6 +93,8 @@ pub(super) struct Held {
     /// Of a file: so many mappings may be told, and it stays in the process.
     pub(super) maps: u32,
     pub(super) kept: bool,
+    /// Of a file: the number by which the thread reads it, or 0.
+    pub(super) reads: u32,
     /// Of a stream: what is to be sent, while records are read.
     pub(super) outbox: Vec<u8>,
     /// Of a stream: which count its writes move on, 0 for none.
@@ -436,7 +440,7 @@ impl State {
         let held = self.grants.get_mut(index)?;
         if !held.ended {
             held.ended = true;
-            if held.kind != Kind::Log {
+            if !matches!(held.kind, Kind::Log | Kind::Reads) {
                 table.let_go(&held.file);
             }
             held.credit = held.credit.saturating_sub(left);
@@ -486,6 +490,7 @@ impl Held {
             whole: false,
             maps: 0,
             kept: false,
+            reads: 0,
             outbox: Vec::new(),
             count: 0,
             corked: false,
@@ -503,7 +508,7 @@ impl Held {
                 }
             }
             Kind::File => files::was_read(&self.file, count),
-            Kind::Sized(_) | Kind::Log => {}
+            Kind::Sized(_) | Kind::Log | Kind::Reads => {}
         }
     }
 

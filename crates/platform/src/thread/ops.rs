@@ -44,13 +44,23 @@ impl GuestThread {
         let count = self.write_ops(vec![op]);
         let number = self.core.announced.lock().kept.first().copied();
         if let Some(fd) = number.filter(|fd| grant(*fd)) {
-            let mut announced = self.core.announced.lock();
-            if !announced.pinned.contains(&fd) {
-                announced.pinned.push(fd);
-                self.core.process.kept.lock().pin(fd);
-            }
+            self.core.announced.lock().pin(fd, &mut self.core.process.kept.lock());
         }
         self.answer(action::NATIVE_RETURN, [0; 8], count);
+    }
+    /// The descriptor of a file that stays in the process, for the thread to read by without an answer from now on. None:
+    /// [`NativeOp::Keep`] may bring it there.
+    pub fn keep_reading(&mut self, id: u64, file: &Arc<OwnedFd>) -> Option<u32> {
+        let process = &self.core.process;
+        if !self.platform.native.keeps_files() || process.is_showing() {
+            return None;
+        }
+        let mut announced = self.core.announced.lock();
+        let mut kept = process.kept.lock();
+        let fd = kept.there(id, file)?;
+        announced.pin(fd, &mut kept);
+        self.announced = true;
+        Some(fd)
     }
     /// As [`GuestThread::resume_syscall`] with 0, after the guest has closed what it had open as these; false, and nothing
     /// is done, if nothing of them stays in its process.
@@ -132,6 +142,9 @@ impl GuestThread {
                     (op::MMAP, [addr, len, u64::from(prot), u64::from(flags), fd, offset])
                 }
                 NativeOp::MmapKept { .. } => continue,
+                NativeOp::Keep { file, id } => {
+                    (op::FETCH, [self.descriptor(&mut announced, &file, Some(id)), 0, 0, 0, 0, 0])
+                }
                 NativeOp::LetGo { id } => {
                     let closed = self.core.process.kept.lock().close(id, &mut announced.kept);
                     for fd in closed {

@@ -232,8 +232,16 @@ fn what_stays_is_mapped_for_reading_alone() {
         let fetch = |index, fd| [NR_FETCH.into(), index, fd, 0, 0, 0, 0];
         let close = |fd| [CLOSE, fd, 0, 0, 0, 0, 0];
         let elsewhere = PLACE + 0x10_0000;
+        // Bytes that nobody needs.
+        let pread = |fd, len| [17, fd, FIRST + 0x800, len, 0, 0, 0];
         let calls = [
             (map(PLACE, LEN, 1, PRIVATE_NOREPLACE, fd, OFFSET), PLACE as i64),
+            (pread(fd, 16), 16),
+            (pread(fd + 1, 16), BAD),
+            (pread(CONTROL_FD as u64, 16), EPERM),
+            (pread(SLOTS_FD as u64, 16), EPERM),
+            (pread(FILE_FD as u64, 16), EPERM),
+            ([18, fd, FIRST + 0x800, 16, 0, 0, 0], EPERM),
             (map(elsewhere, 0x4000, 5, PRIVATE_NOREPLACE, fd, 0), elsewhere as i64),
             (map(PLACE + 0x20_0000, LEN, 3, 0x10_0001, fd, 0), ACCESS),
             (map(SHIM_VA, LEN, 1, 0x12, fd, 0), EPERM),

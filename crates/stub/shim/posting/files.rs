@@ -6,7 +6,7 @@ use slot::layout::{
     KEPT_FD, MAP_FIXED_ANY, MAP_KEPT, POSTED_OFFSET, POSTED_SIZE, PREFETCHED_OFFSET, PROTECTED_HI_END, PROTECTED_LOW, RESERVED_HI,
 };
 use slot::{
-    AT_END, ATTRIBUTES_SIZE, CONTENTS, FILE, FILE_AT, GRANTS, Grant, KNOWN, LOG, MAP_SIZE, POSTED_CLOSE, POSTED_MAP, SIZED, STATX_AT, Slot, TAKEN, WHOLE,
+    AT_END, ATTRIBUTES_SIZE, CONTENTS, FILE, FILE_AT, GRANTS, Grant, KNOWN, LOG, MAP_SIZE, POSTED_CLOSE, POSTED_MAP, READS, SIZED, STATX_AT, Slot, TAKEN, WHOLE,
 };
 
 use super::{MAX_RW_COUNT, end_of, grant, mark_taken, post, publish};
@@ -49,7 +49,10 @@ pub fn answer(slot: *mut Slot, number: u64, fd: u64, args: [u64; 4]) -> Option<i
             (grant(slot, fd)?.file.load(Ordering::Relaxed) & FILE != 0).then_some(0)
         }
         // pread64, sendfile
-        17 => read_at(slot, fd, [args[0], args[1], args[2]]),
+        17 => {
+            let args = [args[0], args[1], args[2]];
+            if grant(slot, fd)?.file.load(Ordering::Acquire) & READS != 0 { read_kept(slot, fd, args) } else { read_at(slot, fd, args) }
+        }
         40 => send(slot, fd, args),
         _ => None,
     }
@@ -132,6 +135,14 @@ fn bytes(slot: *mut Slot, grant: &Grant, offset: u64, len: u64) -> Option<(u64, 
 fn note(slot: *mut Slot, grant: &Grant) {
     grant.prefetched.fetch_or(TAKEN, Ordering::SeqCst);
     mark_taken(slot);
+}
+
+/// Reads a file that stays in this process. While this thread may do so its number is no other file's.
+fn read_kept(slot: *mut Slot, fd: u64, [buf, len, offset]: [u64; 3]) -> Option<i64> {
+    let number = grant(slot, fd)?.listed.load(Ordering::Relaxed);
+    let ret = sys::syscall6(sys::nr::PREAD64, u64::from(number), buf, len, offset, 0, 0);
+    // The kernel process says what is wrong. It may have been closed by another thread meanwhile, or be too late for it.
+    (ret >= 0).then_some(ret)
 }
 
 fn read_at(slot: *mut Slot, fd: u64, [buf, len, offset]: [u64; 3]) -> Option<i64> {
