@@ -14,6 +14,11 @@ sandbox() { user ./sallet do -- "$@"; }
 
 ids() { equal "$USER_ID:$USER_ID" "$(sandbox sh -c 'echo $(id -u):$(id -g)')"; }
 pipeline() { equal 100 "$(sandbox sh -c 'seq 1000 | grep 0 | sort -n | head -100 | wc -l')"; }
+# A pipe is its maker's.
+pipes_by_name() {
+    equal "a b c" "$(echo $(sandbox bash -c 'cat <(echo a) <(echo b); echo c | cat /dev/stdin' 2>&1))"
+    equal "d e" "$(echo $(echo d | sandbox bash -c 'cat /dev/stdin; echo e >/dev/stdout' 2>&1))"
+}
 threads() {
     equal 45 "$(sandbox python3 -c '
 import threading
@@ -71,6 +76,6 @@ stubs_are_powerless() {
     wait
 }
 
-for t in ids pipeline threads own_files callers_limits closed_folder_in_path calls_are_patched stubs_are_powerless; do
+for t in ids pipeline pipes_by_name threads own_files callers_limits closed_folder_in_path calls_are_patched stubs_are_powerless; do
     run_test $t
 done

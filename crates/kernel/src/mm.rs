@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_mapping_takes_the_place_of_the_part_that_it_covers() {
-        let (file, _) = crate::pipe::pair(OpenFlags::empty());
+        let (file, _) = crate::pipe::pair((0, 0), OpenFlags::empty());
         let of = |list: &[(u64, u64, u64)]| {
             let mut files = Vec::new();
             for (start, end, offset) in list {

@@ -82,7 +82,8 @@ pub fn open(caller: &SocketCaller<'_>, socket: Arc<dyn Socket>, nonblock: bool) 
         creator: (caller.pid, caller.credentials.clone()),
     });
     let flags = if nonblock { OpenFlags::RDWR | OpenFlags::NONBLOCK } else { OpenFlags::RDWR };
-    let file = OpenFile::anonymous(b"socket:", S_IFSOCK | 0o777, ops.clone(), flags);
+    let owner = (caller.credentials.fsuid, caller.credentials.fsgid);
+    let file = OpenFile::anonymous_of(owner, b"socket:", S_IFSOCK | 0o777, ops.clone(), flags);
     let ino = file.inode().metadata().map_or(0, |meta| meta.ino);
     let _ = ops.listed.set(Listed::new(ino, caller.credentials.euid, &socket));
     file

@@ -24,7 +24,7 @@ pub fn pipe2(cx: &mut Cx<'_>, fds: Ptr, flags: u32) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     let cloexec = flags.contains(OpenFlags::CLOEXEC);
-    let (read, write) = pipe::pair(flags);
+    let (read, write) = pipe::pair((cx.credentials.fsuid, cx.credentials.fsgid), flags);
     install_pair(cx, read, write, cloexec, fds)
 }
 

@@ -195,10 +195,21 @@ impl Place {
 }
 
 impl OpenFile {
-    /// An open file without a name in any tree. `name` is what /proc/PID/fd shows, such as
+    /// An open file without a name in any tree, root's. `name` is what /proc/PID/fd shows, such as
     /// `anon_inode:[eventfd]`; one that ends in `:` (`pipe:`, `socket:`) gets the inode's number in brackets.
     pub fn anonymous(name: &[u8], mode: u32, ops: Arc<dyn FileOps>, flags: OpenFlags) -> Arc<OpenFile> {
-        let inode = AnonInode::new(mode, 0, 0);
+        OpenFile::anonymous_of((0, 0), name, mode, ops, flags)
+    }
+
+    /// As [`OpenFile::anonymous`], but a file of a user and group: pipes and sockets are their maker's.
+    pub fn anonymous_of(
+        (uid, gid): (u32, u32),
+        name: &[u8],
+        mode: u32,
+        ops: Arc<dyn FileOps>,
+        flags: OpenFlags,
+    ) -> Arc<OpenFile> {
+        let inode = AnonInode::new(mode, uid, gid);
         let mut shown = name.to_vec();
         if name.last() == Some(&b':') {
             shown.extend_from_slice(format!("[{}]", inode.ino()).as_bytes());

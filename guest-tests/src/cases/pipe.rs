@@ -3,12 +3,13 @@
 use libc::*;
 
 use crate::harness::{
-    End, Temp, c, cases, close, fails, file, fork, ok, pipe, read, sleep_ms, sys, wait, write, zeroed,
+    End, Temp, c, cases, close, fails, file, fork, in_child, ok, pipe, read, sleep_ms, sys, wait, write,
+    zeroed,
 };
 
 cases!("pipe": write_read, end_of_file, empty_nonblocking, full_nonblocking, size, atomic_writes, blocked_writer_goes_on,
     blocked_reader_wakes, zero_length, flags, packet_mode, fifo, fifo_nonblocking_errors, fifo_opens_meet, fionread,
-    closed_reader_wakes_writer, big_transfer, wrong_end, bad_buffer, vectors, seek, through_proc, reopened, many_pieces);
+    closed_reader_wakes_writer, big_transfer, wrong_end, bad_buffer, vectors, seek, through_proc, reopened, of_their_maker, many_pieces);
 
 fn write_read() {
     let (r, w) = pipe();
@@ -286,6 +287,33 @@ fn reopened() {
     let again = ok!(open(name.as_ptr(), O_WRONLY | O_NONBLOCK));
     ok!(sigaction(SIGPIPE, &super::signal::action(SIG_IGN, 0), std::ptr::null_mut()));
     fails!(EPIPE, libc::write(again, b"x".as_ptr().cast(), 1));
+}
+
+/// A pipe belongs to who made it, who can open it anew: what `<(...)` of a shell and `/dev/stdin` are for others than root.
+fn of_their_maker() {
+    in_child(|| {
+        let (of_root, _w) = pipe();
+        let (uid, gid) = if ok!(geteuid()) == 0 {
+            ok!(setresgid(1235, 1235, 1235));
+            ok!(setresuid(1234, 1234, 1234));
+            let name = c(&format!("/proc/self/fd/{of_root}"));
+            fails!(EACCES, open(name.as_ptr(), O_RDONLY | O_NONBLOCK));
+            (1234, 1235)
+        } else {
+            (ok!(geteuid()), ok!(getegid()))
+        };
+        let (r, w) = pipe();
+        let mut sockets = [0; 2];
+        ok!(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets.as_mut_ptr()));
+        for (fd, mode) in [(r, S_IFIFO | 0o600), (w, S_IFIFO | 0o600), (sockets[1], S_IFSOCK | 0o777)] {
+            let mut stat: stat = zeroed();
+            ok!(fstat(fd, &raw mut stat));
+            assert_eq!((stat.st_uid, stat.st_gid, stat.st_mode), (uid, gid, mode));
+        }
+        let (into, from) = (c(&format!("/dev/fd/{w}")), c(&format!("/dev/fd/{r}")));
+        write(ok!(open(into.as_ptr(), O_WRONLY)), b"again");
+        assert_eq!(read(ok!(open(from.as_ptr(), O_RDONLY)), 10), b"again");
+    });
 }
 
 fn vectors() {

@@ -23,7 +23,7 @@ fn write(file: &Arc<OpenFile>) {
 
 #[test]
 fn level_tells_again_edge_does_not_one_shot_only_once() {
-    let (reader, writer) = pipe::pair(OpenFlags::empty());
+    let (reader, writer) = pipe::pair((0, 0), OpenFlags::empty());
     for (flags, counts) in [(0, [1, 1, 1]), (EPOLLET, [1, 0, 1]), (EPOLLONESHOT, [1, 0, 0])] {
         let epoll = open();
         of(&epoll).unwrap().add(3, &reader, interest(IN | flags)).unwrap();
@@ -37,7 +37,7 @@ fn level_tells_again_edge_does_not_one_shot_only_once() {
 
 #[test]
 fn a_closed_file_is_not_told() {
-    let (reader, writer) = pipe::pair(OpenFlags::empty());
+    let (reader, writer) = pipe::pair((0, 0), OpenFlags::empty());
     let epoll = open();
     of(&epoll).unwrap().add(3, &reader, interest(IN)).unwrap();
     assert_eq!(of(&epoll).unwrap().add(3, &reader, interest(IN)), Err(Errno::EEXIST));
@@ -48,7 +48,7 @@ fn a_closed_file_is_not_told() {
 
 #[test]
 fn nested_instances_pass_readiness_on() {
-    let (reader, writer) = pipe::pair(OpenFlags::empty());
+    let (reader, writer) = pipe::pair((0, 0), OpenFlags::empty());
     let (inner, outer) = (open(), open());
     of(&inner).unwrap().add(3, &reader, interest(IN)).unwrap();
     of(&outer).unwrap().add(4, &inner, interest(IN)).unwrap();

@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn two_who_wait_for_each_other_are_a_deadlock() {
         let locks = Arc::new(Locks::default());
-        let (file, _) = pipe::pair(OpenFlags::empty());
+        let (file, _) = pipe::pair((0, 0), OpenFlags::empty());
         for (pid, at) in [(1, 1), (2, 2), (3, 3)] {
             locks.lock(&file, wanted(pid, at), false).unwrap();
         }
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn flock_goes_with_the_open_file() {
         let locks = Arc::new(Locks::default());
-        let (a, b) = pipe::pair(OpenFlags::empty());
+        let (a, b) = pipe::pair((0, 0), OpenFlags::empty());
         locks.flock(&a, true, 1).unwrap();
         assert_eq!(locks.flock(&b, false, 1), Err(Errno::EAGAIN));
         locks.flock(&a, false, 1).unwrap();

@@ -284,13 +284,14 @@ impl FileOps for PipeEnd {
     }
 }
 
-/// A new pipe's reading and writing end. `flags`: `O_NONBLOCK`, `O_DIRECT`.
-pub fn pair(flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
+/// A new pipe's reading and writing end, for a user and group. `flags`: `O_NONBLOCK`, `O_DIRECT`.
+pub fn pair(owner: (u32, u32), flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
     let pipe = Pipe::new();
     let reader = pipe.reopen(true, false);
     let writer = pipe.open(false, true);
     let kept = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
-    let read = OpenFile::anonymous(b"pipe:", S_IFIFO | 0o600, Arc::new(reader), kept - OpenFlags::DIRECT);
+    let (mode, reading) = (S_IFIFO | 0o600, kept - OpenFlags::DIRECT);
+    let read = OpenFile::anonymous_of(owner, b"pipe:", mode, Arc::new(reader), reading);
     if let Some(inode) = read.inode().as_any().downcast_ref::<AnonInode>() {
         inode.set_behind(pipe);
     }
