@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """A program in a terminal as a job of a shell: Ctrl-Z, fg, bg, kill. The yardstick is the program without a sandbox."""
-import os, pty, re, select, signal, subprocess, sys, termios, time
+import os, pty, re, select, signal, subprocess, sys, tempfile, termios, time
 
 SALLET = os.environ.get("SALLET")
 IN = f"{SALLET} do -- " if SALLET else ""
@@ -138,6 +138,62 @@ def a_handler_keeps_it_running(shell):
     shell.expect("ready> ")
 
 
+def interrupt_with_output_to_a_pipe(shell):
+    """All of the job are told, not its first program alone, which waits for the others."""
+    for words in ("| cat", "< /dev/null > /dev/null"):
+        shell.line(IN + "sh -c 'sleep 30; echo af''ter' " + words, "\n")
+        time.sleep(1)
+        shell.send("\x03")
+        shell.expect("ready> ", 10)
+        assert "after" not in shell.text
+    shell.line(IN + "sh -c 'trap \"echo cau''ght; exit 7\" INT; while :; do sleep 0.1; done' < /dev/null", "\n")
+    time.sleep(1)
+    shell.send("\x03")
+    shell.expect(r"caught\r\n")
+    shell.line("echo status=$?.", r"status=7\.")
+
+
+def interrupt_ends_a_loop(shell):
+    for words in ("", " < /dev/null"):
+        shell.line("for i in 1 2; do " + IN + "sleep 30" + words + "; echo on''wards; done", "\n")
+        time.sleep(1)
+        shell.send("\x03")
+        shell.expect("ready> ", 10)
+        shell.line("echo status=$?.", r"status=130\.\r\nready> ")
+        shell.line("bash -c '" + IN + "sleep 30" + words + "; echo on\"\"wards'", "\n")
+        time.sleep(1)
+        shell.send("\x03")
+        shell.expect("ready> ", 10)
+        shell.line("echo status=$?.", r"status=130\.\r\nready> ")
+    # A program that takes the interrupt for itself ends nothing.
+    shell.line("bash -c '" + IN + "sh -c \"trap : INT; sleep 1; exit 0\"; echo on\"\"wards'", "\n")
+    time.sleep(0.5)
+    shell.send("\x03")
+    shell.expect("onwards", 10)
+
+
+def errors_to_a_file(shell):
+    with tempfile.NamedTemporaryFile("r") as errors:
+        script = "import os; os.write(2, b'err'); print('o''ut', [os.isatty(n) for n in range(3)])"
+        shell.line(f'{IN}/usr/bin/python3 -c "{script}" 2>{errors.name}', r"out \[True, True, False\]\r\n")
+        shell.expect("ready> ")
+        assert errors.read() == "err"
+
+
+def what_is_ignored_does_not_end_it():
+    """Started as by nohup(1), or in the background by a shell without job control."""
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    child = subprocess.Popen([*IN.split(), "sh", "-c", "echo begun; sleep 1; echo on"], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, preexec_fn=ignore)
+    assert child.stdout.readline() == b"begun\n"
+    child.send_signal(signal.SIGHUP)
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=10)[0] == b"on\n" and child.returncode == 0
+
+
 def a_stop_without_a_terminal():
     child = subprocess.Popen([*IN.split(), "sh", "-c", "kill -STOP $$; echo on"], stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE)
@@ -167,8 +223,9 @@ def nobody_could_continue_it():
 
 
 WITH_A_SHELL = (suspend_and_continue, its_children_stop_too, a_script_stops_with_it, output_to_a_file,
-                a_shell_inside_keeps_its_jobs, started_in_the_background, a_handler_keeps_it_running)
-for test in (*WITH_A_SHELL, a_stop_without_a_terminal, nobody_could_continue_it):
+                a_shell_inside_keeps_its_jobs, started_in_the_background, a_handler_keeps_it_running,
+                interrupt_with_output_to_a_pipe, interrupt_ends_a_loop, errors_to_a_file)
+for test in (*WITH_A_SHELL, what_is_ignored_does_not_end_it, a_stop_without_a_terminal, nobody_could_continue_it):
     shell = Shell() if test in WITH_A_SHELL else None
     try:
         test(*[shell] if shell else [])

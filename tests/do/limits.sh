@@ -26,6 +26,9 @@ says() {
     contains "$output" "$part"
 }
 
+niceness_is_told() {
+    equal "10 15" "$(echo $(nice -n 10 timeout 60 "$SALLET" do -- sh -c 'nice; nice -n 5 nice'))"
+}
 time_is_up() {
     local took
     exits 124 limited --timeout 500ms -- sleep 30
@@ -123,6 +126,6 @@ nonsense() {
     says 1 "such as 30" limited --timeout soon -- true
 }
 
-for t in time_is_up time_is_up_for_all time_is_enough memory cpus pids nothing_remains refused nonsense; do
+for t in niceness_is_told time_is_up time_is_up_for_all time_is_enough memory cpus pids nothing_remains refused nonsense; do
     run_test $t
 done

@@ -34,6 +34,8 @@ writes_stay_private() {
 writes_seen_inside() { equal "changed" "$(sandbox sh -c 'echo changed >here; cat here')"; }
 writable_path() {
     exits 0 timeout 60 "$SALLET" do --rw "$WORK" -- sh -c 'echo out >made'
+    (umask 027; exits 0 timeout 60 "$SALLET" do --rw "$WORK" -- sh -c 'echo out >closed') || exit 1
+    equal 640 "$(stat -c %a closed)"
     equal out "$(cat made)"
 }
 # One that is named is meant; in a folder that is shown it is not.

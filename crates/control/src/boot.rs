@@ -125,8 +125,13 @@ pub struct StartHook {
 /// Standard streams of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StdioSpec {
-    /// One host pty slave in raw mode; the guest's line discipline runs on it.
-    Terminal(FdIndex),
+    /// One host pty slave in raw mode; the guest's line discipline runs on it. Standard error may lie elsewhere.
+    Terminal {
+        /// The pty slave.
+        slave: FdIndex,
+        /// Standard error, where it is not the terminal.
+        error: Option<FdIndex>,
+    },
     /// Three descriptors: standard input, output, error.
     Files([FdIndex; 3]),
 }

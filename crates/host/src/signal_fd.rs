@@ -4,6 +4,15 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+/// A signal that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caught {
+    /// Its number.
+    pub signal: i32,
+    /// Whether the host's kernel itself has sent it, as a terminal does to its foreground process group.
+    pub by_kernel: bool,
+}
+
 /// A set of signals, blocked in the calling thread and those it starts later.
 #[derive(Debug)]
 pub struct SignalFd {
@@ -52,7 +61,7 @@ impl SignalFd {
     }
 
     /// The next signal that has come, if any.
-    pub fn read(&self) -> io::Result<Option<i32>> {
+    pub fn read(&self) -> io::Result<Option<Caught>> {
         let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
         let size = std::mem::size_of::<libc::signalfd_siginfo>();
         // SAFETY: the buffer is as large as the length says.
@@ -68,13 +77,24 @@ impl SignalFd {
             return Ok(None);
         }
         // SAFETY: the host filled the whole structure.
-        Ok(Some(unsafe { info.assume_init() }.ssi_signo as i32))
+        let info = unsafe { info.assume_init() };
+        Ok(Some(Caught { signal: info.ssi_signo as i32, by_kernel: info.ssi_code == libc::SI_KERNEL }))
     }
 }
 
 impl AsFd for SignalFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// Whether the caller was told to ignore this signal, as nohup(1) tells its program.
+pub fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: no new action is given; the host fills the old one where it answers 0.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
     }
 }
 
@@ -107,11 +127,11 @@ pub fn stop_by(signal: i32, group: bool) {
     }
 }
 
-/// Ends the caller by `signal`, so that its parent sees the same death.
-pub fn die_by(signal: i32) {
+/// Ends the caller by `signal`, so that its parent sees the same death; with `group` its whole process group gets it.
+pub fn die_by(signal: i32, group: bool) {
     reset(signal);
     // SAFETY: takes numbers only.
     unsafe {
-        libc::kill(libc::getpid(), signal);
+        libc::kill(if group { 0 } else { libc::getpid() }, signal);
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     /// Descriptors 3 to 2 + N go to the first process.
     pub(crate) preserve_fds: u32,
     pub(crate) terminal: Terminal,
+    /// Whether the caller's standard error is the program's, too, though it has a terminal.
+    pub(crate) error_elsewhere: bool,
     pub(crate) pid_file: Option<PathBuf>,
     /// Whether the container ends when the caller does.
     pub(crate) attached: bool,
@@ -98,6 +100,7 @@ impl Plan {
             config,
             preserve_fds: 0,
             terminal: Terminal::None,
+            error_elsewhere: false,
             pid_file: None,
             attached: false,
             ordinary_init: false,
@@ -431,7 +434,9 @@ fn open_stdio(plan: &Plan, process: &ProcessSpec, fds: &mut FdList) -> Result<(S
         }
         Terminal::Ours(callers) => Some(Relay::new(pty.master, callers.clone())),
     };
-    Ok((StdioSpec::Terminal(fds.add(pty.slave)), relay))
+    let error = plan.error_elsewhere.then(|| host::inherited::duplicate(2).context("standard error"));
+    let error = error.transpose()?.map(|error| fds.add(error));
+    Ok((StdioSpec::Terminal { slave: fds.add(pty.slave), error }, relay))
 }
 
 /// The caller's descriptors from 3 on, at most `count`. There may be fewer, but

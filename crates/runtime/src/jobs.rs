@@ -5,13 +5,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::Result;
 use control::{Channel, Reply, Request};
+use host::signal_fd::Caught;
 
 use crate::container::Container;
 use crate::state::process_stat;
 
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
 const SIGCONT: i32 = 18;
 pub(crate) const SIGSTOP: i32 = 19;
 const SIGTSTP: i32 = 20;
+const SIGWINCH: i32 = 28;
 
 /// Our process group may hold a script that called us, and that one another.
 const MOST_ANCESTORS: usize = 100;
@@ -62,9 +67,10 @@ impl Job<'_> {
         let _ = self.stops.send(&Request::AwaitStop, &[]);
     }
 
-    /// Whether this signal is one for the whole job.
-    pub(crate) fn takes(signal: i32) -> bool {
-        [SIGCONT, SIGTSTP].contains(&signal)
+    /// Whether this signal is one for the whole job: what a terminal sends to all who run in its foreground.
+    pub(crate) fn takes(caught: Caught) -> bool {
+        let from_terminal = caught.by_kernel && [SIGHUP, SIGINT, SIGQUIT, SIGWINCH].contains(&caught.signal);
+        from_terminal || [SIGCONT, SIGTSTP].contains(&caught.signal)
     }
 
     /// Signals the program's group. The sandbox may have ended meanwhile.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use host::signal_fd::SignalFd;
+use host::signal_fd::{self, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::time::{
@@ -15,6 +15,7 @@ use rustix::time::{
 use crate::jobs::{Job, SIGSTOP};
 use crate::terminal::{CallersTerminal, RawMode};
 
+pub(crate) const SIGINT: i32 = 2;
 const SIGKILL: i32 = 9;
 const SIGPIPE: i32 = 13;
 const SIGTERM: i32 = 15;
@@ -22,11 +23,13 @@ const SIGCHLD: i32 = 17;
 const SIGURG: i32 = 23;
 pub(crate) const SIGWINCH: i32 = 28;
 
-/// Signals a waiter collects: blocked from now on.
-pub(crate) fn signals() -> Result<SignalFd> {
+/// Signals a waiter collects: blocked from now on. With `as_job` not those that the caller ignores, as for nohup(1): it
+/// is none of the program's business that they come.
+pub(crate) fn signals(as_job: bool) -> Result<SignalFd> {
     let wanted: Vec<i32> = SignalFd::catchable()
         .into_iter()
         .filter(|signal| ![SIGPIPE, SIGCHLD, SIGURG].contains(signal))
+        .filter(|signal| !(as_job && signal_fd::is_ignored(*signal)))
         .collect();
     SignalFd::new(&wanted).context("collect signals")
 }
@@ -34,6 +37,30 @@ pub(crate) fn signals() -> Result<SignalFd> {
 /// How often a program in the background looks whether a shell has given it the terminal: nothing tells it.
 const FOREGROUND_CHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// What Ctrl-C sends to a terminal.
+const INTERRUPT_KEY: u8 = 3;
+
+/// Whether somebody pressed Ctrl-C, and who was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// Nobody did.
+    #[default]
+    None,
+    /// The terminal told our whole process group.
+    Told,
+    /// In raw mode we alone have seen it: not the script that called us, nor others in its pipeline.
+    Seen,
+}
+
+impl Interrupt {
+    /// Ends us as the program was ended, so that a shell that runs us in a loop leaves that, as it would without us.
+    pub(crate) fn end(self) {
+        if self != Interrupt::None {
+            signal_fd::die_by(SIGINT, self == Interrupt::Seen);
+        }
+    }
+}
 
 /// Copies between standard input/output and a pty master.
 #[derive(Debug)]
@@ -119,8 +146,9 @@ pub(crate) fn run(
     mut job: Option<Job<'_>>,
     mut timer: Option<&mut Timer>,
     mut on_signal: impl FnMut(i32),
-) -> Result<()> {
+) -> Result<Interrupt> {
     let mut started = true;
+    let mut interrupt = Interrupt::None;
     loop {
         if let Some(relay) = &mut relay {
             relay.take_terminal()?;
@@ -128,18 +156,26 @@ pub(crate) fn run(
         let Ready { ended, signalled, stopped, time_up, output, input } =
             wait(signals, done, relay.as_ref(), job.as_ref(), timer.as_deref(), &mut started)?;
         if let Some(relay) = &mut relay {
-            if input && !copy(rustix::stdio::stdin(), relay.master.as_fd()) {
-                relay.input_open = false;
+            if input {
+                let mut look = |bytes: &[u8]| {
+                    if bytes.contains(&INTERRUPT_KEY) {
+                        interrupt = Interrupt::Seen;
+                    }
+                };
+                relay.input_open = copy_and_look(rustix::stdio::stdin(), relay.master.as_fd(), &mut look);
             }
             if output {
                 copy(relay.master.as_fd(), rustix::stdio::stdout());
             }
         }
-        while signalled && let Some(signal) = signals.read()? {
+        while signalled && let Some(caught) = signals.read()? {
+            if caught.signal == SIGINT && caught.by_kernel {
+                interrupt = Interrupt::Told;
+            }
             match (&relay, &job) {
-                (Some(relay), _) if signal == SIGWINCH => relay.callers.copy_size(&relay.master),
-                (_, Some(job)) if Job::takes(signal) => job.signal(signal),
-                _ => on_signal(signal),
+                (Some(relay), _) if caught.signal == SIGWINCH => relay.callers.copy_size(&relay.master),
+                (_, Some(job)) if Job::takes(caught) => job.signal(caught.signal),
+                _ => on_signal(caught.signal),
             }
         }
         if time_up
@@ -152,7 +188,7 @@ pub(crate) fn run(
             if let Some(relay) = relay {
                 relay.drain();
             }
-            return Ok(());
+            return Ok(interrupt);
         }
         if let Some(known) = job.take_if(|_| stopped)
             && let Some(signal) = known.stopped()
@@ -226,6 +262,10 @@ fn suspend(signal: i32, relay: Option<&mut Relay>) {
 
 /// Moves what is there; false at the end.
 fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
+    copy_and_look(from, to, &mut |_| {})
+}
+
+fn copy_and_look(from: BorrowedFd<'_>, to: BorrowedFd<'_>, look: &mut dyn FnMut(&[u8])) -> bool {
     let mut buffer = [0u8; 16 * 1024];
     let read = match rustix::io::read(from, &mut buffer) {
         Ok(0) => return false,
@@ -234,6 +274,7 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
         Err(_) => return false,
     };
     let mut rest = buffer.get(..read).unwrap_or_default();
+    look(rest);
     while !rest.is_empty() {
         match rustix::io::write(to, rest) {
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),

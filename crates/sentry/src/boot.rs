@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use control::{BootReply, BootSpec, Channel, ConsoleSize, Detach, ExitStatus, JailMode, RootSpec, StdioSpec};
+use control::{BootReply, BootSpec, Channel, ConsoleSize, Detach, ExitStatus, JailMode, RootSpec};
 use host::signal_fd::SignalFd;
 use rustix::event::{PollFd, PollFlags};
 
@@ -59,9 +59,9 @@ struct Running {
 fn boot(mut spec: BootSpec, mut descriptors: Descriptors) -> Result<Running> {
     let listener = descriptors.take(spec.control)?;
     let stdio = descriptors.take_stdio(spec.stdio)?;
-    let terminal = match (&stdio, spec.stdio) {
-        (Stdio::Terminal(slave), StdioSpec::Terminal(_)) => Some(slave.try_clone()?),
-        _ => None,
+    let terminal = match &stdio {
+        Stdio::Terminal(slave, _) => Some(slave.try_clone()?),
+        Stdio::Files(_) => None,
     };
     rustix::process::setsid().context("start a session")?;
     // Blocked here, before any thread is made, so that all inherit the mask, and before a signal can come.
@@ -166,7 +166,7 @@ impl Running {
                 let status = status.lock().ok().and_then(|status| *status);
                 return status.context("the first process ended without a status");
             }
-            if ready(1) && self.signals.read()? == Some(SIGWINCH) {
+            if ready(1) && self.signals.read()?.is_some_and(|caught| caught.signal == SIGWINCH) {
                 self.resize();
             }
             if ready(3)

@@ -41,7 +41,9 @@ impl Descriptors {
     /// Takes the standard streams out.
     pub fn take_stdio(&mut self, stdio: StdioSpec) -> Result<Stdio> {
         Ok(match stdio {
-            StdioSpec::Terminal(slave) => Stdio::Terminal(self.take(slave)?),
+            StdioSpec::Terminal { slave, error } => {
+                Stdio::Terminal(self.take(slave)?, error.map(|error| self.take(error)).transpose()?)
+            }
             StdioSpec::Files([input, output, error]) => {
                 Stdio::Files([self.take(input)?, self.take(output)?, self.take(error)?])
             }

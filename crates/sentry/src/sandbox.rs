@@ -62,8 +62,9 @@ pub enum Target {
 /// Standard streams handed to a process.
 #[derive(Debug)]
 pub enum Stdio {
-    /// A host pty slave in raw mode: the guest's own line discipline runs above.
-    Terminal(OwnedFd),
+    /// A host pty slave in raw mode, above which the guest's own line discipline runs; and standard error, where
+    /// that is not the terminal.
+    Terminal(OwnedFd, Option<OwnedFd>),
     /// Standard input, output and error.
     Files([OwnedFd; 3]),
 }

@@ -244,7 +244,7 @@ impl Connection {
         let preserved = fds.split_off(streams);
         let mut fds = fds.into_iter();
         let stdio = if process.terminal {
-            Stdio::Terminal(fds.next().ok_or_else(malformed)?)
+            Stdio::Terminal(fds.next().ok_or_else(malformed)?, None)
         } else {
             let [Some(input), Some(output), Some(error)] = [fds.next(), fds.next(), fds.next()] else {
                 return Err(malformed());

@@ -29,10 +29,11 @@ impl Streams {
         let failed = |e: Errno| SandboxError::new(ErrorKind::Other, format!("standard streams: {e}"));
         let mut streams = Streams { files: Vec::new(), terminal: None };
         match stdio {
-            Stdio::Terminal(slave) => {
+            Stdio::Terminal(slave, error) => {
                 let terminal = terminals.adopt(slave).map_err(failed)?;
                 let file = open_terminal(&terminal, root);
-                streams.files.extend([file.clone(), file.clone(), file]);
+                let error = error.map(|fd| open_stream(fd, root).map_err(failed)).transpose()?;
+                streams.files.extend([file.clone(), file.clone(), error.unwrap_or(file)]);
                 streams.terminal = Some(terminal);
             }
             Stdio::Files(fds) => {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use control::{CapabilityMasks, ProcessSpec};
+use control::{CapabilityMasks, ProcessSpec, Scheduling};
 
 use super::do_limits::Limits;
 use super::run::wait_for;
@@ -23,8 +23,8 @@ use crate::terminal::CallersTerminal;
 use crate::view::{self, Wanted};
 
 const HELP: &str = "\
-The program sees /usr, /opt, a part of /etc without secrets, and the current folder unless that is a home, /tmp \
-or /. What it writes is thrown away at its end, but for --rw. Where paths of --ro and --rw lie in one another the \
+The program sees /usr, /opt, a part of /etc without secrets, and the current folder unless that is a home or a folder \
+of many (/, /tmp, /var...). What it writes is thrown away at its end, but for --rw. Where paths of --ro and --rw lie in one another the \
 innermost decides. Of open files it gets standard input, output and error. Its environment is PATH, HOME, TERM, COLORTERM, LANG, LC_ALL and TZ.
 
 --memory, --cpus and --pids limit all its processes together, by a control group: as root, or where the caller's \
@@ -143,7 +143,9 @@ impl Do {
             console_size: callers.as_ref().and_then(CallersTerminal::size),
             uid,
             gid,
+            umask: Some(umask()),
             rlimits: limits.rlimits.clone(),
+            scheduler: callers_niceness(),
             capabilities: CapabilityMasks::root(if uid == 0 { capability::ALL } else { 0 }),
             ..ProcessSpec::default()
         };
@@ -154,6 +156,7 @@ impl Do {
             config: config(self.net, ids, self.limits.resources()?),
             process,
             preserve_fds: 0,
+            error_elsewhere: with_terminal && !is_terminal(2),
             terminal: callers.map_or(Terminal::None, Terminal::Ours),
             pid_file: None,
             attached: true,
@@ -234,9 +237,23 @@ fn shell_status(message: &str) -> Option<u8> {
     }
 }
 
+/// The kernel process and all it starts inherit it of the host; the program shall see it.
+fn callers_niceness() -> Option<Scheduling> {
+    let nice = rustix::process::getpriority_process(None).unwrap_or(0);
+    (nice != 0).then_some(Scheduling { policy: 0, nice, reset_on_fork: false })
+}
+
+/// The caller's mask; it can be asked for by setting one alone (umask(2)).
+fn umask() -> u32 {
+    let mask = rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(mask);
+    mask.bits()
+}
+
 fn is_terminal(fd: i32) -> bool {
     match fd {
         0 => rustix::termios::isatty(rustix::stdio::stdin()),
-        _ => rustix::termios::isatty(rustix::stdio::stdout()),
+        1 => rustix::termios::isatty(rustix::stdio::stdout()),
+        _ => rustix::termios::isatty(rustix::stdio::stderr()),
     }
 }

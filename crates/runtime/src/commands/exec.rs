@@ -210,7 +210,7 @@ impl Exec {
         if let Some(path) = &self.pid_file {
             write_pid_file(path, rustix::process::getpid().as_raw_nonzero().get())?;
         }
-        let signals = supervise::signals()?;
+        let signals = supervise::signals(false)?;
         waiter.wait(&signals, relay)
     }
 

@@ -12,7 +12,7 @@ use super::create::CreateOptions;
 use crate::cli::Globals;
 use crate::create::{self, Created, Terminal};
 use crate::jobs::Job;
-use crate::supervise::{self, Timer};
+use crate::supervise::{self, SIGINT, Timer};
 use crate::terminal::CallersTerminal;
 
 /// What timeout(1) exits with when the time was up.
@@ -76,7 +76,7 @@ pub(crate) fn wait_for(
 ) -> Result<ExitCode> {
     let Created { mut container, pidfd, tie: _tie, relay } = created;
     // Before the program can end and before it can be signalled.
-    let signals = supervise::signals()?;
+    let signals = supervise::signals(as_job)?;
     let mut timer = timeout.map(Timer::new).transpose()?;
     let result = container.start().and_then(|()| {
         // Nobody answers where the program has ended already.
@@ -96,7 +96,7 @@ pub(crate) fn wait_for(
     if !keep || result.is_err() {
         container.destroy()?;
     }
-    result?;
+    let interrupt = result?;
     let status = status?.context("the kernel process left no status")?;
     if timer.is_some_and(|timer| timer.is_over()) {
         return Ok(ExitCode::from(TIMED_OUT));
@@ -106,6 +106,9 @@ pub(crate) fn wait_for(
         (None, Some(signal)) => 128 + signal,
         (None, None) => 1,
     };
+    if as_job && code == 128 + SIGINT {
+        interrupt.end();
+    }
     if starved && code == 128 + Signal::KILL.as_raw() {
         eprintln!(
             "sallet do: killed: more memory was asked for than there may be (--memory, or a limit above it)"
