@@ -9,7 +9,7 @@ use crate::harness::{End, cases, fork, ok, pipe, read, sleep_ms, sys, wait, writ
 
 cases!("ptrace_native": all_calls_are_seen, calls_are_changed, results_are_changed, seized_while_waiting,
     attached_while_waiting, seizing_disturbs_nobody, threads_are_seen, child_is_seen, program_is_seen, detached_goes_on,
-    steps_over_calls, continued_runs_on);
+    steps_over_calls, continued_runs_on, handler_returns, exit_event_follows_its_call);
 
 const SYSCALL_STOP: i32 = SIGTRAP | 0x80;
 
@@ -365,4 +365,48 @@ fn continued_runs_on() {
     until_entry(pid, SYS_munmap);
     go(PTRACE_CONT, pid);
     assert_eq!(wait(pid), End::Exited(9));
+}
+
+/// Each entry has its exit, that of rt_sigreturn(2), too: strace(1) would take all that follows for the other.
+fn handler_returns() {
+    const GET_SYSCALL_INFO: u32 = 0x420e;
+    let pid = traced(0, || {
+        super::signal::on(SIGUSR1, 0);
+        ok!(raise(SIGUSR1));
+        ok!(getpgid(0));
+        0
+    });
+    let (mut signal, mut stops) = (0, Vec::new());
+    loop {
+        ok!(ptrace(PTRACE_SYSCALL, pid, 0, signal));
+        let mut status = 0;
+        assert_eq!(ok!(waitpid(pid, &mut status, __WALL)), pid);
+        if WIFEXITED(status) {
+            break;
+        }
+        signal = 0;
+        if status >> 8 == SYSCALL_STOP {
+            let mut info = [0u64; 11];
+            ok!(ptrace(GET_SYSCALL_INFO, pid, 88usize, info.as_mut_ptr()));
+            stops.push((info[0] & 0xff, info[3] as i64));
+        } else {
+            signal = status >> 8;
+            assert_eq!(signal, SIGUSR1);
+        }
+    }
+    for (at, (kind, _)) in stops.iter().enumerate() {
+        assert_eq!(*kind, 1 + at as u64 % 2, "{stops:?}");
+    }
+    let returned = stops.iter().position(|stop| *stop == (1, SYS_rt_sigreturn)).expect("a return");
+    // What raise(3) gave is there again.
+    assert_eq!(stops[returned + 1], (2, 0));
+}
+
+fn exit_event_follows_its_call() {
+    let pid = traced(PTRACE_O_TRACEEXIT, || 3);
+    until_entry(pid, SYS_exit_group);
+    go(PTRACE_SYSCALL, pid);
+    assert_eq!(stopped(pid), SIGTRAP | PTRACE_EVENT_EXIT << 8);
+    go(PTRACE_SYSCALL, pid);
+    assert_eq!(wait(pid), End::Exited(3));
 }

@@ -75,13 +75,22 @@ pub enum Entry {
     Died,
 }
 
-/// `syscall-enter-stop`.
+/// `syscall-enter-stop`, and the event of a call that ends the thread.
 pub async fn entry(cx: &mut Cx<'_>, nr: u32, args: [u64; 6]) -> Entry {
-    let traced = &cx.thread.ptrace;
-    if matches!(nr, 60 | 231) && traced.option(option::TRACEEXIT) {
-        let code = (args[0] & 0xff) << 8;
-        event(cx, event::EXIT, code).await;
+    let call = entry_stop(cx, nr, args).await;
+    if let Entry::Call(60 | 231, args) = call
+        && cx.thread.ptrace.option(option::TRACEEXIT)
+    {
+        event(cx, event::EXIT, (args[0] & 0xff) << 8).await;
+        cx.local.call_after_stop = None;
+        if cx.thread.is_dying() {
+            return Entry::Died;
+        }
     }
+    call
+}
+
+async fn entry_stop(cx: &mut Cx<'_>, nr: u32, args: [u64; 6]) -> Entry {
     if cx.thread.ptrace.mode() != Mode::Syscall {
         return Entry::Call(nr, args);
     }

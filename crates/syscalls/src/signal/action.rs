@@ -101,8 +101,8 @@ pub fn rt_sigreturn(cx: &mut Cx<'_>) -> SysResult {
     }
     *cx.guest.regs_mut() = regs;
     let fpstate = (registers.fpstate != 0).then_some(registers.fpstate);
-    if cx.thread.wants_attention() {
-        // What the restored mask lets in comes before the next instruction of the guest.
+    if cx.thread.wants_attention() || cx.thread.ptrace.is_active() {
+        // A tracer sees the end of this call, too. What the restored mask lets in comes before the next instruction of the guest.
         cx.local.return_fpstate = fpstate;
         cx.local.resume = Resume::Regs;
         return Ok(0);
