@@ -96,6 +96,20 @@ def reading_a_folder_is_an_access(box):
 
 
 @test
+def each_access_counts(box):
+    top = tree(box)
+    with open(f"{top}/below/file", "w") as file:
+        file.write("content")
+    os.utime(f"{top}/below/file")
+    looks = "cd /mnt/below; for i in 1 2 3 4 5 6; do cat file >/dev/null; stat -c %x file; sleep 0.02; done | uniq | wc -l"
+    bind(box, "rbind", "rstrictatime")
+    equal("6", box.sh(looks))
+    box.config["mounts"].pop()
+    bind(box, "rbind", "rrelatime")
+    equal("1", box.sh(looks))
+
+
+@test
 def rnoexec(box):
     tree(box)
     for folder in ("/top", "/top/below"):

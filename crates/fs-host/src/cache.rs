@@ -75,8 +75,8 @@ impl Attributes {
         self.get(generation)
     }
 
-    /// The file was read: forgets the access time if the host stores a new one (mount(2), `relatime`).
-    pub(crate) fn accessed(&self) {
+    /// The file was read: forgets the access time if the host stores a new one (mount(2), `relatime`; `strict`: each).
+    pub(crate) fn accessed(&self, strict: bool) {
         let mut state = self.0.lock();
         let Some((metadata, _)) = &state.known else {
             state.changes += 1;
@@ -84,7 +84,7 @@ impl Attributes {
         };
         let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec;
         let old = now.saturating_sub(metadata.atime.sec) >= DAY;
-        if old || metadata.atime <= metadata.mtime || metadata.atime <= metadata.ctime {
+        if strict || old || metadata.atime <= metadata.mtime || metadata.atime <= metadata.ctime {
             state.changes += 1;
             state.known = None;
             drop(state);

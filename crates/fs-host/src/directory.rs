@@ -116,7 +116,7 @@ fn read(
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(errno)?;
         if !any {
-            inode.attributes.accessed();
+            inode.attributes.accessed(inode.fs().strict_access);
         }
         any = true;
         let name = entry.file_name().to_bytes();

@@ -67,9 +67,10 @@ impl OpenRegular {
 
     /// It was read.
     fn accessed(&self) {
-        if !self.was_read.swap(true, Ordering::Relaxed) {
+        let strict = self.inode.fs().strict_access;
+        if !self.was_read.swap(true, Ordering::Relaxed) || strict {
             // There is no event of the new access time.
-            self.inode.attributes.accessed();
+            self.inode.attributes.accessed(strict);
         }
     }
 }
@@ -192,6 +193,10 @@ impl FileOps for OpenRegular {
         Ok(MapSource::Host { fd, offset: request.offset, keep })
     }
     fn read_only_host(&self, file: &OpenFile) -> Option<Arc<OwnedFd>> {
+        if self.inode.fs().strict_access {
+            // Each read is to be heard of.
+            return None;
+        }
         let flags = file.flags();
         match (flags.readable(), flags.writable()) {
             (true, false) => Some(Arc::clone(&self.fd)),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use host::connector::Connector;
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, StatVfsMountFlags};
 use vfs::{FileSystem, Inode, Result, StatFs};
 
 use crate::attributes::{Identity, Known};
@@ -49,6 +49,8 @@ pub struct HostFs {
     pub(crate) binder: Option<Arc<Connector>>,
     /// The tree is an overlay of the host.
     pub(crate) copies_up: bool,
+    /// Each access is stored (mount(2), `strictatime`).
+    pub(crate) strict_access: bool,
     device: Option<u64>,
     pub(crate) reopener: Reopener,
     /// The host keeps no access control lists there.
@@ -74,6 +76,8 @@ impl HostFs {
             return Err(linux_abi::Errno::ELOOP);
         }
         let copies_up = rustix::fs::fstatfs(&root).is_ok_and(|stat| stat.f_type == OVERLAY);
+        let rules = StatVfsMountFlags::NOATIME | StatVfsMountFlags::RELATIME;
+        let strict_access = rustix::fs::fstatvfs(&root).is_ok_and(|stat| !stat.f_flag.intersects(rules));
         let fs = Arc::new_cyclic(|this| HostFs {
             this: this.clone(),
             root: Arc::new(root),
@@ -82,6 +86,7 @@ impl HostFs {
             outside: options.outside,
             binder: options.binder,
             copies_up,
+            strict_access,
             device: options.device,
             reopener: Reopener::new(options.proc_self_fd),
             without_lists: AtomicBool::new(false),
