@@ -53,7 +53,7 @@ impl NameTable {
     }
 
     /// Tells where a path leads, going by these buckets, whose sum was taken before that was looked for.
-    pub fn tell(&self, platform: &Platform, path: &[u8], kind: NameKind<'_>, buckets: u64, sum: u32) {
+    pub fn tell(&self, platform: &Platform, path: &[u8], kind: NameKind<'_>, buckets: u64, sum: u64) {
         let _writing = self.writing.lock();
         // Behind the sum: who stops this later changes that.
         if self.stopped.load(Ordering::SeqCst) {

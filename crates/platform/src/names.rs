@@ -17,7 +17,7 @@ pub enum NameKind<'a> {
     /// Something that is no symbolic link.
     NoLink,
     /// A file or directory: its `struct stat`, and [`Platform::files_version`] from before it was looked at.
-    File(&'a [u8], u32),
+    File(&'a [u8], u64),
 }
 
 fn words(path: &[u8]) -> impl Iterator<Item = u64> {
@@ -47,14 +47,14 @@ impl Platform {
         }
     }
     /// The sum of the versions of these buckets: before what depends on them is looked for.
-    pub fn names_sum(&self, buckets: u64) -> u32 {
+    pub fn names_sum(&self, buckets: u64) -> u64 {
         let versions = self.names().versions.iter().enumerate();
         let chosen = versions.filter(|(bucket, _)| buckets >> bucket & 1 != 0);
-        chosen.fold(0, |sum, (_, version)| sum.wrapping_add(version.load(Ordering::SeqCst)))
+        chosen.fold(0u64, |sum, (_, version)| sum.wrapping_add(version.load(Ordering::SeqCst)))
     }
     /// Tells all shims what an absolute path leads to, for as long as nothing changes in these buckets, whose sum was
     /// taken before. One caller at a time. Longer ones than [`MAX_NAME`] are left out.
-    pub fn tell_name(&self, path: &[u8], kind: NameKind<'_>, buckets: u64, sum: u32) {
+    pub fn tell_name(&self, path: &[u8], kind: NameKind<'_>, buckets: u64, sum: u64) {
         if path.len() > MAX_NAME || path.contains(&0) {
             return;
         }

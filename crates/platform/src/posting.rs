@@ -101,7 +101,7 @@ pub enum Granted<'a> {
         /// [`FILES`]: where what is known of it goes.
         index: usize,
         /// [`crate::Platform::files_version`] from before it was looked at.
-        version: u32,
+        version: u64,
         /// `struct stat` and `struct statx`.
         attributes: Option<(&'a [u8], &'a [u8])>,
         /// The first bytes, and whether these are all.
@@ -110,7 +110,7 @@ pub enum Granted<'a> {
     /// A regular file whose size is known.
     Sized {
         /// See [`Granted::File`].
-        version: u32,
+        version: u64,
         /// It.
         size: u32,
     },
@@ -231,7 +231,8 @@ impl PostArea {
                 flags | flag(told, PART) | counts[0] | counts[1] << COUNT_BITS
             }
             Granted::File { index, version: seen, attributes, contents } => {
-                (credit, version) = (1, seen);
+                // Half of it is enough for the life of an open file.
+                (credit, version) = (1, seen as u32);
                 let begin = MAX_PREFETCHED + index.min(FILES - 1) * FILE_SIZE;
                 at = (begin + ATTRIBUTES_SIZE) as u32;
                 let mut flags = FILE | begin as u32;
@@ -253,7 +254,7 @@ impl PostArea {
                 flags
             }
             Granted::Sized { version: seen, size } => {
-                (credit, version, at) = (0, seen, size);
+                (credit, version, at) = (0, seen as u32, size);
                 FILE | SIZED
             }
             Granted::Reads { number } => {
@@ -384,7 +385,7 @@ impl crate::machine::Platform {
         self.slots.control().spinning.load(Ordering::Relaxed) != 0
     }
     /// Changes with [`crate::Platform::files_changed`].
-    pub fn files_version(&self) -> u32 {
+    pub fn files_version(&self) -> u64 {
         self.slots.control().files.load(Ordering::SeqCst)
     }
     /// Whatever shims know of files may not be true any more.

@@ -321,5 +321,5 @@ pub struct Control {
     /// 1 while the kernel process looks after posted writes by itself.
     pub posting: AtomicU32,
     /// Changes with each file whose attributes or bytes were told in a [`Grant`] and have changed.
-    pub files: AtomicU32,
+    pub files: AtomicU64,
 }

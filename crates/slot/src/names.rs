@@ -2,7 +2,8 @@
 //! read it, the kernel process writes it.
 //!
 //! An answer counts as long as no directory on its way has changed: directories share [`BUCKETS`] versions, of which an
-//! answer names those that it goes by, and what their sum was. Versions only grow.
+//! answer names those that it goes by, and what their sum was. Versions only grow: of 64 bits, so that nobody can count
+//! them round to what they were.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -36,9 +37,9 @@ pub struct Name {
     /// The buckets that it goes by.
     pub mask: AtomicU64,
     /// The sum of their versions, as it was before the answer was looked for.
-    pub sum: AtomicU32,
+    pub sum: AtomicU64,
     /// With [`KNOWN`]: `Control::files`, as it was before the file was looked at.
-    pub files: AtomicU32,
+    pub files: AtomicU64,
     /// The path, filled up with zeros.
     pub path: [AtomicU64; WORDS],
     /// With [`KNOWN`]: `struct stat`.
@@ -49,7 +50,7 @@ pub struct Name {
 #[repr(C)]
 pub struct Table {
     /// Grow with each change of a directory of theirs.
-    pub versions: [AtomicU32; BUCKETS],
+    pub versions: [AtomicU64; BUCKETS],
     /// By [`place`].
     pub names: [Name; NAMES],
 }

@@ -1,6 +1,6 @@
 //! Calls that look for a path of which it is known where it leads: see `slot::names`.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use slot::layout::NAMES_VA;
 use slot::names::{ABSENT, KNOWN, MAX_PATH, NO_LINK, Name, STAT_WORDS, Table, WORDS, mix, place};
@@ -149,7 +149,7 @@ fn known(at: u64, stat: Option<&mut [u64; STAT_WORDS]>) -> u32 {
     while mask != 0 {
         let bucket = mask.trailing_zeros() as usize;
         // SAFETY: there are as many versions as bits.
-        let version = unsafe { &*(&raw const table.versions).cast::<AtomicU32>().add(bucket) };
+        let version = unsafe { &*(&raw const table.versions).cast::<AtomicU64>().add(bucket) };
         sum = sum.wrapping_sub(version.load(Ordering::SeqCst));
         mask &= mask - 1;
     }

@@ -2,7 +2,8 @@
 //!
 //! Directories share 64 buckets; whoever hands such an answer out notes which buckets it goes by. A directory of which
 //! something was handed out says so when its names or its permissions change, after the change and before anybody
-//! is told of it. Only what is the same for every caller is handed out: directories on the way that anybody may search.
+//! is told of it. Only what is the same for every caller is handed out: directories on the way that anybody may search,
+//! and list, since everybody can read what was handed out, names included.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,8 +15,8 @@ use crate::{Caller, Dentry, MountFlags, Place, acl};
 
 /// The most symbolic links on the way.
 const MAX_LINKS: u32 = 8;
-/// In a mode: everybody may search.
-const SEARCH: u32 = 0o111;
+/// In a mode: everybody may search, and list.
+const ANYBODY: u32 = 0o555;
 /// The bucket of all that is mounted; it is every answer's.
 const MOUNTS: u64 = 1;
 
@@ -166,14 +167,14 @@ impl Trace<'_> {
         Some(Some(end))
     }
 
-    /// A directory is searched: only one that anybody may search, and that tells of changes.
+    /// A directory is searched: only one that anybody may search and list, and that tells of changes.
     fn search(&mut self, dir: &Place) -> Option<()> {
         if dir.mount.hides() || dir.dentry.kind()? != S_IFDIR || dir.dentry.is_deleted() {
             return None;
         }
         let inode = dir.dentry.inode_ref()?;
         self.buckets |= dir.dentry.bucket().mark() | inode.names_told()?;
-        let anybody = inode.metadata().ok()?.mode & SEARCH == SEARCH;
+        let anybody = inode.metadata().ok()?.mode & ANYBODY == ANYBODY;
         (anybody && matches!(inode.acl(acl::ACCESS), Ok(None))).then_some(())
     }
 }

@@ -33,6 +33,7 @@ mod memory_file;
 mod mount;
 mod mqueue;
 mod names;
+mod names_attack;
 mod netlink;
 mod packet;
 mod packet_ring;
@@ -118,6 +119,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         mount::CASES,
         mqueue::CASES,
         names::CASES,
+        names_attack::CASES,
         netlink::CASES,
         packet::CASES,
         packet_ring::CASES,

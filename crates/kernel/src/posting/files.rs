@@ -167,7 +167,7 @@ pub fn mapped(thread: &Arc<Thread>, fd: i32, file: &Arc<OpenFile>, number: u32) 
 
 /// What a file is and holds.
 struct Seen {
-    version: u32,
+    version: u64,
     known: Option<Metadata>,
     bytes: Vec<u8>,
     /// Whether that is all of it; none if nothing was read.
@@ -354,7 +354,7 @@ impl State {
         thread: &Arc<Thread>,
         area: &PostArea,
         (fd, file): (i32, &Arc<OpenFile>),
-        version: u32,
+        version: u64,
         (attributes, contents): (Attributes<'_>, Contents<'_>),
         dropped: &mut Vec<Held>,
     ) -> bool {
@@ -413,7 +413,7 @@ impl State {
         thread: &Arc<Thread>,
         area: &PostArea,
         (fd, file): (i32, &Arc<OpenFile>),
-        (version, size): (u32, u32),
+        (version, size): (u64, u32),
         dropped: &mut Vec<Held>,
     ) -> bool {
         let table = &thread.kernel().posting;

@@ -69,7 +69,7 @@ fn names_itself(path: u64, flags: u64) -> bool {
 
 /// Whether nothing has changed since.
 fn holds(grant: &Grant) -> bool {
-    grant.version.load(Ordering::Relaxed) == control().files.load(Ordering::SeqCst)
+    grant.version.load(Ordering::Relaxed) == control().files.load(Ordering::SeqCst) as u32
 }
 
 /// Where a file's attributes lie.
