@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use identity::Capability;
 use linux_abi::Errno;
-use linux_abi::fs::{NAME_MAX, PATH_MAX, S_IFDIR, S_IFLNK};
+use linux_abi::fs::{NAME_MAX, PATH_MAX, S_IFDIR, S_IFLNK, S_ISVTX};
 
 use crate::{Caller, Dentry, MountFlags, Place, Result, permission};
 
@@ -124,6 +124,7 @@ impl<'a> Walker<'a> {
         // Only a name may have led to a link; a walk that ended in a magic link is over.
         let follow = self.flags.contains(WalkFlags::FOLLOW) || tail.slash;
         if kind == S_IFLNK && tail.last == Last::Name && follow {
+            self.check_protected(&tail.dir, &place)?;
             return match self.follow(&tail.dir, &place)? {
                 Followed::Place(place) => {
                     self.check_directory(&place, tail.slash)?;
@@ -139,6 +140,18 @@ impl<'a> Walker<'a> {
         }
         self.check_directory(&place, tail.slash)?;
         Ok(place)
+    }
+
+    /// fs.protected_symlinks (1): in a sticky directory that anybody may write, a link at the end of a path leads on
+    /// only if it is one's own, or the directory's owner's.
+    fn check_protected(&self, dir: &Place, link: &Place) -> Result<()> {
+        const SHARED: u32 = S_ISVTX | 0o002;
+        let above = dir.inode()?.metadata()?;
+        if above.mode & SHARED != SHARED {
+            return Ok(());
+        }
+        let uid = link.inode()?.metadata()?.uid;
+        if uid == self.caller.credentials().fsuid || uid == above.uid { Ok(()) } else { Err(Errno::EACCES) }
     }
 
     fn check_directory(&self, place: &Place, slash: bool) -> Result<()> {
@@ -161,6 +174,7 @@ impl<'a> Walker<'a> {
     /// Follows a symbolic link at the end of a walk: the parent of what it names. For open(2), which may
     /// create what a dangling link names.
     pub fn follow_last(&mut self, parent: &Parent, link: &Place) -> Result<Parent> {
+        self.check_protected(&parent.dir, link)?;
         match self.follow(&parent.dir, link)? {
             Followed::Place(dir) => {
                 Ok(Parent { dir, name: Vec::new(), last: Last::Root, slash: parent.slash })

@@ -5,6 +5,7 @@ use libc::*;
 use crate::harness::{Temp, cases, fails, file, in_child, is_root, ok, read, skip, sys, zeroed};
 
 cases!("directory": make_and_remove, remove_errors, link_counts, hard_link, link_errors, symbolic_link, readlink_cuts,
+    protected_links,
     rename_replaces, rename_errors, rename_directory, rename_noreplace, rename_exchange, list, list_types, many_entries,
     rewind, seek_to_cookie, small_buffer, delete_while_listing, current_directory, fchdir, getcwd_errors,
     removed_current_directory, chroot, unlink_errors, mknod_kinds, dots, list_deleted);
@@ -100,6 +101,52 @@ fn symbolic_link() {
     fails!(ENOENT, stat(path.as_ptr(), &mut status));
     fails!(EEXIST, symlink(c"x".as_ptr(), path.as_ptr()));
     fails!(ENOENT, symlink(c"".as_ptr(), temp.join("e").as_ptr()));
+}
+
+/// fs.protected_symlinks, as of a host that has it.
+fn protected_links() {
+    if !is_root() {
+        skip!("only root makes links of others");
+    }
+    if std::fs::read("/proc/sys/fs/protected_symlinks").is_ok_and(|text| text != b"1\n") {
+        skip!("the host does not protect them");
+    }
+    let temp = Temp::new();
+    let (dir, link, target) = (temp.join("d"), temp.join("d/l"), temp.join("t"));
+    let (below, named) = (temp.join("d/l/f"), temp.join("n"));
+    ok!(mkdir(dir.as_ptr(), 0o755));
+    ok!(mkdir(target.as_ptr(), 0o755));
+    let file = ok!(open(temp.join("t/f").as_ptr(), O_CREAT | O_WRONLY, 0o644));
+    ok!(close(file));
+    ok!(symlink(target.as_ptr(), link.as_ptr()));
+    ok!(symlink(link.as_ptr(), named.as_ptr()));
+    let mut status: stat = zeroed();
+    for (mode, owner, of_dir, allowed) in [
+        (0o1777, 1234, 0, false),
+        (0o1777, 0, 1234, true),
+        (0o1777, 1234, 1234, true),
+        (0o1775, 1234, 0, true),
+        (0o777, 1234, 0, true),
+    ] {
+        ok!(chmod(dir.as_ptr(), mode));
+        ok!(chown(dir.as_ptr(), of_dir, 0));
+        ok!(lchown(link.as_ptr(), owner, owner));
+        for path in [&link, &named] {
+            let followed = [
+                sys!(stat(path.as_ptr(), &mut status)).map(|_| 0),
+                sys!(open(path.as_ptr(), O_RDONLY | O_CLOEXEC))
+                    .inspect(|fd| assert_eq!(ok!(close(*fd)), 0))
+                    .map(|_| 0),
+                sys!(chdir(path.as_ptr())).map(|_| 0),
+            ];
+            let expected = if allowed { Ok(0) } else { Err(EACCES) };
+            assert_eq!(followed, [expected; 3], "{mode:o} {owner} {of_dir} {path:?}");
+        }
+        // In the middle of a path it is followed.
+        ok!(stat(below.as_ptr(), &mut status));
+        ok!(lstat(link.as_ptr(), &mut status));
+    }
+    ok!(chdir(c"/".as_ptr()));
 }
 
 fn readlink_cuts() {
