@@ -32,11 +32,14 @@ sysbench_() {
         --mysql-db=work --tables=2 --table-size=10000 "${@:2}"
 }
 
+no_old_worker() { ! inside nginx grep -qs 'worker process is shutting down' $(inside nginx sh -c 'echo /proc/[0-9]*/cmdline'); }
 begin_nginx() { start nginx "$IMAGE"; served /small.txt 80; }
 round_nginx() {
     at 80
     pages "$URL/proxy/small.txt"
     must inside nginx nginx -s reload >/dev/null
+    # Old workers close what is kept alive, which wrk takes for an error.
+    eventually 60 no_old_worker
     pages "$URL/medium.bin"
     echo "work $DONE requests"
 }
