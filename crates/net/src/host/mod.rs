@@ -1,6 +1,7 @@
 //! Sockets of the host's network stack, in the network namespace that the kernel process lives in.
 
 mod changes;
+mod ioctls;
 pub mod local;
 mod netlink;
 mod options;
@@ -127,7 +128,7 @@ impl Maker {
     /// An ioctl about interfaces, made on a socket for it alone.
     pub(crate) fn interface_ioctl(&self, caller: &mut dyn Caller, cmd: u32, arg: u64) -> Result<i64> {
         // Only what is about interfaces: the rest would be about the socket made here.
-        let known = matches!(cmd, socket::SIOCGIFCONF | socket::SIOCETHTOOL)
+        let known = matches!(cmd, ioctls::SIOCGIFCONF | ioctls::SIOCETHTOOL)
             || host::socket::changes(cmd)
             || host::socket::changes_routes(cmd);
         if !known && host::socket::ioctl_size(cmd) != Some(host::socket::IFREQ) {
@@ -135,7 +136,7 @@ impl Maker {
         }
         let _place = self.room.take()?;
         let fd = host::socket::open(AF_INET, SOCK_DGRAM, 0)?;
-        socket::ask(fd.as_fd(), self.room.rights, caller, cmd, arg)
+        ioctls::ask(fd.as_fd(), self.room.rights, caller, cmd, arg)
     }
 }
 
