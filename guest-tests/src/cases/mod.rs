@@ -3,6 +3,7 @@
 use crate::harness::Case;
 
 mod acl;
+mod address_form;
 mod aio;
 mod aslr;
 mod attack;
@@ -89,6 +90,7 @@ mod zerocopy;
 pub(crate) fn all() -> impl Iterator<Item = Case> {
     let subjects: [&[Case]; _] = [
         acl::CASES,
+        address_form::CASES,
         aio::CASES,
         aslr::CASES,
         attack::CASES,

@@ -22,6 +22,7 @@ use vfs::Caller;
 
 use rustix::process::{Resource, getrlimit};
 
+pub(crate) use options::ADDRFORM;
 pub use socket::HostSocket;
 
 use crate::Result;

@@ -10,6 +10,8 @@ const IP: i32 = 0;
 const TCP: i32 = 6;
 const UDP: i32 = 17;
 const IPV6: i32 = 41;
+/// `IPV6_ADDRFORM`, which makes an IPv4 socket of one that is connected to a mapped address.
+pub(crate) const ADDRFORM: (i32, i32) = (IPV6, 1);
 const ICMPV6: i32 = 58;
 const UDPLITE: i32 = 136;
 const RAW: i32 = 255;
@@ -131,8 +133,10 @@ pub(super) fn may_set(kind: (u16, u32, i32), level: i32, name: i32) -> bool {
         UDP => matches!(name, 1 | 101 | 102 | 103 | 104),
         IPV6 => matches!(
             name,
-            // CHECKSUM, UNICAST_HOPS, MULTICAST_IF, -HOPS, -LOOP, JOIN_GROUP, LEAVE_GROUP, MTU_DISCOVER, RECVERR, V6ONLY
-            7 | 16 | 17 | 18 | 19 | 20 | 21 | 23 | 25 | 26
+            // ADDRFORM, CHECKSUM
+            1 | 7
+            // UNICAST_HOPS, MULTICAST_IF, -HOPS, -LOOP, JOIN_GROUP, LEAVE_GROUP, MTU_DISCOVER, RECVERR, V6ONLY
+            | 16 | 17 | 18 | 19 | 20 | 21 | 23 | 25 | 26
             // MULTICAST_ALL, RECVERR_RFC4884, MCAST_*, RECVPKTINFO, PKTINFO, RECVHOPLIMIT, HOPLIMIT
             | 29 | 31 | 42
                 ..=47 | 49 | 50 | 51 | 52

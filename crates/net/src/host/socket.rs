@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bpf::Program;
@@ -34,7 +34,10 @@ const MAX_CONTROL: usize = 4096;
 /// A host socket, watched by the driver.
 pub struct HostSocket {
     source: HostSource,
-    kind: (u16, u32, i32),
+    /// Type and protocol.
+    kind: (u32, i32),
+    /// `IPV6_ADDRFORM` changes it.
+    family: AtomicU16,
     _place: Place,
     room: Arc<Room>,
     /// Its close(2) would wait: SO_LINGER with a time.
@@ -76,7 +79,8 @@ impl HostSocket {
             .map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
         Ok(HostSocket {
             source,
-            kind,
+            kind: (kind.1, kind.2),
+            family: AtomicU16::new(kind.0),
             _place: place,
             room,
             lingers: AtomicBool::new(false),
@@ -104,7 +108,7 @@ impl HostSocket {
     pub(crate) fn accept_host(&self, queue: Arc<WaitQueue>) -> Result<HostSocket> {
         let place = self.room.take()?;
         let fd = host::socket::accept(self.fd())?;
-        let socket = HostSocket::new(fd, self.kind, place, self.room.clone(), queue)?;
+        let socket = HostSocket::new(fd, self.kind(), place, self.room.clone(), queue)?;
         socket.lingers.store(self.lingers.load(Ordering::Relaxed), Ordering::Relaxed);
         socket.special.store(self.special.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok(socket)
@@ -228,7 +232,7 @@ impl HostSocket {
     /// How much of the message to read next the filter leaves; what it throws away is gone then. The filter runs here:
     /// the host is never handed a guest's program. `EAGAIN`.
     fn look(&self, program: &Program) -> Result<usize> {
-        let udp = self.kind.1 == SOCK_DGRAM && matches!(self.kind.2, 0 | 17 | 136);
+        let udp = self.kind.0 == SOCK_DGRAM && matches!(self.kind.1, 0 | 17 | 136);
         let own = if udp { host::socket::name(self.fd(), false).ok() } else { None };
         let mut buf = vec![0; LONGEST];
         // What a flood leaves is looked at the next time.
@@ -239,8 +243,8 @@ impl HostSocket {
             let end = |bytes: &[u8]| Endpoint::parse(bytes).map(|(_, end)| end);
             let keep = match (end(&message.from), own.as_deref().and_then(end)) {
                 (Some(from), Some(own)) if udp => Datagram::new(from, own, data).judge(program),
-                _ if self.kind.0 == AF_PACKET => {
-                    let frame = Frame::new(data, &message.from, self.kind.1 == SOCK_RAW);
+                _ if self.kind().0 == AF_PACKET => {
+                    let frame = Frame::new(data, &message.from, self.kind.0 == SOCK_RAW);
                     Some(program.run(&frame) as usize).filter(|keep| *keep > 0)
                 }
                 _ => Some(program.run(&Bare(data)) as usize).filter(|keep| *keep > 0),
@@ -269,7 +273,7 @@ impl HostSocket {
     }
 
     fn is_stream(&self) -> bool {
-        self.kind.1 == SOCK_STREAM
+        self.kind.0 == SOCK_STREAM
     }
 }
 
@@ -324,11 +328,11 @@ impl Socket for HostSocket {
         self
     }
     fn kind(&self) -> (u16, u32, i32) {
-        self.kind
+        (self.family.load(Ordering::Relaxed), self.kind.0, self.kind.1)
     }
     fn bind(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
         // Raw sockets have no port.
-        let privileged = self.kind.1 != SOCK_RAW
+        let privileged = self.kind.0 != SOCK_RAW
             && port(&address.bytes).is_some_and(|p| p != 0 && u32::from(p) < self.room.first_free_port);
         if privileged && !caller.credentials.capable(Capability::NET_BIND_SERVICE) {
             return Err(Errno::EACCES);
@@ -424,8 +428,8 @@ impl Socket for HostSocket {
         match (level, name) {
             // Nobody passes credentials here.
             (SOL_SOCKET, so::PASSCRED) => return Ok(0_i32.to_ne_bytes().into_iter().take(len).collect()),
-            _ if options::may_get(self.kind, level, name) => {}
-            _ => return Err(options::unknown(self.kind, level)),
+            _ if options::may_get(self.kind(), level, name) => {}
+            _ => return Err(options::unknown(self.kind(), level)),
         }
         host::socket::option(self.fd(), level, name, len)
     }
@@ -441,10 +445,15 @@ impl Socket for HostSocket {
             }
             _ => name,
         };
-        if !options::may_set(self.kind, level, name) {
+        if !options::may_set(self.kind(), level, name) {
             return Err(Errno::ENOPROTOOPT);
         }
-        self.force_option(level, name, value)
+        self.force_option(level, name, value)?;
+        if (level, name) == options::ADDRFORM {
+            // There is no other way than to IPv4.
+            self.family.store(AF_INET, Ordering::Relaxed);
+        }
+        Ok(())
     }
     fn take_error(&self) -> Option<Errno> {
         let value = host::socket::option(self.fd(), SOL_SOCKET, so::ERROR, 4).ok()?;

@@ -1,6 +1,7 @@
 //! Internet sockets. Those that talk to each other inside the sandbox never leave the kernel process; the others are
 //! sockets of the host. Which it is is decided for each connection.
 
+mod address_form;
 mod bytes;
 mod connect;
 mod connection;

@@ -3,7 +3,7 @@
 //! A socket has no host socket until it needs one: to bind or listen (the port is taken in the network namespace
 //! too, and others of that namespace may connect), to reach somebody outside, or for options that are not kept here.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use executor::{Alarm, Events, WaitQueue};
@@ -49,7 +49,8 @@ pub(super) enum Role {
 /// What a socket and those who wake it hold.
 pub(super) struct Shared {
     pub(super) this: Weak<Shared>,
-    pub(super) family: u16,
+    /// `IPV6_ADDRFORM` changes it.
+    pub(super) family: AtomicU16,
     pub(super) queue: Arc<WaitQueue>,
     pub(super) inet: Arc<Inet>,
     pub(super) role: RwLock<Role>,
@@ -83,7 +84,7 @@ impl Shared {
     ) -> Arc<Shared> {
         Arc::new_cyclic(|this| Shared {
             this: this.clone(),
-            family,
+            family: AtomicU16::new(family),
             queue,
             inet: inet.clone(),
             role: RwLock::new(role),
@@ -92,6 +93,11 @@ impl Shared {
             zerocopy: Completions::default(),
             options: Mutex::new(Kept { options, ..Kept::default() }),
         })
+    }
+
+    /// `AF_INET` or `AF_INET6`.
+    pub(super) fn family(&self) -> u16 {
+        self.family.load(Ordering::Relaxed)
     }
 
     /// The host socket, made now if there was none.
@@ -103,7 +109,7 @@ impl Shared {
         let kept = self.options.lock();
         if self.host.get().is_none() {
             let made =
-                self.inet.maker.open((self.family, SOCK_STREAM, IPPROTO_TCP), Some(self.queue.clone()))?;
+                self.inet.maker.open((self.family(), SOCK_STREAM, IPPROTO_TCP), Some(self.queue.clone()))?;
             for (level, name, value) in kept.options.replay() {
                 // What the host does not take it would not have taken in time either.
                 let _ = made.force_option(level, name, &value);
@@ -138,9 +144,10 @@ impl Shared {
     /// A connection by the host.
     fn connect_by_host(&self, address: &[u8]) -> Result<()> {
         let host = self.host()?;
+        let address = self.for_host(address)?;
         let old = self.set_role(Role::Host);
         drop(old);
-        host.connect_to(address)
+        host.connect_to(&address)
     }
 
     /// connect(2) to AF_UNSPEC: what was is no more.
@@ -193,8 +200,8 @@ impl TcpSocket {
         let shared = &self.0;
         {
             let kept = shared.options.lock();
-            let foreign = shared.family == AF_INET6 && to.ip.is_ipv4() && kept.options.v6_only();
-            if kept.host_only || foreign || to.port == 0 || (shared.family == AF_INET && to.ip.is_ipv6()) {
+            let foreign = shared.family() == AF_INET6 && to.ip.is_ipv4() && kept.options.v6_only();
+            if kept.host_only || foreign || to.port == 0 || (shared.family() == AF_INET && to.ip.is_ipv6()) {
                 return None;
             }
         }
@@ -250,7 +257,7 @@ impl Socket for TcpSocket {
         self
     }
     fn kind(&self) -> (u16, u32, i32) {
-        (self.0.family, SOCK_STREAM, IPPROTO_TCP)
+        (self.0.family(), SOCK_STREAM, IPPROTO_TCP)
     }
     fn bind(&self, caller: &SocketCaller<'_>, address: &Address) -> Result<()> {
         let shared = &self.0;
@@ -258,6 +265,7 @@ impl Socket for TcpSocket {
             return Err(Errno::EINVAL);
         }
         let host = shared.host()?;
+        let address = &Address::plain(shared.for_host(&address.bytes)?.into_owned());
         if let Some((_, name)) = Endpoint::parse(&address.bytes) {
             let reuse = shared.options.lock().options.reuses_address();
             shared.inet.ports.check_bind(name, reuse)?;
@@ -293,7 +301,7 @@ impl Socket for TcpSocket {
             kept.bound = true;
             (kept.options.clone(), kept.host_only)
         };
-        let dual = shared.family == AF_INET6 && !host.is_v6_only();
+        let dual = shared.family() == AF_INET6 && !host.is_v6_only();
         let listener = Listener::new(name, dual, shared.queue.clone(), most, options);
         if !host_only {
             shared.inet.ports.add_listener(&listener);
@@ -312,7 +320,7 @@ impl Socket for TcpSocket {
             return answer;
         }
         if let Some((_, to)) = Endpoint::parse(&address.bytes)
-            && (family == self.0.family)
+            && (family == self.0.family())
             && matches!(*self.0.role.read(), Role::Idle)
             && let Some(answer) = self.connect_inside(to.target())
         {
@@ -325,7 +333,7 @@ impl Socket for TcpSocket {
             Role::Local { told, .. } => *told = true,
             // The host's socket does not block, so that it has something to confirm too.
             Role::Host => {
-                let _ = self.0.made_host().map(|host| host.connect_to(&address.bytes));
+                let _ = self.0.made_host().map(|host| host.connect_to(&self.0.for_host(&address.bytes)?));
             }
             _ => {}
         }
@@ -337,7 +345,10 @@ impl Socket for TcpSocket {
         {
             // The host's socket is non-blocking: as long as nobody asks again it is still being connected. If it is
             // in truth connected by now it stays so.
-            if !matches!(host.connect_to(&address.bytes), Ok(()) | Err(Errno::EISCONN)) {
+            if !matches!(
+                self.0.for_host(&address.bytes).and_then(|to| host.connect_to(&to)),
+                Ok(()) | Err(Errno::EISCONN)
+            ) {
                 *role = Role::Idle;
             }
         }
@@ -356,14 +367,14 @@ impl Socket for TcpSocket {
             Err(Errno::EAGAIN) => {
                 let host = shared.host()?.accept_host(Arc::default())?;
                 let queue = host.wait_queue();
-                let new = Shared::new(&shared.inet, shared.family, queue, Role::Host, Options::default());
+                let new = Shared::new(&shared.inet, shared.family(), queue, Role::Host, Options::default());
                 let _ = new.host.set(host);
                 new.zerocopy.inherit(&shared.zerocopy);
                 return Ok(Arc::new(TcpSocket(new)));
             }
             Err(errno) => return Err(errno),
         };
-        let new = Shared::new(&shared.inet, shared.family, queue, role, options);
+        let new = Shared::new(&shared.inet, shared.family(), queue, role, options);
         new.zerocopy.inherit(&shared.zerocopy);
         Ok(Arc::new(TcpSocket(new)))
     }
@@ -407,7 +418,7 @@ impl Socket for TcpSocket {
     }
     fn receive(&self, buf: &mut [u8], control_room: usize, flags: MsgFlags) -> Result<Received> {
         if flags.contains(MsgFlags::ERRQUEUE)
-            && let Some(told) = self.0.zerocopy.take(self.0.family)
+            && let Some(told) = self.0.zerocopy.take(self.0.family())
         {
             return Ok(told);
         }
@@ -446,24 +457,24 @@ impl Socket for TcpSocket {
     }
     fn local_address(&self) -> Result<Vec<u8>> {
         match (&*self.0.role.read(), self.0.made_host()) {
-            (Role::Local { end, .. }, _) => Ok(end.local().render(self.0.family)),
-            (_, Some(host)) => host.local_address(),
-            (_, None) => Ok(Endpoint::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0).render(self.0.family)),
+            (Role::Local { end, .. }, _) => Ok(end.local().render(self.0.family())),
+            (_, Some(host)) => Ok(self.0.for_guest(host.local_address()?)),
+            (_, None) => Ok(Endpoint::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0).render(self.0.family())),
         }
     }
     fn peer_address(&self) -> Result<Vec<u8>> {
         match &*self.0.role.read() {
             Role::Local { end, .. } if end.state() != super::connection::State::Close => {
-                Ok(end.remote().render(self.0.family))
+                Ok(end.remote().render(self.0.family()))
             }
-            Role::Host => self.0.host()?.peer_address(),
+            Role::Host => Ok(self.0.for_guest(self.0.host()?.peer_address()?)),
             _ => Err(Errno::ENOTCONN),
         }
     }
     fn accepted_address(&self) -> Result<Vec<u8>> {
         match &*self.0.role.read() {
-            Role::Local { end, .. } => Ok(end.remote().render(self.0.family)),
-            _ => self.0.host()?.peer_address(),
+            Role::Local { end, .. } => Ok(end.remote().render(self.0.family())),
+            _ => Ok(self.0.for_guest(self.0.host()?.peer_address()?)),
         }
     }
     fn option(&self, level: i32, name: i32, len: usize) -> Result<Vec<u8>> {
@@ -529,10 +540,10 @@ impl Socket for TcpSocket {
     fn describe(&self) -> Option<Description> {
         match &*self.0.role.read() {
             Role::Local { end, .. } => Some(Description::Tcp(TcpDescription {
-                family: self.0.family,
+                family: self.0.family(),
                 state: end.state() as u8,
-                local: end.local().render(self.0.family),
-                remote: end.remote().render(self.0.family),
+                local: end.local().render(self.0.family()),
+                remote: end.remote().render(self.0.family()),
                 unread: end.unread(),
                 unsent: end.unsent(),
             })),

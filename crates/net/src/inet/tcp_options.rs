@@ -2,13 +2,14 @@
 
 use identity::Capability;
 use linux_abi::Errno;
-use linux_abi::socket::{SOL_SOCKET, so};
+use linux_abi::socket::{AF_INET6, SOL_SOCKET, so};
 
 use super::connection::{End, State};
 use super::hold::SEGMENT;
 use super::options::{SOL_TCP, TCP_NODELAY};
 use super::tcp::{IPPROTO_TCP, Role, Shared, TcpSocket};
 use crate::Result;
+use crate::host::ADDRFORM;
 use crate::socket::{Control, Socket, SocketCaller};
 
 const FIONREAD: u32 = 0x541b;
@@ -89,8 +90,11 @@ impl TcpSocket {
         match (level, name) {
             (SOL_SOCKET, so::ERROR) => return Ok(int(self.take_error().map_or(0, Errno::raw))),
             (SOL_SOCKET, so::TYPE) => return Ok(int(linux_abi::socket::SOCK_STREAM.cast_signed())),
-            (SOL_SOCKET, so::DOMAIN) => return Ok(int(i32::from(shared.family))),
+            (SOL_SOCKET, so::DOMAIN) => return Ok(int(i32::from(shared.family()))),
             (SOL_SOCKET, so::PROTOCOL) => return Ok(int(IPPROTO_TCP)),
+            // A socket of the other family has none of these.
+            (41, _) if shared.family() != AF_INET6 => return Err(Errno::EOPNOTSUPP),
+            ADDRFORM => return Ok(int(i32::from(self.form()?))),
             (SOL_SOCKET, so::ZEROCOPY) => return Ok(int(shared.zerocopy.is_enabled().into())),
             _ => {}
         }
@@ -112,8 +116,6 @@ impl TcpSocket {
         drop(role);
         let kept = shared.options.lock().options.get(level, name);
         match kept {
-            // A socket of the other family has no such option.
-            Some(_) if level == 41 && shared.family != linux_abi::socket::AF_INET6 => Err(Errno::EOPNOTSUPP),
             Some(value) => Ok(value),
             None => shared.host()?.option(level, name, len),
         }
@@ -133,11 +135,13 @@ impl TcpSocket {
         {
             return Err(Errno::EPERM);
         }
-        if level == 41 && shared.family != linux_abi::socket::AF_INET6 {
+        if level == 41 && shared.family() != AF_INET6 {
             return Err(Errno::ENOPROTOOPT);
         }
-        if (level, name) == (SOL_SOCKET, so::ZEROCOPY) {
-            return shared.zerocopy.set(value);
+        match (level, name) {
+            (SOL_SOCKET, so::ZEROCOPY) => return shared.zerocopy.set(value),
+            ADDRFORM => return self.change_form(caller, value),
+            _ => {}
         }
         if host_only(level, name) {
             if matches!(*shared.role.read(), Role::Local { .. }) {

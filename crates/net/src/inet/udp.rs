@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use executor::{Events, WaitQueue};
@@ -21,7 +21,7 @@ use super::endpoint::Endpoint;
 use super::ports::Ports;
 use super::udp_counts::counts;
 use crate::filter::{Datagram, Filter};
-use crate::host::HostSocket;
+use crate::host::{ADDRFORM, HostSocket};
 use crate::registry::{Description, UdpDescription};
 use crate::socket::{Control, Halves, Received, Socket, SocketCaller, int_option};
 use crate::zerocopy::Completions;
@@ -70,7 +70,8 @@ struct Names {
 
 pub(super) struct Shared {
     this: Weak<Shared>,
-    family: u16,
+    /// `IPV6_ADDRFORM` changes it.
+    family: AtomicU16,
     inet: Arc<Inet>,
     host: HostSocket,
     queue: Arc<WaitQueue>,
@@ -114,9 +115,9 @@ fn harmless(level: i32, name: i32) -> bool {
         ),
         // TOS, TTL, MTU_DISCOVER, RECVERR, FREEBIND; MULTICAST_IF, -TTL, -LOOP, memberships and sources of groups
         IP => matches!(name, 1 | 2 | 10 | 11 | 15 | 32..=49),
-        // UNICAST_HOPS, MULTICAST_IF, -HOPS, -LOOP, JOIN_GROUP, LEAVE_GROUP, MTU_DISCOVER, RECVERR, V6ONLY,
+        // ADDRFORM, UNICAST_HOPS, MULTICAST_IF, -HOPS, -LOOP, JOIN_GROUP, LEAVE_GROUP, MTU_DISCOVER, RECVERR, V6ONLY,
         // MULTICAST_ALL, groups, TCLASS
-        IPV6 => matches!(name, 16..=21 | 23 | 25 | 26 | 29 | 42..=48 | 67),
+        IPV6 => matches!(name, 1 | 16..=21 | 23 | 25 | 26 | 29 | 42..=48 | 67),
         _ => false,
     }
 }
@@ -143,7 +144,7 @@ impl Bound {
         let mut alone = true;
         for socket in bound.get(&to.port)?.iter().filter_map(Weak::upgrade) {
             let names = *socket.names.lock();
-            let Some(score) = names.score(socket.family, from, to) else { continue };
+            let Some(score) = names.score(socket.family(), from, to) else { continue };
             match &best {
                 Some((most, _)) if *most > score => {}
                 Some((most, _)) if *most == score => alone = false,
@@ -178,13 +179,17 @@ impl Names {
 }
 
 impl Shared {
+    fn family(&self) -> u16 {
+        self.family.load(Ordering::Relaxed)
+    }
+
     /// Asks the host for the names after a call that may have changed them.
     fn learn(&self) {
         let _learning = self.learning.lock();
         let endpoint = |bytes: Result<Vec<u8>>| Some(Endpoint::parse(&bytes.ok()?)?.1);
         let local = endpoint(self.host.local_address()).filter(|name| name.port != 0);
         let peer = endpoint(self.host.peer_address());
-        let v6_only = self.family == AF_INET6 && self.host.is_v6_only();
+        let v6_only = self.family() == AF_INET6 && self.host.is_v6_only();
         let old = std::mem::replace(&mut *self.names.lock(), Names { local, peer, v6_only });
         let (old, new) = (old.local.map(|n| n.port), local.map(|n| n.port));
         if old != new {
@@ -216,7 +221,7 @@ impl Shared {
         let names = *self.names.lock();
         let to = match to {
             Some(to) => match Endpoint::parse(&to.bytes) {
-                Some((family, to)) if family == self.family => to,
+                Some((family, to)) if family == self.family() => to,
                 _ => return Ok(false),
             },
             None => match names.peer {
@@ -232,7 +237,7 @@ impl Shared {
             local => Endpoint::new(Ports::source_for(to.ip), local.map_or(0, |name| name.port)),
         };
         if source.ip.is_ipv4() != to.ip.is_ipv4()
-            || (self.family == AF_INET6 && to.ip.is_ipv4() && names.v6_only)
+            || (self.family() == AF_INET6 && to.ip.is_ipv4() && names.v6_only)
         {
             return Ok(false);
         }
@@ -242,10 +247,10 @@ impl Shared {
         }
         if source.port == 0 {
             // The first datagram gives the sender a port.
-            let any = Endpoint::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0).render(self.family);
+            let any = Endpoint::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0).render(self.family());
             self.host.bind(caller, &Address::plain(any))?;
             self.learn();
-            return self.send_inside(caller, data, Some(&Address::plain(to.render(self.family))));
+            return self.send_inside(caller, data, Some(&Address::plain(to.render(self.family()))));
         }
         self.pending()?;
         counts(to.ip.is_ipv6()).add_sent();
@@ -296,7 +301,7 @@ impl Shared {
         if let (Some(to), Some(from)) = (buf.get_mut(..count), first.data.get(..count)) {
             to.copy_from_slice(from);
         }
-        let from = Some(first.from.render(self.family));
+        let from = Some(first.from.render(self.family()));
         if !flags.contains(MsgFlags::PEEK) {
             counts(first.from.ip.is_ipv6()).add_read();
             inbox.waiting.pop_front();
@@ -322,7 +327,7 @@ impl UdpSocket {
         let queue = host.wait_queue();
         Ok(UdpSocket(Arc::new_cyclic(|this| Shared {
             this: this.clone(),
-            family,
+            family: AtomicU16::new(family),
             inet: inet.clone(),
             host,
             queue,
@@ -396,7 +401,7 @@ impl Socket for UdpSocket {
     fn receive(&self, buf: &mut [u8], control_room: usize, flags: MsgFlags) -> Result<Received> {
         let shared = &self.0;
         if flags.contains(MsgFlags::ERRQUEUE)
-            && let Some(told) = shared.zerocopy.take(shared.family)
+            && let Some(told) = shared.zerocopy.take(shared.family())
         {
             return Ok(told);
         }
@@ -459,7 +464,10 @@ impl Socket for UdpSocket {
             shared.host_only.store(true, Ordering::Relaxed);
         }
         shared.room.store(0, Ordering::Relaxed);
-        if (level, name) == (IPV6, 26) {
+        if (level, name) == ADDRFORM {
+            shared.family.store(shared.host.kind().0, Ordering::Relaxed);
+        }
+        if matches!((level, name), ADDRFORM | (IPV6, 26)) {
             shared.learn();
         }
         Ok(())
