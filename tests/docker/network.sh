@@ -20,15 +20,6 @@ end() {
 }
 trap end EXIT
 
-# waits COMMAND...: until it succeeds, 10 s at most.
-waits() {
-    local _
-    for _ in $(seq 100); do
-        "$@" >/dev/null 2>&1 && return
-        sleep 0.1
-    done
-    return 1
-}
 address() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$1" | cut -d' ' -f1; }
 ECHO='import socketserver,sys
 class H(socketserver.StreamRequestHandler):

@@ -74,18 +74,66 @@ without_the_right() {
     contains "$(drun --cap-drop NET_RAW $IMAGE arping -c 1 "$GATEWAY" 2>&1)" "Operation not permitted"
 }
 with_the_right() { equal "opened opened opened opened opened " "$(drun --network none $IMAGE python3 -c "$OPEN")"; }
-# Networks that are not the sandbox's own: its kernel process has no right there, and says so.
-in_others_networks() {
+# The network of another container, as all containers of a pod have it: a helper opens the sockets, which then are as any.
+joins_networks() {
+    local owner other runtime
+    for runtime in $([ "$NAME" = runc ] || echo runc) "$NAME"; do
+        owner=$(timeout 60 docker run -d --runtime "$runtime" --label "sallet-test=$PREFIX" \
+            --sysctl "net.ipv4.ping_group_range=1 0" $IMAGE sleep 120)
+        other=(--network "container:$owner")
+        equal "opened opened opened opened opened " "$(drun "${other[@]}" $IMAGE python3 -c "$OPEN")"
+        equal "opened opened opened opened opened " "$(drun "${other[@]}" --cap-drop ALL --cap-add NET_RAW $IMAGE python3 -c "$OPEN")"
+        equal "1 1 1 1 1 " "$(drun "${other[@]}" --cap-drop NET_RAW $IMAGE python3 -c "$OPEN")"
+        equal "1 1 1 1 1 " "$(drun "${other[@]}" --user 1000 $IMAGE python3 -c "$OPEN")"
+        contains "$(drun "${other[@]}" $IMAGE ping -c2 -i0.2 -w5 "$GATEWAY")" "2 received"
+        contains "$(drun "${other[@]}" --cap-drop NET_RAW $IMAGE ping -c1 -w5 127.0.0.1 2>&1)" "not permitted"
+        contains "$(drun "${other[@]}" $IMAGE arping -c 2 -I eth0 "$GATEWAY")" "Received 2 response(s)"
+        contains "$(drun "${other[@]}" $IMAGE traceroute -T -n -m 3 -w 2 -q 1 "$GATEWAY")" " 1  $GATEWAY "
+        # One container hears what another of the same network says to others.
+        other=$(dstart "${other[@]}" $IMAGE timeout 20 tcpdump --immediate-mode -n -i eth0 -c 2 icmp)
+        waits bash -c "docker logs $other 2>&1 | grep -q listening"
+        contains "$(dexec "$owner" python3 -c "
+import socket, sys
+s = socket.socket(2, 3, 1)
+s.settimeout(5)
+s.sendto(bytes.fromhex('0800f7ff00000000'), (sys.argv[1], 0))
+print('answered', s.recv(100)[20])" "$GATEWAY")" "answered 0"
+        waits bash -c "docker logs $other 2>&1 | grep -q captured"
+        contains "$(docker logs "$other" 2>&1)" "2 packets captured"
+        docker rm -f "$owner" "$other" >/dev/null
+    done
+}
+# Who opens them: nobody who could do more, of that network alone, and gone with the container.
+joins_with_a_helper() {
+    [ "$NAME" = runc ] && exit 0
+    local owner other pid cap
+    owner=$(dstart $IMAGE sleep 60)
+    other=$(dstart --network "container:$owner" --cap-drop ALL --cap-add NET_RAW $IMAGE sleep 60)
+    pid=$(docker top "$other" -o pid,args | sed -n 's/^ *\([0-9]*\) *sallet-binder .*/\1/p')
+    for cap in "Uid:.65532.65532.65532.65532" "CapPrm:.0000000000002000" "CapBnd:.0000000000002000" "NoNewPrivs:.1" "Seccomp:.2"; do
+        grep -q "^$cap$" "/proc/$pid/status" || { echo "the helper lacks $cap: $(cat "/proc/$pid/status")"; exit 1; }
+    done
+    equal "$(readlink "/proc/$(docker inspect -f '{{.State.Pid}}' "$owner")/ns/net")" "$(readlink "/proc/$pid/ns/net")"
+    # Without it there are none, and all else goes on.
+    kill -9 "$pid"
+    equal "1 1 1 1 1 " "$(dexec "$other" python3 -c "$OPEN")"
+    equal 0 "$(dexec "$other" sh -c 'echo $?')"
+    docker rm -f "$other" >/dev/null
+    other=$(dstart --network "container:$owner" --cap-drop NET_RAW --cap-drop NET_BIND_SERVICE $IMAGE sleep 60)
+    equal "" "$(docker top "$other" -o args | grep sallet-binder)"
+}
+# The host's network, by whichever name: nobody hears what all the machine says.
+on_the_hosts_network() {
     [ "$NAME" = runc ] && exit 0
     equal "1 1 1 1 1 " "$(drun --network host $IMAGE python3 -c "$OPEN")"
     equal "1 1 1 1 1 " "$(drun --privileged --network host $IMAGE python3 -c "$OPEN")"
     local other
-    other=$(dstart $IMAGE sleep 60)
+    other=$(dstart --network host $IMAGE sleep 60)
     equal "1 1 1 1 1 " "$(drun --network "container:$other" $IMAGE python3 -c "$OPEN")"
-    contains "$(drun --network "container:$other" $IMAGE ping -c1 -w5 "$GATEWAY")" "1 received"
+    equal "1 1 1 1 1 " "$(drun --privileged --network "container:$other" $IMAGE python3 -c "$OPEN")"
 }
 
 for t in raw_ping record_route traces asks_for_addresses captures captures_lo scans asks_for_an_address without_the_right with_the_right \
-    in_others_networks; do
+    joins_networks joins_with_a_helper on_the_hosts_network; do
     run_test $t
 done

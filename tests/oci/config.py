@@ -207,6 +207,49 @@ def low_ports(box):
 
 
 @test
+def raw_sockets_of_a_joined_network(box):
+    """With CAP_NET_RAW, as in pods; never on the host's network, and not from a user namespace with no right over it."""
+    opens = """perl -MSocket -e '
+        for ([2, 3, 1], [17, 3, 0], [17, 2, 0]) { print socket(S, $$_[0], $$_[1], $$_[2]) ? "yes " : "$! " }'"""
+    no = "Operation not permitted"
+    linux, capabilities = box.config["linux"], box.config["process"]["capabilities"]
+    network = next(namespace for namespace in linux["namespaces"] if namespace["type"] == "network")
+    name = "sallet-oci-%d" % os.getpid()
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    # A pod with a user namespace of its own.
+    pod = subprocess.Popen(["unshare", "--user", "--net", "--map-root-user", "sleep", "60"])
+    try:
+        eventually(10, lambda: os.readlink(f"/proc/{pod.pid}/ns/net") != os.readlink("/proc/self/ns/net"), "the pod")
+        pod_network = f"/proc/{pod.pid}/ns/net"
+        for path in "/run/netns/" + name, pod_network:
+            network["path"] = path
+            # To Linux, who made a user namespace may do everything over its network.
+            if not (YARDSTICK and path == pod_network):
+                equal(f"{no} {no} {no}", box.sh(opens).strip())
+            for kind in "bounding", "effective", "permitted":
+                capabilities[kind].append("CAP_NET_RAW")
+            equal("yes yes yes", box.sh(opens).strip())
+            box.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+            equal(f"{no} {no} {no}", box.sh(opens).strip())
+            box.config["process"]["user"] = {"uid": 0, "gid": 0}
+            for kind in "bounding", "effective", "permitted":
+                capabilities[kind].remove("CAP_NET_RAW")
+        for kind in "bounding", "effective", "permitted":
+            capabilities[kind].append("CAP_NET_RAW")
+        if not YARDSTICK:
+            network["path"] = f"/proc/{os.getpid()}/ns/net"
+            equal(f"{no} {no} {no}", box.sh(opens).strip())
+            linux["namespaces"].append({"type": "user"})
+            linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 0, "size": 2000}]
+            network["path"] = "/run/netns/" + name
+            equal(f"{no} {no} {no}", box.sh(opens).strip())
+    finally:
+        pod.kill()
+        pod.wait()
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+@test
 def sysctl_of_ipc(box):
     box.config["linux"]["sysctl"] = {"kernel.shmmax": "65536", "kernel.sem": "100 200 30 40",
                                      "fs.mqueue.msg_max": "7"}

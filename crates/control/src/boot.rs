@@ -58,9 +58,9 @@ pub struct BootSpec {
     /// What the kernel process may do there beside ordinary sockets.
     #[serde(default)]
     pub network_rights: NetworkRights,
-    /// To the binder, who binds ports below 1024 there where the kernel process may not.
+    /// Who does there what the kernel process may not.
     #[serde(default)]
-    pub binder: Option<FdIndex>,
+    pub binder: Option<BinderSpec>,
     /// What the guest may know of its limits.
     pub cgroup: CgroupInfo,
     /// CPUs of the host that are online.
@@ -316,6 +316,15 @@ pub enum NetworkMode {
     Joined,
     /// The host's.
     Host,
+}
+
+/// The binder of a network over which the kernel process has no right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BinderSpec {
+    /// Over which it is asked.
+    pub channel: FdIndex,
+    /// Whether it opens raw and packet sockets, beside binding ports below 1024.
+    pub opens: bool,
 }
 
 /// Capabilities over a network namespace that was made with the kernel process. Over any other one it has none, whatever

@@ -12,8 +12,8 @@ mod message;
 mod process;
 
 pub use boot::{
-    BootReply, BootSpec, CgroupInfo, Detach, DeviceKind, DeviceSpec, FdIndex, HostFeature, HostUds,
-    IdMapping, JailMode, MemoryFds, MemoryPolicy, MountFlags, MountKind, MountSpec, NetworkMode,
+    BinderSpec, BootReply, BootSpec, CgroupInfo, Detach, DeviceKind, DeviceSpec, FdIndex, HostFeature,
+    HostUds, IdMapping, JailMode, MemoryFds, MemoryPolicy, MountFlags, MountKind, MountSpec, NetworkMode,
     NetworkRights, PlatformSpec, Propagation, QuotaFds, RootSpec, SeccompAction, SeccompCompare,
     SeccompCondition, SeccompRule, SeccompSpec, StartHook, StdioSpec, Tracing, UNPRIVILEGED_PORT_START,
 };

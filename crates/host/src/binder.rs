@@ -1,5 +1,5 @@
-//! Ports below 1024 of a network namespace over which the kernel process has no right: a program of a few pages outside its
-//! user namespace, `binder/main.rs`, holds that one, and binds the sockets that it is sent.
+//! Sockets of a network namespace over which the kernel process has no right: a program of a few pages outside its user
+//! namespace, `binder/main.rs`, binds those that it is sent to ports below 1024, and opens raw and packet sockets.
 
 use std::ffi::CString;
 use std::io::{self, IoSlice};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use linux_abi::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use rustix::thread::CapabilitySet;
 
@@ -21,6 +21,24 @@ const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/binder"));
 const ID: u32 = 65532;
 /// How long an answer may take before nobody is asked any more.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a binder may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duties {
+    /// It binds sockets to ports below 1024: `CAP_NET_BIND_SERVICE`.
+    pub binds: bool,
+    /// It opens raw and packet sockets of the network namespace in which it was started: `CAP_NET_RAW`.
+    pub opens: bool,
+}
+
+impl Duties {
+    /// The capabilities that it takes.
+    fn capabilities(self) -> CapabilitySet {
+        let binds = if self.binds { CapabilitySet::NET_BIND_SERVICE } else { CapabilitySet::empty() };
+        let opens = if self.opens { CapabilitySet::NET_RAW } else { CapabilitySet::empty() };
+        binds | opens
+    }
+}
 
 /// Both ends of what the binder is asked over: the kernel process's, its own.
 pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -32,22 +50,22 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-/// Replaces the calling process by a binder, which is jailed, unprivileged but for `CAP_NET_BIND_SERVICE` and has no
-/// descriptor but `channel`. One thread only. Returns only to say why not.
-pub fn replace(channel: &OwnedFd, id: &str) -> io::Error {
-    match try_replace(channel, id) {
+/// Replaces the calling process by a binder, which is jailed, unprivileged but for its duties and has no descriptor but
+/// `channel`. One thread only. Returns only to say why not.
+pub fn replace(channel: &OwnedFd, id: &str, duties: Duties) -> io::Error {
+    match try_replace(channel, id, duties) {
         Ok(()) => io::Error::other("the binder did not start"),
         Err(error) => error,
     }
 }
 
-fn try_replace(channel: &OwnedFd, id: &str) -> io::Result<()> {
+fn try_replace(channel: &OwnedFd, id: &str, duties: Duties) -> io::Result<()> {
     let image = crate::files::sealed("sallet-binder", IMAGE)?;
     rustix::process::setsid()?;
     crate::jail::set_limits()?;
     crate::namespace::unshare_mounts(false)?;
     crate::mount::enter_empty_root(Path::new("/proc"))?;
-    crate::caps::drop_to_through_exec(ID, ID, CapabilitySet::NET_BIND_SERVICE)?;
+    crate::caps::drop_to_through_exec(ID, ID, duties.capabilities())?;
     let id = CString::new(id).map_err(io::Error::other)?;
     let argv = [c"sallet-binder".as_ptr(), id.as_ptr(), std::ptr::null()];
     let envp: [*const libc::c_char; 1] = [std::ptr::null()];
@@ -76,41 +94,72 @@ fn try_replace(channel: &OwnedFd, id: &str) -> io::Result<()> {
 
 /// The kernel process's end.
 #[derive(Debug)]
-pub struct Binder(Mutex<Option<OwnedFd>>);
+pub struct Binder {
+    channel: Mutex<Option<OwnedFd>>,
+    opens: bool,
+}
 
 impl Binder {
-    /// Of the first descriptor of [`channel`].
-    pub fn new(channel: OwnedFd) -> Binder {
-        Binder(Mutex::new(Some(channel)))
+    /// Of the first descriptor of [`channel`]; whether the binder opens sockets.
+    pub fn new(channel: OwnedFd, opens: bool) -> Binder {
+        Binder { channel: Mutex::new(Some(channel)), opens }
+    }
+
+    /// Whether it opens raw and packet sockets.
+    pub fn opens(&self) -> bool {
+        self.opens
     }
 
     /// bind(2) of an internet socket to an address with a port below 1024; `EACCES` too where nobody answers.
     pub fn bind(&self, socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
-        let mut channel = self.0.lock().map_err(|_| Errno::EACCES)?;
-        match channel.as_ref().map(|channel| ask(channel, socket, address)) {
-            Some(Ok(0)) => Ok(()),
-            Some(Ok(errno)) => Err(Errno::from_raw(errno)),
+        self.ask(Some(socket), address, Errno::EACCES).map(|_| ())
+    }
+
+    /// socket(2) for a raw socket of IPv4 or IPv6, or a packet(7) socket; non-blocking and close-on-exec. `EPERM` too where
+    /// nobody answers; `EMFILE` where there is no room for one here.
+    pub fn open(&self, family: u16, kind: u32, protocol: i32) -> Result<OwnedFd, Errno> {
+        let request = [u32::from(family), kind, protocol.cast_unsigned()].map(u32::to_ne_bytes).concat();
+        self.ask(None, &request, Errno::EPERM)?.ok_or(Errno::EMFILE)
+    }
+
+    fn ask(
+        &self,
+        socket: Option<BorrowedFd<'_>>,
+        request: &[u8],
+        unanswered: Errno,
+    ) -> Result<Option<OwnedFd>, Errno> {
+        let mut channel = self.channel.lock().map_err(|_| unanswered)?;
+        match channel.as_ref().map(|channel| ask(channel, socket, request)) {
+            Some(Ok(answer)) => answer,
             Some(Err(_)) | None => {
                 // A late answer would be taken for that to another question.
                 *channel = None;
-                Err(Errno::EACCES)
+                Err(unanswered)
             }
         }
     }
 }
 
-fn ask(channel: &OwnedFd, socket: BorrowedFd<'_>, address: &[u8]) -> rustix::io::Result<i32> {
+/// The answer to a request, or that there is none.
+fn ask(
+    channel: &OwnedFd,
+    socket: Option<BorrowedFd<'_>>,
+    request: &[u8],
+) -> rustix::io::Result<Result<Option<OwnedFd>, Errno>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let sockets = [socket];
-    if !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
+    let sockets: Vec<_> = socket.into_iter().collect();
+    if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
         return Err(rustix::io::Errno::NOBUFS);
     }
-    rustix::net::sendmsg(channel, &[IoSlice::new(address)], &mut control, SendFlags::NOSIGNAL)?;
+    rustix::net::sendmsg(channel, &[IoSlice::new(request)], &mut control, SendFlags::NOSIGNAL)?;
     let mut answer = [0; 4];
-    let (read, _) =
-        rustix::io::retry_on_intr(|| rustix::net::recv(channel, &mut answer, RecvFlags::empty()))?;
-    if read == answer.len() { Ok(i32::from_ne_bytes(answer)) } else { Err(rustix::io::Errno::PIPE) }
+    let (count, opened) = crate::connector::receive(channel, &mut answer)?;
+    match i32::from_ne_bytes(answer) {
+        _ if count != answer.len() => Err(rustix::io::Errno::PIPE),
+        0 => Ok(Ok(opened.into_iter().next())),
+        errno => Ok(Err(Errno::from_raw(errno))),
+    }
 }
 
 #[cfg(test)]
@@ -119,7 +168,7 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixDatagram;
     use std::os::unix::process::CommandExt;
-    use std::process::Command;
+    use std::process::{Child, Command};
 
     use super::*;
 
@@ -129,8 +178,8 @@ mod tests {
         [&libc::AF_INET.to_ne_bytes()[..2], &[high, low, 127, 0, 0, 1], &[0; 8]].concat()
     }
 
-    #[test]
-    fn it_binds_low_ports_and_does_nothing_else() {
+    /// A program as it runs, but for the jail and with the capabilities of the tests.
+    fn start() -> (OwnedFd, Child) {
         let (ours, theirs) = channel().unwrap();
         let image = crate::files::sealed("binder", IMAGE).unwrap();
         let mut command = Command::new(format!("/proc/self/fd/{}", image.as_raw_fd()));
@@ -142,29 +191,69 @@ mod tests {
                 _ => Err(io::Error::last_os_error()),
             })
         };
-        let mut child = command.spawn().unwrap();
-        drop(theirs);
+        (ours, command.spawn().unwrap())
+    }
+
+    #[test]
+    fn it_binds_low_ports_and_does_nothing_else() {
+        let (ours, mut child) = start();
         let bound = UdpSocket::bind("127.0.0.1:0").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let unix = UnixDatagram::unbound().unwrap();
-        let asked = |socket: BorrowedFd<'_>, address: &[u8]| ask(&ours, socket, address).unwrap();
+        let asked = |socket: BorrowedFd<'_>, address: &[u8]| {
+            ask(&ours, Some(socket), address).unwrap().unwrap_err().raw()
+        };
         for _ in 0..2 {
             assert_eq!(asked(bound.as_fd(), &address(2000)), libc::EACCES);
             assert_eq!(asked(bound.as_fd(), &address(0)), libc::EACCES);
             assert_eq!(asked(bound.as_fd(), &[2]), libc::EINVAL);
             assert_eq!(asked(bound.as_fd(), &address(811)[..15]), libc::EINVAL);
             assert_eq!(asked(bound.as_fd(), &[0; 40]), libc::EINVAL);
+            assert_eq!(asked(bound.as_fd(), &[2; 12]), libc::EINVAL);
             assert_eq!(asked(unix.as_fd(), &address(811)), libc::EINVAL);
             // What the host says of sockets that have an address: they came there.
             assert_eq!(asked(listener.as_fd(), &address(811)), libc::EINVAL);
         }
         // Without a socket.
-        rustix::net::send(&ours, &address(811), SendFlags::empty()).unwrap();
-        let mut answer = [0; 4];
-        rustix::net::recv(&ours, &mut answer, RecvFlags::empty()).unwrap();
-        assert_eq!(i32::from_ne_bytes(answer), libc::EINVAL);
-        let binder = Binder::new(ours);
+        assert_eq!(ask(&ours, None, &address(811)).unwrap().unwrap_err(), Errno::EINVAL);
+        let binder = Binder::new(ours, false);
         assert_eq!(binder.bind(bound.as_fd(), &address(2000)), Err(Errno::EACCES));
+        drop(binder);
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn it_opens_raw_sockets_and_no_others() {
+        const INET: u16 = libc::AF_INET as u16;
+        const PACKET: u16 = libc::AF_PACKET as u16;
+        const RAW: u32 = libc::SOCK_RAW.cast_unsigned();
+        let (ours, mut child) = start();
+        for length in 0..24 {
+            if length != 12 && length != 0 {
+                assert_eq!(ask(&ours, None, &vec![2; length]).unwrap().unwrap_err(), Errno::EINVAL);
+            }
+        }
+        let binder = Binder::new(ours, true);
+        let others =
+            [(INET, 1), (INET, 2), (INET, 3 | libc::SOCK_CLOEXEC.cast_unsigned()), (PACKET, 1), (PACKET, 10)];
+        for (family, kind) in others.into_iter().chain([(1, 1), (16, 3), (0, 3), (u16::MAX, 3)]) {
+            assert_eq!(binder.open(family, kind, 0).unwrap_err(), Errno::EACCES);
+        }
+        // Whether the tests run as root or not.
+        let may = rustix::thread::capabilities(None).unwrap().effective.contains(CapabilitySet::NET_RAW);
+        for (family, kind, protocol) in [(INET, RAW, libc::IPPROTO_ICMP), (PACKET, RAW, 0), (PACKET, 2, 0)] {
+            match binder.open(family, kind, protocol) {
+                Ok(socket) if may => {
+                    let number =
+                        |option| crate::socket::option(socket.as_fd(), libc::SOL_SOCKET, option, 4).unwrap();
+                    assert_eq!(number(libc::SO_DOMAIN), u32::from(family).to_ne_bytes());
+                    assert_eq!(number(libc::SO_TYPE), kind.to_ne_bytes());
+                    assert!(rustix::fs::fcntl_getfl(&socket).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+                }
+                Err(errno) => assert!(!may && errno == Errno::EPERM, "{errno}"),
+                Ok(_) => panic!("a socket without the capability"),
+            }
+        }
         drop(binder);
         assert!(child.wait().unwrap().success());
     }

@@ -166,7 +166,7 @@ fn answer_on(channel: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
 }
 
 /// One message with its descriptors.
-fn receive(channel: &OwnedFd, bytes: &mut [u8]) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {
+pub(crate) fn receive(channel: &OwnedFd, bytes: &mut [u8]) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received =

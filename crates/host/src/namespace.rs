@@ -262,3 +262,14 @@ pub(crate) fn map_for_root() -> Option<(&'static std::os::fd::OwnedFd, String)> 
     let has_root = map.lines().any(|line| line.split_whitespace().next() == Some("0"));
     (!has_root).then(|| (directory, format!("0 {} 1\n", rustix::process::geteuid().as_raw())))
 }
+
+/// The user namespace whose capabilities count in a namespace: ioctl_ns(2). `EPERM` for one that is outside of ours.
+pub fn owner(namespace: impl AsFd) -> io::Result<OwnedFd> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: takes no argument; fails on what is no namespace.
+    match unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_USERNS) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: a fresh descriptor that nobody else owns.
+        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+    }
+}

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use control::{
-    BootSpec, FdIndex, HostUds, JailMode, MountKind, MountSpec, NetworkMode, NetworkRights, ProcessSpec,
-    RootSpec, StartHook, StdioSpec, Tracing,
+    BinderSpec, BootSpec, FdIndex, HostUds, JailMode, MountKind, MountSpec, NetworkMode, NetworkRights,
+    ProcessSpec, RootSpec, StartHook, StdioSpec, Tracing,
 };
 
 use crate::bind::Binder;
@@ -234,7 +234,7 @@ fn fill(
     cgroup.create(linux.resources.as_ref())?;
     let (network, mode) = network_of(linux)?;
     let mut sysctl = linux.sysctl.clone();
-    let wants_binder = binder::is_needed(mode, plan, container.state.rootless);
+    let wanted = binder::wanted(plan, linux, &network, container.state.rootless)?;
     if let Network::Join(namespace) = &network {
         launch::set_network_sysctls(namespace.as_fd(), &linux.sysctl)?;
         if let Some(first) = launch::low_ports(namespace.as_fd(), container.state.rootless)? {
@@ -265,8 +265,13 @@ fn fill(
     }
 
     let mut fds = FdList::default();
-    let binder =
-        wants_binder.then(|| binder::start(&cgroup, &plan.id).map(|channel| fds.add(channel))).transpose()?;
+    let binder = match wanted {
+        Some(wanted) => {
+            let channel = fds.add(binder::start(&wanted, &cgroup, &plan.id)?);
+            Some(BinderSpec { channel, opens: wanted.duties.opens })
+        }
+        None => None,
+    };
     let (stdio, relay) = open_stdio(plan, &process, &mut fds)?;
     let preserved = preserved(plan.preserve_fds, &globals.inherited, &mut fds)?;
     let view = view(&mut fds)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use control::{BootSpec, HostFeature, IdMapping, PlatformSpec};
+use host::binder::Binder;
 use host::connector::Connector;
 use kernel::memory::{MemoryFiles, MemorySources};
 use kernel::{Kernel, KernelConfig};
@@ -81,8 +82,11 @@ pub(crate) fn start_sandbox(boot: Boot) -> Result<Arc<dyn Sandbox>> {
     fs_kernel::mem_devices::register(&kernel);
     let first_free_port =
         spec.sysctl.get(control::UNPRIVILEGED_PORT_START).and_then(|text| text.trim().parse().ok());
-    let rights = net::host::Rights { raw: spec.network_rights.raw, admin: spec.network_rights.admin };
-    let binder = spec.binder.map(|channel| descriptors.take(channel)).transpose()?;
+    let opens = spec.binder.is_some_and(|binder| binder.opens);
+    let rights =
+        net::host::Rights { raw: spec.network_rights.raw || opens, admin: spec.network_rights.admin };
+    let binder = spec.binder.map(|binder| descriptors.take(binder.channel)).transpose()?;
+    let binder = binder.map(|channel| Binder::new(channel, opens));
     let maker = Arc::new(net::host::Maker::new(first_free_port.unwrap_or(1024), rights, binder));
     kernel.io.network.add_provider(Arc::new(net::inet::InetProvider::new(maker.clone())));
     kernel.io.network.add_provider(Arc::new(net::netlink::NetlinkProvider));

@@ -9,7 +9,7 @@ mod packet;
 mod ring;
 mod socket;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -43,7 +43,7 @@ const NETLINK_ROUTE: i32 = 0;
 /// Which capabilities count in the network namespace; the guest needs its own besides.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rights {
-    /// `CAP_NET_RAW`: raw and packet sockets.
+    /// `CAP_NET_RAW`: raw and packet sockets. Where the process does not hold it the binder opens them.
     pub raw: bool,
     /// `CAP_NET_ADMIN`: changes of interfaces, addresses and routes.
     pub admin: bool,
@@ -63,7 +63,7 @@ struct Room {
     max: usize,
     first_free_port: u32,
     rights: Rights,
-    /// Who binds ports below 1024 where we may not.
+    /// Who binds ports below 1024 and opens raw sockets where we may not.
     binder: Option<Binder>,
     /// Sockets that hear what goes over lo.
     hearing: AtomicUsize,
@@ -98,8 +98,8 @@ impl Drop for Place {
 impl Maker {
     /// Uses at most half of the descriptors that the process may have. Ports below `first_free_port` are for
     /// `CAP_NET_BIND_SERVICE`: `ip_unprivileged_port_start` of ip(7). `binder` binds those that the host does not let us
-    /// bind ourselves.
-    pub fn new(first_free_port: u32, rights: Rights, binder: Option<OwnedFd>) -> Maker {
+    /// bind ourselves, and opens what we cannot open.
+    pub fn new(first_free_port: u32, rights: Rights, binder: Option<Binder>) -> Maker {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20) / 2;
         let max = usize::try_from(limit).unwrap_or(usize::MAX);
         Maker {
@@ -108,7 +108,7 @@ impl Maker {
                 max,
                 first_free_port,
                 rights,
-                binder: binder.map(Binder::new),
+                binder,
                 hearing: AtomicUsize::new(0),
             }),
         }
@@ -117,7 +117,12 @@ impl Maker {
     /// A socket of family, type and protocol, which wakes `queue` or one of its own.
     pub(crate) fn open(&self, kind: (u16, u32, i32), queue: Option<Arc<WaitQueue>>) -> Result<HostSocket> {
         let place = self.room.take()?;
-        let fd = host::socket::open(kind.0, kind.1, kind.2)?;
+        let (family, class, protocol) = kind;
+        let raw = family == AF_PACKET || (family != AF_NETLINK && class == SOCK_RAW);
+        let fd = match &self.room.binder {
+            Some(binder) if raw && binder.opens() => binder.open(family, class, protocol)?,
+            _ => host::socket::open(family, class, protocol)?,
+        };
         HostSocket::new(fd, kind, place, self.room.clone(), queue.unwrap_or_default())
     }
 
