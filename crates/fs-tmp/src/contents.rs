@@ -1,18 +1,19 @@
 //! The contents of a regular file: size, bytes, seals (fcntl(2), memfd_create(2)).
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bitflags::bitflags;
 use linux_abi::Errno;
 use linux_abi::fs::CacheStat;
+use linux_abi::time::Timespec;
 use rustix::fs::SealFlags;
 use vfs::{MapSource, Result};
 
 use crate::PAGE;
 use crate::errno;
 use crate::file_system::Usage;
-use crate::store::{self, Store};
+use crate::store::{self, HostFile, Store};
 use crate::table;
 
 bitflags! {
@@ -34,6 +35,13 @@ impl Seals {
 
 /// Largest size of a file.
 const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// A descriptor of one open file by which guests read: for that alone.
+pub(crate) struct Lent {
+    pub(crate) fd: Arc<OwnedFd>,
+    _lent: Arc<()>,
+    _permit: table::Permit,
+}
 
 /// Size, bytes and seals, behind the inode's lock.
 pub(crate) struct Contents {
@@ -63,7 +71,7 @@ impl Contents {
 
     pub(crate) fn pages(&self) -> u64 {
         // What is mapped grows unseen; all else was counted when it changed.
-        if self.store.is_replaceable() { self.charged } else { self.store.pages() }
+        if self.store.is_mapped() { self.store.pages() } else { self.charged }
     }
 
     fn charge(&mut self, usage: &Usage) {
@@ -82,7 +90,7 @@ impl Contents {
     /// Counts the pages after a write at `pos` that succeeded.
     fn charge_written(&mut self, usage: &Usage, pos: u64) {
         let all = self.size.div_ceil(PAGE);
-        if self.solid && pos / PAGE <= self.charged && self.store.is_replaceable() {
+        if self.solid && pos / PAGE <= self.charged && !self.store.is_mapped() {
             return self.charge_pages(usage, all);
         }
         self.charge(usage);
@@ -110,7 +118,7 @@ impl Contents {
     pub(crate) fn memfd_to_overwrite(&self, pos: u64, len: usize) -> Option<BorrowedFd<'_>> {
         let within = pos.checked_add(len as u64).is_some_and(|end| end <= self.size);
         let allowed = within && self.solid && !self.seals.intersects(Seals::NO_WRITE);
-        self.memfd().filter(|_| allowed && self.store.is_replaceable())
+        self.memfd().filter(|_| allowed && !self.store.is_mapped())
     }
 
     /// Writes; the flag says that the file has a memfd now and had none before.
@@ -245,22 +253,46 @@ impl Contents {
         self.store.cache_stat(offset, len)
     }
 
-    /// What to map, and whether a memfd was made for it. `writable`: a shared mapping of a file open for writing.
-    pub(crate) fn map(&mut self, writable: bool, offset: u64) -> Result<(MapSource, bool)> {
-        if writable && self.seals.intersects(Seals::NO_WRITE) {
-            return Err(Errno::EPERM);
-        }
-        let mut made = false;
-        if !matches!(self.store, Store::Memfd(_)) {
+    /// The memfd, and whether it was made just now.
+    fn host_file(&mut self) -> Result<(&mut HostFile, bool)> {
+        let made = !matches!(self.store, Store::Memfd(_));
+        if made {
             let permit = table::Permit::take().ok_or(Errno::ENFILE)?;
             self.store.move_to_memfd(self.size, permit)?;
-            made = true;
         }
         let seals = self.seals;
         let Store::Memfd(file) = &mut self.store else { return Err(Errno::EIO) };
         if made {
             seal_host(&file.fd, seals)?;
         }
+        Ok((file, made))
+    }
+
+    /// A descriptor by which a guest may read, and whether a memfd was made for it.
+    pub(crate) fn lend(&mut self) -> Result<(Lent, bool)> {
+        let permit = table::Permit::take().ok_or(Errno::ENFILE)?;
+        let (file, made) = self.host_file()?;
+        let fd = Arc::new(table::read_only(&file.fd)?);
+        Ok((Lent { fd, _lent: Arc::clone(&file.lent), _permit: permit }, made))
+    }
+
+    pub(crate) fn is_lent(&self) -> bool {
+        self.store.is_lent()
+    }
+
+    /// When the host was asked for its bytes last, if guests may do that without a word.
+    pub(crate) fn read_by_guests(&self) -> Option<Timespec> {
+        let fd = self.memfd().filter(|_| self.store.is_lent())?;
+        let stat = rustix::fs::fstat(fd).ok()?;
+        Some(Timespec { sec: stat.st_atime, nsec: i64::try_from(stat.st_atime_nsec).ok()? })
+    }
+
+    /// What to map, and whether a memfd was made for it. `writable`: a shared mapping of a file open for writing.
+    pub(crate) fn map(&mut self, writable: bool, offset: u64) -> Result<(MapSource, bool)> {
+        if writable && self.seals.intersects(Seals::NO_WRITE) {
+            return Err(Errno::EPERM);
+        }
+        let (file, made) = self.host_file()?;
         let fd = if writable {
             Arc::clone(&file.fd)
         } else if let Some(fd) = &file.read_only {
@@ -294,8 +326,10 @@ impl Contents {
 
     /// Moves the bytes back from a memfd: true if done, false if it must stay, none if there is none.
     pub(crate) fn give_back_memfd(&mut self) -> Option<bool> {
-        let Store::Memfd(file) = &self.store else { return None };
-        if file.mapped {
+        if !matches!(self.store, Store::Memfd(_)) {
+            return None;
+        }
+        if !self.store.is_replaceable() {
             return Some(false);
         }
         Some(self.store.move_from_memfd(self.size).is_ok())
@@ -309,7 +343,7 @@ impl Contents {
 }
 
 /// Seals against writing are the host's matter too: mappings are made there.
-fn seal_host(fd: &std::os::fd::OwnedFd, seals: Seals) -> Result<()> {
+fn seal_host(fd: &OwnedFd, seals: Seals) -> Result<()> {
     let host = SealFlags::from_bits_truncate((seals & Seals::NO_WRITE).bits());
     if host.is_empty() {
         return Ok(());
@@ -321,6 +355,26 @@ fn seal_host(fd: &std::os::fd::OwnedFd, seals: Seals) -> Result<()> {
 mod tests {
     use super::Contents;
     use crate::{Options, PAGE, TmpFs};
+
+    /// What a guest reads without a word stays where it is until it has closed that.
+    #[test]
+    fn lent_contents_stay() {
+        let fs = TmpFs::new(Options::default());
+        let mut file = Contents::new();
+        file.write(fs.usage(), b"old", 0).unwrap();
+        let (lent, made) = file.lend().unwrap();
+        assert!(made && file.is_lent() && file.read_by_guests().is_some());
+        assert_eq!(file.give_back_memfd(), Some(false));
+        file.truncate(fs.usage(), crate::store::MUCH).unwrap();
+        file.truncate(fs.usage(), 0).unwrap();
+        file.write(fs.usage(), b"new", 0).unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(rustix::io::pread(&lent.fd, &mut buf, 0), Ok(3));
+        assert!(buf.starts_with(b"new") && rustix::io::pwrite(&lent.fd, b"x", 0).is_err());
+        drop(lent);
+        assert!(!file.is_lent() && file.read_by_guests().is_none());
+        assert_eq!(file.give_back_memfd(), Some(true));
+    }
 
     /// What is counted without asking the host is what the host counts.
     #[test]

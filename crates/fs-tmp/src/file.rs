@@ -1,12 +1,14 @@
 //! Open regular files in memory.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 
 use linux_abi::Errno;
 use linux_abi::fs::{CacheStat, OpenFlags};
 use vfs::{AtHostFile, FileOps, Inode, MapRequest, MapSource, OpenFile, Result, Whence};
 
+use crate::contents::Lent;
 use crate::inode::TmpInode;
 use crate::table;
 
@@ -14,11 +16,11 @@ use crate::table;
 const PROT_WRITE: u32 = 2;
 
 /// An open regular file of a tmpfs, or a memfd.
-pub struct TmpFile(Arc<TmpInode>);
+pub struct TmpFile(Arc<TmpInode>, OnceLock<Lent>);
 
 impl TmpFile {
     pub(crate) fn new(inode: Arc<TmpInode>) -> TmpFile {
-        TmpFile(inode)
+        TmpFile(inode, OnceLock::new())
     }
 
     /// fcntl(F_GET_SEALS): `F_SEAL_*`.
@@ -52,6 +54,14 @@ impl TmpFile {
             if table::scarce() {
                 table::evict();
             }
+        }
+    }
+}
+
+impl Drop for TmpFile {
+    fn drop(&mut self) {
+        if self.1.get().is_some() {
+            self.0.read_by_guests();
         }
     }
 }
@@ -113,6 +123,26 @@ impl FileOps for TmpFile {
         self.0.modified();
         self.after(made);
         Ok((count, end + count as u64))
+    }
+    fn read_only_host(&self, file: &OpenFile) -> Option<Arc<OwnedFd>> {
+        let flags = file.flags();
+        // Others set the access time.
+        if !flags.readable() || flags.contains(OpenFlags::NOATIME) {
+            return None;
+        }
+        if let Some(lent) = self.1.get() {
+            return Some(Arc::clone(&lent.fd));
+        }
+        if table::scarce() {
+            table::evict();
+        }
+        let (lent, made) = self.0.contents().ok()?.write().lend().ok()?;
+        if made {
+            self.0.made_memfd();
+        }
+        // What was told of it holds the access time of before.
+        self.0.shown.changed();
+        Some(Arc::clone(&self.1.get_or_init(|| lent).fd))
     }
     fn seek(&self, _file: &OpenFile, offset: i64, whence: Whence) -> Result<u64> {
         let contents = self.0.contents()?.read();

@@ -36,6 +36,14 @@ pub(crate) struct Attributes {
     pub(crate) ctime: Timespec,
 }
 
+impl Attributes {
+    /// Whether relatime stores the time of a read.
+    fn is_access_due(&self, time: Timespec) -> bool {
+        let stale = time.sec.saturating_sub(self.atime.sec) >= DAY;
+        self.atime <= self.mtime || self.atime <= self.ctime || stale
+    }
+}
+
 /// By type.
 pub(crate) enum Body {
     Regular(RwLock<Contents>),
@@ -138,11 +146,28 @@ impl TmpInode {
 
     /// Contents were read: the access time as relatime keeps it.
     pub(crate) fn accessed(&self) {
-        let time = now();
+        self.accessed_at(now());
+    }
+
+    /// Learns from the host when guests have read without a word.
+    pub(crate) fn read_by_guests(&self) {
+        let Body::Regular(contents) = &self.body else { return };
+        let read = contents.read().read_by_guests();
+        // Not what was read before the last change.
+        if let Some(time) = read.filter(|time| *time > self.attributes.lock().ctime) {
+            self.accessed_at(time);
+        }
+    }
+
+    /// Whether the next read sets the access time, and may be a guest's without a word.
+    fn is_accessed_unseen(&self) -> bool {
+        let Body::Regular(contents) = &self.body else { return false };
+        contents.read().is_lent() && self.attributes.lock().is_access_due(now())
+    }
+
+    fn accessed_at(&self, time: Timespec) {
         let mut attributes = self.attributes.lock();
-        let stale = time.sec.saturating_sub(attributes.atime.sec) >= DAY;
-        let wanted = attributes.atime <= attributes.mtime || attributes.atime <= attributes.ctime || stale;
-        if wanted && attributes.atime != time {
+        if attributes.is_access_due(time) && attributes.atime != time {
             attributes.atime = time;
             drop(attributes);
             self.shown.changed();
@@ -186,6 +211,7 @@ impl Drop for TmpInode {
 
 impl Inode for TmpInode {
     fn metadata(&self) -> Result<Metadata> {
+        self.read_by_guests();
         let (size, pages) = match &self.body {
             Body::Regular(contents) => {
                 let contents = contents.read();
@@ -258,7 +284,8 @@ impl Inode for TmpInode {
         if self.mapped.load(Ordering::SeqCst) {
             return None;
         }
-        self.metadata().ok()
+        let known = self.metadata().ok();
+        known.filter(|_| !self.is_accessed_unseen())
     }
 
     fn file_system(&self) -> Arc<dyn FileSystem> {

@@ -32,6 +32,8 @@ pub(crate) struct HostFile {
     pub(crate) read_only: Option<Arc<OwnedFd>>,
     /// A guest may have it mapped: it stays where it is.
     pub(crate) mapped: bool,
+    /// Open files that guests read by descriptors of their own have this, too: it stays where it is so long.
+    pub(crate) lent: Arc<()>,
     /// Gives the place in the table of descriptors back.
     pub(crate) _permit: table::Permit,
 }
@@ -47,9 +49,19 @@ impl Store {
         }
     }
 
+    /// Whether a guest may change it, or have pages made in it, without a word.
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self, Store::Memfd(file) if file.mapped)
+    }
+
+    /// Whether guests may read it without a word.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self, Store::Memfd(file) if Arc::strong_count(&file.lent) > 1)
+    }
+
     /// Whether another store may take its place: no guest sees this one.
     pub(crate) fn is_replaceable(&self) -> bool {
-        !matches!(self, Store::Memfd(file) if file.mapped)
+        !self.is_mapped() && !self.is_lent()
     }
 
     /// Pages in use.
@@ -246,7 +258,13 @@ impl Store {
             }
             Store::Memfd(_) => return Ok(()),
         }
-        let file = HostFile { fd: Arc::new(fd), read_only: None, mapped: false, _permit: permit };
+        let file = HostFile {
+            fd: Arc::new(fd),
+            read_only: None,
+            mapped: false,
+            lent: Arc::default(),
+            _permit: permit,
+        };
         *self = Store::Memfd(file);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kernel::posting::{reads_by, reads_often};
 use platform::NativeOp;
-use vfs::{MountFlags, OpenFile};
+use vfs::OpenFile;
 
 use crate::{Cx, SysError, SysResult};
 
@@ -19,10 +19,6 @@ pub(crate) async fn reads_at(cx: &mut Cx<'_>, fd: i32, file: &Arc<OpenFile>) -> 
 
 /// Whether the thread reads it by itself from now on.
 async fn bring(cx: &mut Cx<'_>, fd: i32, file: &Arc<OpenFile>) -> SysResult<bool> {
-    // What stays in a process can be mapped there: not from a mount without programs.
-    if file.place().mount.has(MountFlags::NOEXEC) {
-        return Ok(false);
-    }
     let Some(host) = file.ops().read_only_host(file) else { return Ok(false) };
     // Who closes it has the process let it go.
     file.set_kept();

@@ -16,7 +16,8 @@ use crate::harness::{End, c, cases, close, fails, fork, ok, read, sys, wait, zer
 
 cases!("posting": read_at_offsets, read_by_number_of_another, read_beside_a_close, read_by_two_numbers,
     read_after_close_by_a_process, read_after_fork, read_after_exec, read_of_what_was_sent, read_of_many_files,
-    read_of_what_others_write, read_of_what_was_added, read_while_sized, reads_refused, reads_traced, reads_watched);
+    read_of_what_others_write, read_of_what_was_added, read_while_sized, reads_refused, reads_traced, reads_watched,
+    read_in_memory, read_sets_the_access_time, read_by_many_descriptors);
 
 const PAGE: usize = 4096;
 
@@ -490,4 +491,91 @@ fn reads_watched() {
         }
         remove((path, fd));
     }
+}
+
+/// A file without a name and a descriptor to read it by.
+fn in_memory(content: &[u8]) -> (RawFd, RawFd) {
+    let fd = ok!(memfd_create(c"kept-reads".as_ptr(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    assert_eq!(ok!(pwrite(fd, content.as_ptr().cast(), content.len(), 0)), content.len() as isize);
+    let reader = open_file(&c(&format!("/proc/self/fd/{fd}")), O_RDONLY);
+    (fd, reader)
+}
+
+/// What was changed in memory, by whatever means, is read; small files grow large meanwhile.
+fn read_in_memory() {
+    let (fd, reader) = in_memory(&[b'a'; PAGE]);
+    warm(reader);
+    for step in 1..=WARM {
+        let pages = step % 7 * 40 + 1;
+        ok!(ftruncate(fd, 0));
+        assert_eq!(pread_page(reader, 0).len(), 0);
+        ok!(ftruncate(fd, (pages * PAGE) as off_t));
+        assert!(pread_page(reader, pages - 1) == [0; PAGE]);
+        let bytes = vec![step as u8; PAGE];
+        assert_eq!(ok!(pwrite(fd, bytes.as_ptr().cast(), PAGE, (pages * PAGE) as off_t)), PAGE as isize);
+        assert!(pread_page(reader, pages) == bytes);
+        assert_eq!(pread_page(reader, pages + 1).len(), 0);
+        ok!(fallocate(
+            fd,
+            FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+            (pages * PAGE) as off_t,
+            PAGE as off_t
+        ));
+        assert!(pread_page(reader, pages) == [0; PAGE]);
+        let at = ok!(mmap(std::ptr::null_mut(), PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) as isize);
+        // SAFETY: a page that was just mapped.
+        unsafe { std::ptr::write_bytes(at as *mut u8, step as u8 + 1, PAGE) };
+        assert!(pread_page(reader, 0) == vec![step as u8 + 1; PAGE]);
+        ok!(munmap(at as *mut c_void, PAGE));
+    }
+    ok!(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK));
+    fails!(EPERM, pwrite(fd, [1u8].as_ptr().cast(), 1, 0));
+    assert_eq!(pread_page(reader, 0).len(), PAGE);
+    close(fd);
+    assert_eq!(pread_page(reader, 0).len(), PAGE);
+    close(reader);
+}
+
+/// Reads that nobody is asked for set the access time, as relatime has it.
+fn read_sets_the_access_time() {
+    let (fd, reader) = in_memory(&[b'a'; PAGE]);
+    warm(reader);
+    for _ in 0..5 {
+        let long_ago = [timespec { tv_sec: 1_000_000, tv_nsec: 0 }; 2];
+        ok!(futimens(fd, long_ago.as_ptr()));
+        let mut stat: stat = zeroed();
+        ok!(fstat(fd, &raw mut stat));
+        assert_eq!(stat.st_atime, 1_000_000);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        assert_eq!(pread_page(reader, 0).len(), PAGE);
+        ok!(fstat(fd, &raw mut stat));
+        assert!(stat.st_atime > 1_000_000 && stat.st_mtime == 1_000_000);
+    }
+    ok!(futimens(fd, [timespec { tv_sec: 1_000_000, tv_nsec: 0 }; 2].as_ptr()));
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    assert_eq!(pread_page(reader, 0).len(), PAGE);
+    close(reader);
+    let mut stat: stat = zeroed();
+    ok!(fstat(fd, &raw mut stat));
+    assert!(stat.st_atime > 1_000_000, "also when the reader has gone");
+    close(fd);
+}
+
+/// One file by more descriptors than stay anywhere; it can be mapped and changed all the same.
+fn read_by_many_descriptors() {
+    let (fd, reader) = in_memory(&[b'a'; 100 * PAGE]);
+    for round in 0..3u8 {
+        let path = c(&format!("/proc/self/fd/{reader}"));
+        let readers: Vec<_> = (0..300).map(|_| open_file(&path, O_RDONLY)).collect();
+        readers.iter().for_each(|reader| warm(*reader));
+        let bytes = vec![round; 100 * PAGE];
+        assert_eq!(ok!(pwrite(fd, bytes.as_ptr().cast(), bytes.len(), 0)), bytes.len() as isize);
+        for reader in readers {
+            assert!(pread_page(reader, 99) == [round; PAGE]);
+            close(reader);
+            assert_eq!(try_page(reader, 0), Err(EBADF));
+        }
+    }
+    close(fd);
+    close(reader);
 }

@@ -1,9 +1,9 @@
 //! Regular files that stay in a thread's host process and that it reads there at offsets (pread64(2)), without a word.
 //!
-//! What it reads is what the host has: bytes of others that are added later (`Kind::Log`) are not, and so are no longer
-//! once somebody reads a file in this way, as if it was mapped. Nobody hears of these reads: there are none while
-//! anybody watches files (inotify(7)). They end before a descriptor of the file is closed for anybody
-//! ([`PostingTable::descriptor_closed`]).
+//! They are the host's, or in memory (`fs_tmp`). What it reads is what the host has: bytes of others that are added
+//! later (`Kind::Log`) are not, and so are no longer once somebody reads a file in this way, as if it was mapped.
+//! Nobody hears of these reads: there are none while anybody watches files (inotify(7)). They end before a descriptor
+//! of the file is closed for anybody ([`PostingTable::descriptor_closed`]).
 
 use std::sync::{Arc, Weak};
 
