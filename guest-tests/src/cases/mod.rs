@@ -65,6 +65,7 @@ mod signal_asked;
 mod signal_frame;
 mod signal_wait;
 mod socket_filter;
+mod socket_options;
 mod statfs;
 mod sysv_msg;
 mod sysv_sem;
@@ -152,6 +153,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         signal_frame::CASES,
         signal_wait::CASES,
         socket_filter::CASES,
+        socket_options::CASES,
         statfs::CASES,
         sysv_msg::CASES,
         sysv_sem::CASES,

@@ -1,10 +1,13 @@
 //! Which options of host sockets guests may use.
 //!
 //! What is here changes only the one socket and carries plain values. Left out on purpose: filters
-//! (programs run by the host), marks and priorities of the administrator, pointers, protocol modules.
+//! (programs run by the host), pointers, protocol modules.
 
 use linux_abi::Errno;
-use linux_abi::socket::{AF_INET, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, so};
+use linux_abi::socket::{AF_INET, AF_INET6, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, so};
+
+use crate::Result;
+use crate::socket::int_option;
 
 const IP: i32 = 0;
 const TCP: i32 = 6;
@@ -33,22 +36,18 @@ pub(super) fn may_get(kind: (u16, u32, i32), level: i32, name: i32) -> bool {
                     | so::INCOMING_NAPI_ID
                     | so::COOKIE
                     | so::SNDLOWAT
-                    | so::MARK
-                    // SO_MEMINFO, SO_TXTIME, SO_PREFER_BUSY_POLL, SO_BUF_LOCK, SO_RCVMARK
+                    | so::PEERCRED
+                    // SO_MEMINFO, SO_TXTIME, SO_PREFER_BUSY_POLL
                     | 55
                     | 61
                     | 69
-                    | 72
-                    | 75
             ),
             // TCP_INFO, TCP_CC_INFO, TCP_SAVE_SYN, TCP_SAVED_SYN.
             TCP => matches!(name, 11 | 26 | 27 | 28),
-            // HDRINCL, OPTIONS, ROUTER_ALERT, RETOPTS, MTU, PASSSEC, TRANSPARENT, NODEFRAG, CHECKSUM, RECVFRAGSIZE,
-            // PROTOCOL
-            IP => matches!(name, 3 | 4 | 5 | 7 | 14 | 18 | 19 | 22 | 23 | 25 | 52),
-            // 2292PKTINFO, -HOPOPTS, -DSTOPTS, -RTHDR, -HOPLIMIT, FLOWINFO, ROUTER_ALERT, MTU, ROUTER_ALERT_ISOLATE,
-            // FLOWINFO_SEND, RECVHOPOPTS, RECVRTHDR, RECVDSTOPTS, PATHMTU, RECVORIGDSTADDR, TRANSPARENT, RECVFRAGSIZE
-            IPV6 => matches!(name, 2..=5 | 8 | 11 | 22 | 24 | 30 | 33 | 53 | 56 | 58 | 61 | 74 | 75 | 77),
+            // HDRINCL, OPTIONS, ROUTER_ALERT, RETOPTS, MTU, PASSSEC, NODEFRAG, PROTOCOL
+            IP => matches!(name, 3 | 4 | 5 | 7 | 14 | 18 | 22 | 52),
+            // ROUTER_ALERT, MTU, PATHMTU
+            IPV6 => matches!(name, 22 | 24 | 61),
             _ => false,
         }
 }
@@ -66,6 +65,23 @@ pub(crate) fn unknown(kind: (u16, u32, i32), level: i32) -> Errno {
     } else {
         Errno::ENOPROTOOPT
     }
+}
+
+/// Whether an option wants `CAP_NET_RAW` or `CAP_NET_ADMIN` of whoever sets it: the host asks for those of the kernel
+/// process, which are the container's.
+pub(super) fn is_privileged(family: u16, level: i32, name: i32, value: &[u8]) -> Result<bool> {
+    let is_on = || value.iter().take(4).any(|byte| *byte != 0);
+    Ok(match (level, name) {
+        (SOL_SOCKET, so::MARK) => {
+            int_option(value)?;
+            true
+        }
+        (SOL_SOCKET, so::PRIORITY) => !(0..=6).contains(&int_option(value)?),
+        // TRANSPARENT, which takes a byte as well.
+        (IP, 19) => is_on(),
+        (IPV6, 75) => family == AF_INET6 && is_on(),
+        _ => false,
+    })
 }
 
 /// Whether setsockopt(2) goes to the host.
@@ -93,6 +109,10 @@ pub(super) fn may_set(kind: (u16, u32, i32), level: i32, name: i32) -> bool {
                 | so::OOBINLINE
                 | so::NO_CHECK
                 | so::PRIORITY
+                // Of the sandbox's own network, where rules of its own may ask for it.
+                | so::MARK
+                // SO_BSDCOMPAT, which does nothing.
+                | 14
                 | so::SNDBUF
                 | so::RCVBUF
                 | so::RCVLOWAT
@@ -106,13 +126,17 @@ pub(super) fn may_set(kind: (u16, u32, i32), level: i32, name: i32) -> bool {
                 | so::RXQ_OVFL
                 | so::PEEK_OFF
                 | so::BINDTODEVICE
-                // SO_MAX_PACING_RATE
+                // SO_MAX_PACING_RATE, SO_BUF_LOCK, SO_RCVMARK
                 | 47
+                | 72
+                | 75
         ),
         IP => matches!(
             name,
             // TOS, TTL, RECVOPTS, RETOPTS, PKTINFO, MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, FREEBIND, RECVORIGDSTADDR
             1 | 2 | 6 | 7 | 8 | 10 | 11 | 12 | 13 | 15 | 20
+            // TRANSPARENT, CHECKSUM, RECVFRAGSIZE, RECVERR_RFC4884
+            | 19 | 23 | 25 | 26
             // MINTTL, BIND_ADDRESS_NO_PORT, MULTICAST_IF, -TTL, -LOOP, ADD_/DROP_MEMBERSHIP, UNBLOCK-, BLOCK_SOURCE
             | 21 | 24 | 32
                 ..=38
@@ -126,6 +150,8 @@ pub(super) fn may_set(kind: (u16, u32, i32), level: i32, name: i32) -> bool {
             1..=10
             // QUICKACK, CONGESTION, THIN_LINEAR_TIMEOUTS, THIN_DUPACK, USER_TIMEOUT, FASTOPEN, TIMESTAMP
             | 12 | 13 | 16 | 17 | 18 | 23 | 24
+            // MD5SIG, MD5SIG_EXT
+            | 14 | 38
             // NOTSENT_LOWAT, SAVE_SYN, FASTOPEN_CONNECT, FASTOPEN_NO_COOKIE, INQ, TX_DELAY
             | 25 | 27 | 30 | 34 | 36 | 37
         ),
@@ -141,8 +167,10 @@ pub(super) fn may_set(kind: (u16, u32, i32), level: i32, name: i32) -> bool {
             | 29 | 31 | 42
                 ..=47 | 49 | 50 | 51 | 52
             // RECVPATHMTU, DONTFRAG, RECVTCLASS, TCLASS, AUTOFLOWLABEL, ADDR_PREFERENCES, MINHOPCOUNT, UNICAST_IF,
-            // FREEBIND; RECVHOPOPTS, RECVRTHDR, RECVDSTOPTS, RECVORIGDSTADDR, RECVFRAGSIZE
-            | 53 | 56 | 58 | 74 | 77 | 60 | 62 | 66 | 67 | 70 | 72 | 73 | 76 | 78
+            // FREEBIND; RECVHOPOPTS, RECVRTHDR, RECVDSTOPTS, RECVORIGDSTADDR, TRANSPARENT, RECVFRAGSIZE
+            | 53 | 56 | 58 | 74 | 75 | 77
+            // 2292PKTINFO, -HOPOPTS, -DSTOPTS, -RTHDR, -HOPLIMIT, FLOWINFO, ROUTER_ALERT_ISOLATE, FLOWINFO_SEND
+            | 2..=5 | 8 | 11 | 30 | 33 | 60 | 62 | 66 | 67 | 70 | 72 | 73 | 76 | 78
         ),
         // CORK, SEND_CSCOV, RECV_CSCOV
         UDPLITE => matches!(name, 1 | 10 | 11),
@@ -161,8 +189,8 @@ pub(super) fn may_send(level: i32, kind: i32) -> bool {
         SOL_SOCKET => kind == so::TIMESTAMPING,
         // TOS, TTL, PKTINFO
         IP => matches!(kind, 1 | 2 | 8),
-        // PKTINFO, HOPLIMIT, TCLASS, DONTFRAG
-        IPV6 => matches!(kind, 50 | 52 | 62 | 67),
+        // PKTINFO, HOPLIMIT, TCLASS, DONTFRAG, 2292PKTINFO, 2292HOPLIMIT, FLOWINFO
+        IPV6 => matches!(kind, 50 | 52 | 62 | 67 | 2 | 8 | 11),
         // UDP_SEGMENT
         UDP => kind == 103,
         _ => false,

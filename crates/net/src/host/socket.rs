@@ -448,6 +448,18 @@ impl Socket for HostSocket {
         if !options::may_set(self.kind(), level, name) {
             return Err(Errno::ENOPROTOOPT);
         }
+        let raw = caller.credentials.capable(Capability::NET_RAW);
+        let admin = caller.credentials.capable(Capability::NET_ADMIN);
+        if options::is_privileged(self.kind().0, level, name, value)? && !raw && !admin {
+            return Err(Errno::EPERM);
+        }
+        // The first one may choose an interface, and who is privileged another one.
+        if level == SOL_SOCKET && matches!(name, so::BINDTODEVICE | so::BINDTOIFINDEX) && !raw {
+            let bound = host::socket::option(self.fd(), SOL_SOCKET, so::BINDTOIFINDEX, 4)?;
+            if bound != [0; 4] {
+                return Err(Errno::EPERM);
+            }
+        }
         self.force_option(level, name, value)?;
         if (level, name) == options::ADDRFORM {
             // There is no other way than to IPv4.

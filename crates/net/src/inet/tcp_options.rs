@@ -40,8 +40,8 @@ fn host_only(level: i32, name: i32) -> bool {
                     | so::PEEK_OFF
             )
         }
-        // TCP_INQ
-        SOL_TCP => name == 36,
+        // TCP_MD5SIG, TCP_INQ, TCP_MD5SIG_EXT
+        SOL_TCP => matches!(name, 14 | 36 | 38),
         _ => false,
     }
 }
