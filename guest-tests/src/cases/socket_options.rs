@@ -5,7 +5,7 @@ use super::udp::{LO, bound, send_to, udp};
 use super::udp_control::with_control;
 use crate::harness::{cases, close, fails, is_root, ok, skip, sys, zeroed};
 
-cases!("socket_options": marks, transparent, bound_once, for_others, no_peer, without_effect, signed_segments, old_packet_info, fragments);
+cases!("socket_options": marks, transparent, bound_once, for_others, header_options, no_peer, without_effect, signed_segments, old_packet_info, fragments);
 
 const IP_TRANSPARENT: i32 = 19;
 const IPV6_TRANSPARENT: i32 = 75;
@@ -91,6 +91,40 @@ fn for_others() {
     assert_eq!(set(six, libc::IPPROTO_IPV6, IPV6_TRANSPARENT, 0), Ok(0));
     assert_eq!(set(six, libc::IPPROTO_IPV6, IPV6_TRANSPARENT, 1), Err(libc::EPERM));
     assert_eq!(set(udp(), libc::IPPROTO_IPV6, IPV6_TRANSPARENT, 1), Err(libc::ENOPROTOOPT));
+}
+
+/// IP_OPTIONS without `CAP_NET_RAW`: no route of one's own choice, and nothing that Linux does not know.
+fn header_options() {
+    becomes_nobody();
+    let fd = udp();
+    let put = |options: &[u8]| {
+        let (at, length) = (options.as_ptr().cast(), options.len() as u32);
+        sys!(libc::setsockopt(fd, libc::IPPROTO_IP, libc::IP_OPTIONS, at, length))
+    };
+    // Record route, router alert, time stamps, nothing.
+    for options in
+        [&[7, 7, 4, 0, 0, 0, 0, 0][..], &[148, 4, 0, 0], &[68, 8, 5, 0, 0, 0, 0, 0], &[1, 1, 0, 99], &[]]
+    {
+        assert_eq!(put(options), Ok(0), "{options:?}");
+    }
+    let security = [130, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let cut = [7, 9, 4, 0];
+    for options in [
+        &security[..],
+        &[136, 4, 0, 1],
+        &[153, 4, 0, 0],
+        &[1, 1, 153, 2],
+        &[68, 8, 5, 2, 0, 0, 0, 0],
+        &cut,
+        &[7],
+    ] {
+        assert_eq!(put(options), Err(libc::EINVAL), "{options:?}");
+    }
+    // Source routes want the capability in newer Linux, and always here.
+    if put(&[131, 7, 4, 127, 0, 0, 1, 0]) != Ok(0) {
+        assert_eq!(put(&[131, 7, 4, 127, 0, 0, 1, 0]), Err(libc::EPERM));
+        assert_eq!(put(&[1, 137, 7, 4, 127, 0, 0, 1]), Err(libc::EPERM));
+    }
 }
 
 /// SO_PEERCRED of a socket whose peer is nobody's.

@@ -84,6 +84,36 @@ pub(super) fn is_privileged(family: u16, level: i32, name: i32, value: &[u8]) ->
     })
 }
 
+/// `IP_OPTIONS`, of which the host refuses some without `CAP_NET_RAW`.
+pub(super) const IP_OPTIONS: (i32, i32) = (IP, 4);
+
+/// The options of IPv4 for whoever lacks `CAP_NET_RAW`: `EPERM` for routes that the sender chooses, `EINVAL` for those that
+/// Linux does not know. What is not whole the host refuses.
+pub(super) fn check_ip_options(mut value: &[u8]) -> Result<()> {
+    const NOP: u8 = 1;
+    const RECORD_ROUTE: u8 = 7;
+    const TIMESTAMP: u8 = 68;
+    const LOOSE_ROUTE: u8 = 131;
+    const COMMERCIAL: u8 = 134;
+    const STRICT_ROUTE: u8 = 137;
+    const ROUTER_ALERT: u8 = 148;
+    while let Some(kind) = value.first().filter(|kind| **kind != 0) {
+        let length = if *kind == NOP { 1 } else { value.get(1).map_or(0, |length| usize::from(*length)) };
+        match *kind {
+            NOP | RECORD_ROUTE | COMMERCIAL | ROUTER_ALERT => {}
+            // Times alone, with addresses, of these addresses.
+            TIMESTAMP if value.get(3).is_none_or(|flags| matches!(flags & 15, 0 | 1 | 3)) => {}
+            LOOSE_ROUTE | STRICT_ROUTE => return Err(Errno::EPERM),
+            _ => return Err(Errno::EINVAL),
+        }
+        match value.get(length..) {
+            Some(rest) if length > 0 => value = rest,
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
 /// Whether setsockopt(2) goes to the host.
 pub(super) fn may_set(kind: (u16, u32, i32), level: i32, name: i32) -> bool {
     match level {

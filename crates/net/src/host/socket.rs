@@ -453,6 +453,9 @@ impl Socket for HostSocket {
         if options::is_privileged(self.kind().0, level, name, value)? && !raw && !admin {
             return Err(Errno::EPERM);
         }
+        if (level, name) == options::IP_OPTIONS && !raw {
+            options::check_ip_options(value)?;
+        }
         // The first one may choose an interface, and who is privileged another one.
         if level == SOL_SOCKET && matches!(name, so::BINDTODEVICE | so::BINDTOIFINDEX) && !raw {
             let bound = host::socket::option(self.fd(), SOL_SOCKET, so::BINDTOIFINDEX, 4)?;
