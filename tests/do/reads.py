@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads at offsets of the host's files, made again and again: right whatever becomes of the file, without a call each,
 and seen by who wants to see them."""
-import json, os, subprocess, sys, tempfile
+import json, os, subprocess, sys, tempfile, time
 
 SALLET = os.environ.get("SALLET")
 WORK = tempfile.mkdtemp(prefix="sallet-reads.")
@@ -114,9 +114,32 @@ print(open(sys.argv[1] + ".log").read().count("4096, 4096) = 4096"))
     equal("50\n", end(sandbox(program, path))[0])
 
 
+def advice_reaches_the_cache():
+    path = file("advised", b"x" * 65536)
+    with open(path, "rb+") as made:
+        os.fsync(made.fileno())
+        os.posix_fadvise(made.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def cached(wanted):
+        for _ in range(100):
+            found = subprocess.run(["fincore", "-n", "-b", "-o", "RES", path], capture_output=True, text=True).stdout
+            if (int(found) > 0) == wanted:
+                return True
+            time.sleep(0.01)
+        return False
+
+    if not cached(False):
+        print("skip advice_reaches_the_cache: files are in memory here")
+        return
+    program = "import os, sys; os.posix_fadvise(os.open(sys.argv[1], os.O_RDONLY), 0, 0, int(sys.argv[2]))"
+    for advice, wanted in [(os.POSIX_FADV_WILLNEED, True), (os.POSIX_FADV_DONTNEED, False)] * 2:
+        end(sandbox(program, path, str(advice)))
+        equal((advice, True), (advice, cached(wanted)))
+
+
 def main():
     failed = 0
-    cases = [changed_by_the_host, is_not_asked, is_shown, is_counted_by_a_tracer]
+    cases = [changed_by_the_host, is_not_asked, is_shown, is_counted_by_a_tracer, advice_reaches_the_cache]
     for case in cases:
         name = case.__name__
         try:

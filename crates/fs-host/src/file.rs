@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::io::{IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use linux_abi::Errno;
 use linux_abi::fs::{CacheStat, OpenFlags};
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
 use vfs::{AtHostFile, FileOps, MapRequest, MapSource, OpenFile, Result, Whence};
 
@@ -163,6 +164,14 @@ impl FileOps for OpenRegular {
         let done = rustix::fs::fallocate(&self.fd, mode, offset, len);
         self.inode.changed();
         done.map_err(errno)
+    }
+    fn advise(&self, offset: u64, len: u64, needed: bool) {
+        // The memory of a tree that is the host's programs' alone is theirs to keep.
+        if needed || self.inode.writable().is_ok() {
+            let advice = if needed { Advice::WillNeed } else { Advice::DontNeed };
+            // It is a hint.
+            let _ = rustix::fs::fadvise(&self.fd, offset, NonZeroU64::new(len), advice);
+        }
     }
     fn cache_stat(&self, offset: u64, len: u64) -> Result<CacheStat> {
         // What programs of the host read of a tree that is theirs alone is not the guest's to see.

@@ -103,8 +103,10 @@ pub async fn fallocate(cx: &mut Cx<'_>, fd: i32, mode: u32, offset: i64, length:
     Ok(0)
 }
 
-/// posix_fadvise(2): advice that the host's page cache needs not.
-pub fn fadvise64(cx: &mut Cx<'_>, fd: i32, _offset: i64, length: i64, advice: u32) -> SysResult {
+/// posix_fadvise(2). Of a position from which descriptors read ahead the host's handles, which others share, are not told.
+pub async fn fadvise64(cx: &mut Cx<'_>, fd: i32, offset: i64, length: i64, advice: u32) -> SysResult {
+    const WILLNEED: u32 = 3;
+    const DONTNEED: u32 = 4;
     let file = real_file(cx, fd)?;
     if file.inode().metadata()?.kind() == S_IFIFO {
         return Err(Errno::ESPIPE.into());
@@ -112,19 +114,32 @@ pub fn fadvise64(cx: &mut Cx<'_>, fd: i32, _offset: i64, length: i64, advice: u3
     if length < 0 || advice > 5 {
         return Err(Errno::EINVAL.into());
     }
+    if matches!(advice, WILLNEED | DONTNEED) {
+        advise(file, offset.cast_unsigned(), length.cast_unsigned(), advice == WILLNEED).await;
+    }
     Ok(0)
 }
 
-/// readahead(2): the host reads ahead by itself.
-pub fn readahead(cx: &mut Cx<'_>, fd: i32, _offset: i64, _count: usize) -> SysResult {
+/// Tells the host whether bytes are needed, to the end with length 0. It may have to write them first, or to wait for room
+/// in its queues.
+async fn advise(file: Arc<OpenFile>, offset: u64, len: u64, needed: bool) {
+    if file.ops().may_sleep() {
+        executor::blocking(move || file.ops().advise(offset, len, needed)).await;
+    }
+}
+
+/// readahead(2).
+pub async fn readahead(cx: &mut Cx<'_>, fd: i32, offset: i64, count: usize) -> SysResult {
     let file = cx.file(fd)?;
     if file.flags().contains(OpenFlags::PATH) || !file.flags().readable() {
         return Err(Errno::EBADF.into());
     }
     match file.inode().metadata()?.kind() {
-        S_IFREG | S_IFBLK => Ok(0),
-        _ => Err(Errno::EINVAL.into()),
+        S_IFREG if count > 0 => advise(file, offset.cast_unsigned(), count as u64, true).await,
+        S_IFREG | S_IFBLK => {}
+        _ => return Err(Errno::EINVAL.into()),
     }
+    Ok(0)
 }
 
 /// cachestat(2).

@@ -289,7 +289,7 @@ syscalls! {
     175 init_module sync crate::machine::not_permitted, 0, Partial, "the machine is the host's: EPERM";
     176 delete_module sync crate::machine::not_permitted, 0, Partial, "the machine is the host's: EPERM";
     186 gettid sync crate::process::gettid, 0, Full, "";
-    187 readahead sync crate::sync::readahead, 3, Full, "";
+    187 readahead wait crate::sync::readahead, 3, Full, "";
     188 setxattr sync crate::xattr::setxattr, 5, Partial, "in host directories user.* and trusted.* only, and what else the host lets us";
     189 lsetxattr sync crate::xattr::lsetxattr, 5, Partial, "in host directories user.* and trusted.* only, and what else the host lets us";
     190 fsetxattr sync crate::xattr::fsetxattr, 5, Partial, "in host directories user.* and trusted.* only, and what else the host lets us";
@@ -317,7 +317,7 @@ syscalls! {
     218 set_tid_address sync crate::process::set_tid_address, 1, Full, "";
     219 restart_syscall sync crate::native::restart_syscall, 0, Full, "native";
     220 semtimedop boxed crate::ipc::sem::semtimedop, 4, Full, "";
-    221 fadvise64 sync crate::sync::fadvise64, 4, Full, "";
+    221 fadvise64 wait crate::sync::fadvise64, 4, Full, "";
     222 timer_create sync crate::timers::timer_create, 3, Full, "";
     223 timer_settime sync crate::timers::timer_settime, 4, Full, "";
     224 timer_gettime sync crate::timers::timer_gettime, 2, Full, "";

@@ -108,6 +108,8 @@ pub trait FileOps: Any + Send + Sync {
     ) -> Option<Result<usize>> {
         None
     }
+    /// These bytes, to the end with length 0, will be `needed` soon, or not (posix_fadvise(2)); only of files that may sleep.
+    fn advise(&self, offset: u64, len: u64, needed: bool) {}
     /// As `read`, but where a device would have to be waited for it gives less, or `EAGAIN`, if the file can tell
     /// (`reads_at_once`).
     fn read_at_once(&self, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {

@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use libc::*;
 
-use crate::harness::{Temp, cases, close, fails, file, in_child, is_root, ok, pipe, skip, sys, write};
+use crate::harness::{Temp, c, cases, close, fails, file, in_child, is_root, ok, pipe, skip, sys, write};
 
 cases!("page_cache": errors, pages_of_a_file, ranges, small_memory_file, large_memory_file, holes, others_cannot_look,
-    nothing_cached);
+    nothing_cached, dropped_and_read_ahead);
 
 /// `SYS_cachestat`.
 const CACHESTAT: i64 = 451;
@@ -139,4 +139,39 @@ fn nothing_cached() {
         assert_eq!(of(fd, 0, 0), [0; 5]);
         close(fd);
     }
+}
+
+/// Pages leave the cache and come back when a program says so: where files are on a disk.
+fn dropped_and_read_ahead() {
+    let path = c(&format!("./guest-tests-advised-{}", std::process::id()));
+    let Ok(fd) = sys!(open(path.as_ptr(), O_RDWR | O_CREAT | O_EXCL, 0o600)) else {
+        skip!("nothing to write to")
+    };
+    ok!(unlink(path.as_ptr()));
+    write(fd, &[b'x'; 64 << 10]);
+    ok!(fsync(fd));
+    assert_eq!(cached(fd, 0, 0), 16);
+    assert_eq!(ok!(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)), 0);
+    if cached(fd, 0, 0) != 0 {
+        skip!("files are in memory here");
+    }
+    assert_eq!(ok!(posix_fadvise(fd, 4096, 4096, POSIX_FADV_WILLNEED)), 0);
+    // Neither is done at once.
+    let until = |wanted: u64| {
+        for _ in 0..1000 {
+            if cached(fd, 4096, 4096) == wanted {
+                return;
+            }
+            if wanted == 0 {
+                assert_eq!(ok!(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)), 0);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        panic!("{} pages", cached(fd, 4096, 4096));
+    };
+    until(1);
+    until(0);
+    ok!(readahead(fd, 0, 8192));
+    until(1);
+    close(fd);
 }

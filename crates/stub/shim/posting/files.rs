@@ -18,7 +18,8 @@ const AT_EMPTY_PATH: u64 = 0x1000;
 /// statx(2): all that there is, but no unique mount id.
 const STATX_MASK: u64 = 0x1fff;
 const TCGETS: u32 = 0x5401;
-/// The last of its kind.
+const POSIX_FADV_NORMAL: u32 = 0;
+const POSIX_FADV_SEQUENTIAL: u32 = 2;
 const POSIX_FADV_NOREUSE: u32 = 5;
 const SEEK_CUR: u32 = 1;
 const SEEK_END: u32 = 2;
@@ -44,8 +45,8 @@ pub fn answer(slot: *mut Slot, number: u64, fd: u64, args: [u64; 4]) -> Option<i
         16 if args[0] as u32 == TCGETS => {
             (grant(slot, fd)?.file.load(Ordering::Relaxed) & FILE != 0).then_some(-ENOTTY)
         }
-        // fadvise64: what the kernel process makes of it, too
-        221 if args[1] as i64 >= 0 && args[2] as u32 <= POSIX_FADV_NOREUSE => {
+        // fadvise64: what the kernel process makes of it, too, but that bytes are needed or not
+        221 if args[1] as i64 >= 0 && matches!(args[2] as u32, POSIX_FADV_NORMAL..=POSIX_FADV_SEQUENTIAL | POSIX_FADV_NOREUSE) => {
             (grant(slot, fd)?.file.load(Ordering::Relaxed) & FILE != 0).then_some(0)
         }
         // pread64, sendfile
