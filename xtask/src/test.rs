@@ -62,13 +62,14 @@ const FOR_DOCKER: [&str; 10] = [
 ];
 
 /// Sandboxes that work otherwise, or do without something that this host may have.
-const REDUCED: [(&str, &str); 6] = [
+const REDUCED: [(&str, &str); 7] = [
     ("memory calls checked", "--memory=checked"),
     ("no notification flags", "--without=notify-flags"),
     ("no sealing", "--without=sealing"),
     ("no patching", "--without=patching"),
     ("no spinning", "--without=spinning"),
     ("posting at once", "--without=posting-trial"),
+    ("parking at once", "--without=parking-trial"),
 ];
 /// What depends on those.
 const REDUCED_CASES: &str = "memory/,thread/,signal/,attack/,process/,posting/,tcp,unix,epoll,file/,inotify/";

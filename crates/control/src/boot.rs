@@ -519,6 +519,10 @@ pub enum HostFeature {
     Patching,
     /// A worker that spins on an idle CPU.
     Spinning,
+    /// Calls without a doorbell while the worker that hears it is awake.
+    Parking,
+    /// A look at whether that pays.
+    ParkingTrial,
     /// Reads and writes of streams without an answer.
     Posting,
     /// A look at whether these pay: they are granted at once, and again and again.

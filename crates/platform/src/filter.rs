@@ -111,7 +111,7 @@ pub(crate) fn build(settings: &Settings) -> Vec<Instruction> {
     });
     call(&mut out, nr::futex, |b| {
         if settings.seen.contains(&nr::futex) {
-            wakes_of_shim(b, settings);
+            futexes_of_shim(b, settings);
         }
         // Operation without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME: WAIT WAKE REQUEUE CMP_REQUEUE WAKE_OP
         // WAIT_BITSET WAKE_BITSET run natively; PI operations name thread ids, which are not the host's: the
@@ -248,7 +248,7 @@ pub(crate) fn showing(settings: &Settings) -> Vec<Instruction> {
         }
         call(&mut out, number, |b| {
             match number {
-                nr::futex => wakes_of_shim(b, settings),
+                nr::futex => futexes_of_shim(b, settings),
                 nr::mmap => {
                     let mut file = Block(Vec::new());
                     kept(&mut file, 4, ALLOW);
@@ -305,11 +305,13 @@ fn trap_others(b: &mut Block, wanted: &[u32]) {
     b.op(RETURN, TRAP);
 }
 
-/// Lets the shim's FUTEX_WAKE of a thread that ends pass: it wakes who must look again anyway.
-fn wakes_of_shim(b: &mut Block, settings: &Settings) {
+/// Lets the shim's own futex calls pass: FUTEX_WAKE of a thread that ends, for it wakes who must look again anyway,
+/// and FUTEX_WAIT for an answer.
+fn futexes_of_shim(b: &mut Block, settings: &Settings) {
+    const FUTEX_WAIT: u32 = 0;
     const FUTEX_WAKE: u32 = 1;
     from_shim(b, settings, |b| {
-        b.op(LOAD, low(1)).ret_if(JEQ, FUTEX_WAKE, ALLOW);
+        b.op(LOAD, low(1)).ret_if(JEQ, FUTEX_WAKE, ALLOW).ret_if(JEQ, FUTEX_WAIT, ALLOW);
     });
 }
 

@@ -13,6 +13,7 @@ mod limits;
 mod machine;
 mod names;
 mod native;
+mod parking;
 mod patch;
 mod placement;
 mod posting;

@@ -47,6 +47,7 @@ pub struct Platform {
     initial_stack: u64,
     pub(crate) spinner: crate::spinner::Spinner,
     pub(crate) placement: crate::placement::Placement,
+    pub(crate) parking: crate::parking::Parking,
     pub(crate) patcher: crate::patch::Patcher,
     pub(crate) native: crate::native::Native,
     /// Words of `active` that were ever in use.
@@ -183,6 +184,13 @@ pub(crate) struct Core {
     pub watched: AtomicBool,
     /// When it called last, as [`crate::placement::Placement`] counts.
     pub called: AtomicU32,
+    /// The same, as [`crate::parking::Parking`] counts.
+    pub turn: AtomicU32,
+}
+
+/// Whether there is a request in a slot, by its word.
+pub(crate) fn is_request(word: u32) -> bool {
+    matches!(word, slot::state::REQUEST | slot::state::PARKED)
 }
 
 impl Core {
@@ -219,7 +227,11 @@ impl Platform {
         mmap_top: u64,
         initial_stack: u64,
         xstate_size: u32,
-        (spinner, placement): (crate::spinner::Spinner, crate::placement::Placement),
+        (spinner, placement, parking): (
+            crate::spinner::Spinner,
+            crate::placement::Placement,
+            crate::parking::Parking,
+        ),
         patcher: crate::patch::Patcher,
         watch: crate::watch::Watch,
         native: crate::native::Native,
@@ -245,6 +257,7 @@ impl Platform {
             initial_stack,
             spinner,
             placement,
+            parking,
             patcher,
             native,
             high_water: AtomicU32::new(0),
@@ -413,6 +426,7 @@ impl Platform {
             owes_exit: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             called: AtomicU32::new(0),
+            turn: AtomicU32::new(0),
         }))
     }
 
@@ -421,7 +435,7 @@ impl Platform {
         let (waker, unneeded) = {
             let mut state = core.state.lock();
             let mut unneeded = None;
-            let requested = core.slot.state().load(Ordering::Acquire) == slot::state::REQUEST;
+            let requested = is_request(core.slot.state().load(Ordering::Acquire));
             if state.phase == Phase::Guest && !requested {
                 // The answer came before the doorbell.
                 unneeded = notification;

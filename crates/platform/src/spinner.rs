@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustix::process::getpid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
-use crate::machine::Platform;
+use crate::machine::{Platform, is_request};
 use crate::quota::Quota;
 use crate::thread::WOKE_PARKED;
 
@@ -221,7 +221,7 @@ fn run(platform: &Arc<Platform>) {
 }
 
 /// Takes requests posted before it was seen that nobody spins.
-fn last_look(platform: &Arc<Platform>) {
+pub(crate) fn last_look(platform: &Arc<Platform>) {
     std::sync::atomic::fence(Ordering::SeqCst);
     while !executor::is_relieved() && scan(platform) > 0 {
         executor::run_ready();
@@ -335,7 +335,7 @@ fn spin(platform: &Arc<Platform>, trial: &mut Trial) -> Option<bool> {
 }
 
 /// One look at all slots in use; how many requests were found.
-fn scan(platform: &Arc<Platform>) -> u32 {
+pub(crate) fn scan(platform: &Arc<Platform>) -> u32 {
     let mut found = 0;
     for (i, word) in platform.active.iter().take(platform.used_words()).enumerate() {
         let mut bits = word.load(Ordering::Relaxed);
@@ -343,12 +343,13 @@ fn scan(platform: &Arc<Platform>) -> u32 {
             let index = i * 64 + bits.trailing_zeros() as usize;
             bits &= bits - 1;
             let Some(slot) = platform.slots.slot(index) else { continue };
-            if slot.state().load(Ordering::Relaxed) != slot::state::REQUEST {
+            if !is_request(slot.state().load(Ordering::Relaxed)) {
                 continue;
             }
             if let Some(core) = platform.core(index as u64)
                 && platform.take(&core, None)
             {
+                platform.parking.called(&core.turn, || platform.spinner.cpus());
                 found += 1;
                 platform.spinner.taken.fetch_add(1, Ordering::Relaxed);
             }

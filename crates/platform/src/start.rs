@@ -12,6 +12,7 @@ use slot::layout::{SLOT_VA, STACK_SIZE, STACK_VA};
 use crate::limits::HostLimits;
 use crate::machine::{Core, Platform};
 use crate::native::Native;
+use crate::parking::Parking;
 use crate::patch::Patcher;
 use crate::placement::Placement;
 use crate::process::{ProcessCore, Space};
@@ -32,6 +33,10 @@ pub struct Config {
     pub seen: Vec<u32>,
     /// Whether a worker may spin where a CPU is idle.
     pub allow_spin: bool,
+    /// Whether callers may wait in futex(2) for a worker that is awake.
+    pub parking: bool,
+    /// Whether they do so even where it does not pay, for tests.
+    pub eager_parking: bool,
     /// The control groups whose CPU time spinning would use up.
     pub quota: Arc<Quota>,
     /// Guest processes cannot be read by others of the same user. Needs CAP_SYS_PTRACE in the own user namespace.
@@ -56,6 +61,8 @@ impl Default for Config {
             checked_memory: false,
             seen: Vec::new(),
             allow_spin: true,
+            parking: true,
+            eager_parking: false,
             quota: Arc::default(),
             undumpable: true,
             patching: true,
@@ -140,7 +147,7 @@ impl Platform {
             mmap_top,
             initial_stack,
             xstate_size,
-            (spinner, placement),
+            (spinner, placement, Parking::new(config.parking, config.eager_parking)),
             patcher,
             Watch::new(config.patience, config.helper),
             native,

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use linux_abi::Errno;
+use rustix::thread::futex;
 use slot::layout::{DATA_SIZE, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA};
 use slot::{Record, action, kind};
 
@@ -435,10 +436,11 @@ impl GuestThread {
     fn publish(&mut self) {
         self.request = None;
         let sent = self.sent.take();
+        let before;
         let notification = {
             let mut state = self.core.state.lock();
             state.phase = Phase::Guest;
-            self.core.slot.state().store(slot::state::DONE, Ordering::SeqCst);
+            before = self.core.slot.state().swap(slot::state::DONE, Ordering::SeqCst);
             self.platform.set_listening(self.core.index, true);
             state.notification.take()
         };
@@ -453,6 +455,9 @@ impl GuestThread {
                 // If the thread has died there is nobody to tell.
                 let _ = host::notify::answer(listener, id, 0);
             }
+        } else if before == slot::state::PARKED {
+            // If nobody waits any more it rings, and looks again.
+            let _ = futex::wake(self.core.slot.state(), futex::Flags::empty(), 1);
         }
         if self.core.interrupted.swap(false, Ordering::SeqCst) {
             send_interrupt(&self.core);

@@ -10,16 +10,25 @@ use linux_abi::sysno::nr;
 use slot::layout::{BATCH, NR_DOORBELL, NR_FETCH, NR_PARK, SLOT_SIZE, SLOT_VA, SLOTS_FD};
 
 use crate::machine::{Core, Platform};
+use crate::parking;
 use crate::process::{Batch, ProcessCore, touches_reserved};
 
 /// Serves notifications until the listener has no filter left.
 pub(crate) fn run(platform: &Arc<Platform>) {
+    // Who was relieved may have left callers parked.
+    parking::end(platform);
     while !executor::is_relieved() {
         match notify::receive(platform.listener()) {
             Ok(notification) => {
+                let park = platform.parking.is_on();
+                if park {
+                    parking::begin(platform);
+                }
                 handle(platform, &notification);
                 executor::run_ready();
-                if notification.nr as u32 == NR_DOORBELL {
+                if park {
+                    parking::run_dry(platform);
+                } else if notification.nr as u32 == NR_DOORBELL {
                     platform.spinner.doorbell();
                 }
             }
@@ -160,6 +169,7 @@ fn doorbell(platform: &Arc<Platform>, n: &Notification) {
         }
         Some(core) => {
             kept_by(platform, &core, pid);
+            platform.parking.called(&core.turn, || platform.spinner.cpus());
             platform.placement.called(platform.listener(), &core.called, || platform.spinner.cpus());
             platform.take(&core, Some(n.id));
         }

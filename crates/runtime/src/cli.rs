@@ -116,7 +116,7 @@ pub(crate) struct Globals {
     /// Which sockets and FIFOs of the host reach its programs [default: mounted]
     #[arg(long, value_name = "WHICH", value_parser = host_uds, long_help = HOST_UDS)]
     pub(crate) host_uds: Option<HostUds>,
-    /// Development aid: do without something that the host has (notify-flags, sealing, patching, spinning, posting)
+    /// Development aid: do without something that the host has (notify-flags, sealing, patching, spinning, parking, posting)
     #[arg(long, value_name = "FEATURE", hide = true, value_parser = host_feature)]
     pub(crate) without: Vec<HostFeature>,
     /// Descriptors above standard error that the caller left open
@@ -173,9 +173,14 @@ fn host_feature(text: &str) -> Result<HostFeature, String> {
         "sealing" => Ok(HostFeature::Sealing),
         "patching" => Ok(HostFeature::Patching),
         "spinning" => Ok(HostFeature::Spinning),
+        "parking" => Ok(HostFeature::Parking),
+        "parking-trial" => Ok(HostFeature::ParkingTrial),
         "posting" => Ok(HostFeature::Posting),
         "posting-trial" => Ok(HostFeature::PostingTrial),
-        _ => Err("notify-flags, sealing, patching, spinning, posting or posting-trial".into()),
+        _ => {
+            Err("notify-flags, sealing, patching, spinning, parking, parking-trial, posting or posting-trial"
+                .into())
+        }
     }
 }
 

@@ -153,6 +153,8 @@ fn platform_config(spec: &PlatformSpec) -> Config {
     Config {
         checked_memory: spec.checked_memory,
         allow_spin: has(HostFeature::Spinning),
+        parking: has(HostFeature::Parking),
+        eager_parking: !has(HostFeature::ParkingTrial),
         patching: has(HostFeature::Patching),
         sealing: has(HostFeature::Sealing),
         old_host: !has(HostFeature::NotifyFlags),

@@ -25,6 +25,8 @@ pub mod state {
     pub const REQUEST: u32 = 1;
     /// The kernel process has written the answer.
     pub const DONE: u32 = 2;
+    /// As [`REQUEST`]; the thread waits for the answer in futex(2).
+    pub const PARKED: u32 = 3;
 }
 
 /// Values of [`Slot::kind`]: what a request is about.
@@ -316,6 +318,8 @@ pub struct Control {
     pub spinning: AtomicU32,
     /// How often the shim looks at its slot before it rings or parks.
     pub guest_spin: AtomicU32,
+    /// 1 while the notification worker looks at the slots before it sleeps: nobody needs to ring.
+    pub awake: AtomicU32,
     /// Address of the site that is being patched, 0 if none: its breakpoint is not the guest's.
     pub patch_site: AtomicU64,
     /// 1 while the kernel process looks after posted writes by itself.

@@ -59,12 +59,14 @@ pub fn request(slot: *mut Slot) -> i64 {
     // SAFETY: plain read of our own field.
     let index = u64::from(unsafe { (*slot).index });
     let mut came = 0;
-    if control().spinning.load(Ordering::SeqCst) == 0 {
+    if control().spinning.load(Ordering::SeqCst) != 0 {
+        came = wait_spinning(word, index, slot);
+    } else if control().awake.load(Ordering::SeqCst) != 0 {
+        came = wait_parked(word, index, slot);
+    } else {
         while word.load(Ordering::Acquire) != state::DONE {
             came = ring(NR_DOORBELL, index, slot);
         }
-    } else {
-        came = wait_spinning(word, index, slot);
     }
     word.store(state::IDLE, Ordering::Relaxed);
     came
@@ -100,6 +102,31 @@ fn wait_spinning(word: &AtomicU32, index: u64, slot: *mut Slot) -> i64 {
         if i % 100 == 0 {
             sys::syscall3(sys::nr::SCHED_YIELD, 0, 0, 0);
         }
+    }
+    let mut came = 0;
+    while word.load(Ordering::SeqCst) != state::DONE {
+        came = ring(NR_PARK, index, slot);
+    }
+    came
+}
+
+/// Waits in futex(2) for the answer of a worker that looks at the slots. Not for long: if that worker is no more, who
+/// rings hears of it.
+fn wait_parked(word: &AtomicU32, index: u64, slot: *mut Slot) -> i64 {
+    const LOOKS: u32 = 30;
+    static TIMEOUT: [u64; 2] = [0, 20_000_000];
+    const FUTEX_WAIT: u64 = 0;
+    for _ in 0..LOOKS {
+        if word.load(Ordering::Acquire) == state::DONE {
+            return 0;
+        }
+        core::hint::spin_loop();
+    }
+    // Perhaps it waits for this CPU.
+    sys::syscall3(sys::nr::SCHED_YIELD, 0, 0, 0);
+    if word.compare_exchange(state::REQUEST, state::PARKED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        let (address, timeout) = (word.as_ptr() as u64, TIMEOUT.as_ptr() as u64);
+        sys::syscall6(sys::nr::FUTEX, address, FUTEX_WAIT, u64::from(state::PARKED), timeout, 0, 0);
     }
     let mut came = 0;
     while word.load(Ordering::SeqCst) != state::DONE {
