@@ -18,6 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::args::Ptr;
 use crate::file_io::{IoVec, read_iovec};
 use crate::mm::{PAGE, flag};
+use crate::patience::Patience;
 use crate::{Cx, Restart, SysError, SysResult};
 
 /// `struct iocb`.
@@ -213,11 +214,14 @@ fn prepare(cx: &mut Cx<'_>, context: &Arc<Context>, number: u64, at: u64, iocb: 
     })
 }
 
-/// Begins a request: files that may sleep work on a thread of their own, others are done at once.
+/// Begins a request: what may sleep works on a thread of its own, all else is done at once.
 async fn start(cx: &mut Cx<'_>, request: Request, buf: u64) {
     if request.opcode == POLL {
         poll(request, Events::from_bits_truncate(buf as u32));
     } else if request.file.ops().may_sleep() {
+        if let Some(result) = request.run_at_once() {
+            return request.finish(result);
+        }
         executor::spawn(async move {
             executor::blocking(move || request.finish(request.run())).await;
         });
@@ -289,7 +293,7 @@ impl Request {
                 self.file.ops().fsync(&self.file, self.opcode == FDSYNC)?;
                 Ok(0)
             }
-            PREAD | PREADV => self.transfer(|pos, addr, len| self.read(pos, addr, len)),
+            PREAD | PREADV => self.transfer(|pos, addr, len| self.read(pos, addr, len, false)),
             _ => {
                 let done = self.transfer(|pos, addr, len| self.write(pos, addr, len))?;
                 if done > 0 && self.file.ops().seekable() {
@@ -301,6 +305,27 @@ impl Request {
                 Ok(done)
             }
         }
+    }
+
+    /// What needs no device, as far as is known, as read(2) and write(2) do: Linux, too, moves what goes through the page
+    /// cache before it answers the submitter.
+    fn run_at_once(&self) -> Option<Result<i64, Errno>> {
+        let reads = matches!(self.opcode, PREAD | PREADV);
+        let waits = self.flags & (RWF_DSYNC | RWF_SYNC) != 0 || self.file.flags().contains(OpenFlags::DSYNC);
+        let total = self.vectors.iter().map(|vector| vector.len).sum::<u64>();
+        if self.vectors.is_empty() || !reads && waits || total > CHUNK as u64 {
+            return None;
+        }
+        let patience =
+            if reads { Patience::that_reads(&self.file) } else { Patience::that_writes(&self.file) }?;
+        let result = match reads {
+            true => self.transfer(|pos, addr, len| self.read(pos, addr, len, true)),
+            false => self.run(),
+        };
+        patience.learn(&self.file);
+        // The rest of a part is the device's, or there is none.
+        let whole = !reads || result.is_ok_and(|done| done.cast_unsigned() == total);
+        whole.then_some(result)
     }
 
     /// Moves piece after piece until one is short; an error only if nothing was moved.
@@ -331,9 +356,14 @@ impl Request {
         self.mm.as_ref().ok_or(Errno::EFAULT)
     }
 
-    fn read(&self, pos: u64, addr: u64, len: usize) -> Result<usize, Errno> {
+    fn read(&self, pos: u64, addr: u64, len: usize, at_once: bool) -> Result<usize, Errno> {
         let mut buf = vec![0; len];
-        let n = self.file.ops().read(&self.file, &mut buf, pos)?;
+        let ops = self.file.ops();
+        let n = if at_once {
+            ops.read_at_once(&self.file, &mut buf, pos)
+        } else {
+            ops.read(&self.file, &mut buf, pos)
+        }?;
         let data = buf.get(..n).unwrap_or_default();
         if self.mm()?.space.write(addr, data)? == n { Ok(n) } else { Err(Errno::EFAULT) }
     }

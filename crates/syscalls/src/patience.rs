@@ -21,7 +21,7 @@ impl Patience {
     /// Of a call that reads, with `RWF_NOWAIT` or not.
     pub(crate) async fn reading(file: &OpenFile, nowait: bool) -> Patience {
         let mut patience = Patience { at_once: file.ops().may_sleep(), takes_part: nowait };
-        if patience.at_once && (executor::is_short() || !file.ops().reads_at_once() && file.is_slow()) {
+        if patience.at_once && Patience::that_reads(file).is_none() {
             patience.step_aside().await;
         }
         patience
@@ -30,10 +30,22 @@ impl Patience {
     /// Of a call that writes; one that is `synchronous` waits for the device in any case.
     pub(crate) async fn writing(file: &OpenFile, synchronous: bool) -> Patience {
         let mut patience = Patience { at_once: file.ops().may_sleep(), takes_part: false };
-        if patience.at_once && (synchronous || executor::is_short() || file.is_slow()) {
+        if patience.at_once && (synchronous || Patience::that_writes(file).is_none()) {
             patience.step_aside().await;
         }
         patience
+    }
+
+    /// Of a request that reads what is there at once; none if it is to step aside.
+    pub(crate) fn that_reads(file: &OpenFile) -> Option<Patience> {
+        let slow = executor::is_short() || !file.ops().reads_at_once() && file.is_slow();
+        (!slow).then_some(Patience { at_once: true, takes_part: false })
+    }
+
+    /// Of a request that writes, and does not wait for the device; none if it is to step aside.
+    pub(crate) fn that_writes(file: &OpenFile) -> Option<Patience> {
+        let slow = executor::is_short() || file.is_slow();
+        (!slow).then_some(Patience { at_once: true, takes_part: false })
     }
 
     /// Whether a step is to do what can be done at once, and say `EAGAIN` where that is nothing.

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use libc::*;
 
 use crate::harness::{
-    End, Temp, cases, end_of, fails, file, fork, in_child, ok, pipe, read, sleep_ms, sys, write, zeroed,
+    End, Temp, c, cases, end_of, fails, file, fork, in_child, ok, pipe, read, sleep_ms, sys, write, zeroed,
 };
 
 cases!("aio": setup_and_destroy, setup_errors, read_and_write, vectors, many_at_once, sync, eventfd_is_told, poll_request,
     cancel_poll, submit_errors, partial_submit, queue_is_full, getevents_timeout, getevents_errors, interrupted,
     direct_file, of_a_pipe, flags_of_requests, end_of_file, bad_buffer, signal_mask, limits_in_proc, not_inherited,
-    end_lets_files_go);
+    end_lets_files_go, on_a_disk);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -394,4 +394,37 @@ fn end_lets_files_go() {
     assert_eq!(ok!(poll(&mut look, 1, 2000)), 1);
     assert_eq!(look.revents, POLLERR);
     ok!(close(other));
+}
+
+/// Files of the folder of the run, which a disk holds: parts, ends, bad buffers, and what waits for the disk.
+fn on_a_disk() {
+    const SIZE: usize = 10_000;
+    let path = c(&format!("./guest-tests-aio-{}", std::process::id()));
+    for flags in [0, O_DSYNC] {
+        let Ok(fd) = sys!(open(path.as_ptr(), O_RDWR | O_CREAT | O_EXCL | flags, 0o600)) else { return };
+        ok!(unlink(path.as_ptr()));
+        let context = setup(64);
+        for round in 0..20u8 {
+            let bytes = vec![round; SIZE];
+            let mut writes: Vec<_> =
+                (0..8).map(|i| iocb(PWRITE, fd, bytes.as_ptr().addr(), SIZE, (i * SIZE) as i64)).collect();
+            assert_eq!(submit(context, &mut writes), Ok(8));
+            let mut done = Vec::new();
+            while done.len() < 8 {
+                done.extend(events(context, 1, 8, None).expect("events"));
+            }
+            assert!(done.iter().all(|event| event.res == SIZE as i64));
+            let mut buf = vec![0xffu8; SIZE];
+            let at = buf.as_mut_ptr().addr();
+            assert_eq!(one(context, iocb(PREAD, fd, at, SIZE, (3 * SIZE) as i64)), SIZE as i64);
+            assert!(buf == bytes);
+            assert_eq!(one(context, iocb(PREAD, fd, at, SIZE, (8 * SIZE - 5) as i64)), 5);
+            assert_eq!(one(context, iocb(PREAD, fd, at, SIZE, (9 * SIZE) as i64)), 0);
+            assert_eq!(one(context, iocb(PREAD, fd, 8, SIZE, 0)), -i64::from(EFAULT));
+            assert_eq!(one(context, iocb(PWRITE, fd, 8, SIZE, 0)), -i64::from(EFAULT));
+            assert_eq!(one(context, iocb(FSYNC, fd, 0, 0, 0)), 0);
+        }
+        ok!(syscall(SYS_io_destroy, context));
+        crate::harness::close(fd);
+    }
 }
