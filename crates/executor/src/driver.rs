@@ -1,6 +1,7 @@
 //! The driver thread: host descriptors by epoll, timers, and tasks woken outside any worker.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -46,6 +47,11 @@ pub(crate) struct Executor {
     pub(crate) sources: Sources,
     pub(crate) timers: Timers,
     pub(crate) pool: Pool,
+}
+
+thread_local! {
+    /// This thread has the driver's duty, or had it until a moment ago.
+    static DRIVES: Cell<bool> = const { Cell::new(false) };
 }
 
 static EXECUTOR: OnceLock<Executor> = OnceLock::new();
@@ -125,6 +131,10 @@ impl Executor {
 
     /// Makes the driver look at its queues soon.
     pub(crate) fn ring(&self) {
+        // It looks before it sleeps; and so does, as it begins, who takes its duty over.
+        if DRIVES.get() && !is_relieved() {
+            return;
+        }
         if !self.rung.swap(true, Ordering::AcqRel) {
             // A full counter (EAGAIN) means that the bell rings already.
             let _ = write(&self.bell, &1_u64.to_ne_bytes());
@@ -132,6 +142,12 @@ impl Executor {
     }
 
     fn drive(&self) {
+        DRIVES.set(true);
+        self.drive_until_relieved();
+        DRIVES.set(false);
+    }
+
+    fn drive_until_relieved(&self) {
         // Linux defers wake-ups by 50 µs to save power; a guest's timers should not suffer it.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
         let mut busy = false;
