@@ -135,6 +135,8 @@ pub async fn readahead(cx: &mut Cx<'_>, fd: i32, offset: i64, count: usize) -> S
         return Err(Errno::EBADF.into());
     }
     match file.inode().metadata()?.kind() {
+        // To Linux a length is signed.
+        _ if i64::try_from(count).is_err() => return Err(Errno::EINVAL.into()),
         S_IFREG if count > 0 => advise(file, offset.cast_unsigned(), count as u64, true).await,
         S_IFREG | S_IFBLK => {}
         _ => return Err(Errno::EINVAL.into()),

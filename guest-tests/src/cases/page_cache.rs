@@ -172,6 +172,8 @@ fn dropped_and_read_ahead() {
     until(1);
     until(0);
     ok!(readahead(fd, 0, 8192));
+    fails!(EINVAL, readahead(fd, 0, usize::MAX));
+    ok!(readahead(fd, 0, isize::MAX as usize));
     until(1);
     close(fd);
 }
