@@ -88,6 +88,7 @@ pub mod so {
     pub const TIMESTAMP_NEW: i32 = 63;
     pub const TIMESTAMPNS_NEW: i32 = 64;
     pub const TIMESTAMPING_NEW: i32 = 65;
+    pub const PASSPIDFD: i32 = 76;
     pub const PEERPIDFD: i32 = 77;
 }
 
@@ -95,6 +96,8 @@ pub mod so {
 pub const SCM_RIGHTS: i32 = 1;
 /// Control message of the sender's credentials (unix(7)).
 pub const SCM_CREDENTIALS: i32 = 2;
+/// Control message of the sender as a pidfd (unix(7)).
+pub const SCM_PIDFD: i32 = 4;
 /// The most descriptors in one message.
 pub const SCM_MAX_FD: usize = 253;
 

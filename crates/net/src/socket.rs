@@ -65,6 +65,13 @@ pub enum Control {
     Rights(Vec<Arc<OpenFile>>),
     /// `SCM_CREDENTIALS`.
     Credentials(Ucred),
+    /// `SCM_PIDFD`: the process that had this id at a time of `CLOCK_MONOTONIC`, since ids are given again.
+    PidFd {
+        /// Process id.
+        pid: i32,
+        /// Nanoseconds.
+        at: u64,
+    },
     /// Any other, as bytes.
     Raw {
         /// Protocol.

@@ -4,9 +4,10 @@ use std::mem::size_of_val;
 use std::os::fd::RawFd;
 use std::time::Instant;
 
-use crate::harness::{cases, close, fails, ok, read, sleep_ms, sys, write, zeroed};
+use crate::harness::{End, cases, close, fails, fork, ok, read, sleep_ms, sys, wait, write, zeroed};
 
-cases!("unix_options": cookies, peek_offset, peek_offset_datagram, peek_offset_waits, peer_groups, peer_pidfd, peer_pidfd_gone, time_stamps,
+cases!("unix_options": cookies, peek_offset, peek_offset_datagram, peek_offset_waits, peer_groups, peer_pidfd, peer_pidfd_gone, passed_pidfd,
+    passed_pidfd_has_no_room, passed_pidfd_of_streams, time_stamps,
     passing_names, plain_numbers, refused, low_water, low_water_ends, low_water_of_messages, reads_time_out,
     writes_time_out, whole_reads_time_out);
 
@@ -107,6 +108,114 @@ fn peer_pidfd_gone() {
         Err(libc::ENOPROTOOPT) => crate::harness::skip!("an older kernel"),
         other => assert_eq!(other, Err(libc::ENODATA)),
     }
+}
+
+const SO_PASSPIDFD: i32 = 76;
+const SCM_PIDFD: i32 = 4;
+
+fn pass_pidfd(fd: RawFd) {
+    match set(fd, SO_PASSPIDFD, 7) {
+        Err(libc::ENOPROTOOPT) => crate::harness::skip!("an older kernel"),
+        done => assert_eq!(done, Ok(0)),
+    }
+    assert_eq!(get(fd, SO_PASSPIDFD), Ok(1));
+}
+
+/// The data, the control messages as type and first number, and the flags.
+fn messages(fd: RawFd, room: usize) -> (Vec<u8>, Vec<(i32, i32)>, i32) {
+    let mut data = [0_u8; 8];
+    let mut control = [0_u64; 16];
+    let mut into = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: 8 };
+    let mut header: libc::msghdr = zeroed();
+    header.msg_iov = &raw mut into;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = room;
+    let n = ok!(libc::recvmsg(fd, &raw mut header, libc::MSG_DONTWAIT));
+    let mut words = &control[..header.msg_controllen.div_ceil(8)];
+    let mut found = Vec::new();
+    while let [size, kind, first, ..] = words {
+        found.push(((kind >> 32) as i32, *first as i32));
+        words = words.get((*size as usize).div_ceil(8)..).unwrap_or_default();
+    }
+    (data[..n as usize].to_vec(), found, header.msg_flags)
+}
+
+fn is_pidfd_of(fd: RawFd, pid: i32) {
+    assert_eq!(ok!(libc::fcntl(fd, libc::F_GETFD)), libc::FD_CLOEXEC);
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("fdinfo");
+    assert!(text.contains(&format!("Pid:\t{pid}\n")), "{text}");
+    close(fd);
+}
+
+fn passed_pidfd() {
+    for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET] {
+        let (a, b) = pair(kind);
+        assert_eq!(get(b, libc::SO_PASSCRED), Ok(0));
+        pass_pidfd(b);
+        let child = fork(|| {
+            write(a, b"child");
+            0
+        });
+        // Neither has it been waited for.
+        ok!(libc::waitid(libc::P_PID, child as u32, &mut zeroed(), libc::WEXITED | libc::WNOWAIT));
+        let (data, found, flags) = messages(b, 64);
+        assert_eq!(
+            (&data[..], found.len(), found[0].0, flags & libc::MSG_CTRUNC),
+            (&b"child"[..], 1, SCM_PIDFD, 0)
+        );
+        is_pidfd_of(found[0].1, child);
+        assert_eq!(wait(child), End::Exited(0));
+        // After who it is by number.
+        set(b, libc::SO_PASSCRED, 1).expect("set");
+        write(a, b"own");
+        let own = std::process::id().cast_signed();
+        let (_, found, _) = messages(b, 64);
+        assert_eq!((found.len(), found[0], found[1].0), (2, (libc::SCM_CREDENTIALS, own), SCM_PIDFD));
+        is_pidfd_of(found[1].1, own);
+        set(b, SO_PASSPIDFD, 0).expect("set");
+        write(a, b"own");
+        assert_eq!(messages(b, 64).1, [(libc::SCM_CREDENTIALS, own)]);
+        close(a);
+        close(b);
+    }
+}
+
+/// Unlike others this message is not cut.
+fn passed_pidfd_has_no_room() {
+    let (a, b) = pair(libc::SOCK_DGRAM);
+    pass_pidfd(b);
+    for room in [0, 8, 16, 19] {
+        write(a, b"x");
+        let (data, found, flags) = messages(b, room);
+        assert_eq!(
+            (data, found, flags & libc::MSG_CTRUNC),
+            (b"x".to_vec(), vec![], libc::MSG_CTRUNC),
+            "{room}"
+        );
+    }
+    write(a, b"x");
+    let (_, found, flags) = messages(b, 20);
+    assert_eq!((found.len(), flags & libc::MSG_CTRUNC), (1, 0));
+    is_pidfd_of(found[0].1, std::process::id().cast_signed());
+}
+
+/// Bytes of several senders are not read together.
+fn passed_pidfd_of_streams() {
+    let (a, b) = pair(libc::SOCK_STREAM);
+    pass_pidfd(b);
+    write(a, b"own");
+    let child = fork(|| {
+        write(a, b"its");
+        0
+    });
+    ok!(libc::waitid(libc::P_PID, child as u32, &mut zeroed(), libc::WEXITED | libc::WNOWAIT));
+    for (wanted, pid) in [(b"own", std::process::id().cast_signed()), (b"its", child)] {
+        let (data, found, _) = messages(b, 64);
+        assert_eq!((&data[..], found.len()), (&wanted[..], 1));
+        is_pidfd_of(found[0].1, pid);
+    }
+    assert_eq!(wait(child), End::Exited(0));
 }
 
 fn time_stamps() {

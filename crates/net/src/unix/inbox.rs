@@ -20,6 +20,8 @@ pub(super) struct Message {
     pub(super) taken: usize,
     pub(super) rights: Rights,
     pub(super) sender: Ucred,
+    /// When it was sent, if the receiver wanted a pidfd by then (`SO_PASSPIDFD`).
+    pub(super) sent: Option<u64>,
     /// The sender's address, empty if it has none.
     pub(super) from: Vec<u8>,
 }
@@ -37,6 +39,7 @@ pub(super) struct Taken {
     pub(super) length: usize,
     pub(super) files: Vec<Arc<OpenFile>>,
     pub(super) sender: Option<Ucred>,
+    pub(super) sent: Option<u64>,
     pub(super) from: Vec<u8>,
 }
 
@@ -74,6 +77,7 @@ impl Inbox {
             && last.rights.is_empty()
             && message.rights.is_empty()
             && last.sender == message.sender
+            && last.sent.is_some() == message.sent.is_some()
             && last.data.len() + message.data.len() <= MERGE
         {
             last.data.extend_from_slice(&message.data);
@@ -113,6 +117,7 @@ impl Inbox {
             let left = left.get(if peek { skip } else { 0 }..).unwrap_or_default();
             skip = 0;
             out.sender = Some(message.sender);
+            out.sent = message.sent;
             out.from.clone_from(&message.from);
             let rest = buf.get_mut(out.count..).unwrap_or_default();
             let n = rest.len().min(left.len());
@@ -162,6 +167,7 @@ impl Inbox {
             length: data.len(),
             files: message.rights.files(),
             sender: Some(message.sender),
+            sent: message.sent,
             from: message.from.clone(),
         };
         if !peek && let Some(mut message) = self.messages.pop_front() {
@@ -179,7 +185,14 @@ mod tests {
 
     fn message(data: &[u8], pid: i32) -> Message {
         let sender = Ucred { pid, uid: 0, gid: 0 };
-        Message { data: data.to_vec(), taken: 0, rights: super::Rights::default(), sender, from: Vec::new() }
+        Message {
+            data: data.to_vec(),
+            taken: 0,
+            rights: super::Rights::default(),
+            sender,
+            sent: None,
+            from: Vec::new(),
+        }
     }
 
     #[test]

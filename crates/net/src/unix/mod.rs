@@ -259,7 +259,11 @@ impl UnixSocket {
     /// Who passes credentials has a name to be answered at (unix(7), autobind).
     fn name_if_passing(&self) -> Result<()> {
         let mut state = self.0.state.lock();
-        if state.options.passcred && state.local.is_empty() { self.autobind(&mut state) } else { Ok(()) }
+        if state.options.tells_senders() && state.local.is_empty() {
+            self.autobind(&mut state)
+        } else {
+            Ok(())
+        }
     }
 
     /// Puts the server end of a new connection into the listener's queue.
@@ -269,7 +273,7 @@ impl UnixSocket {
         if listening.read_closed {
             return Err(Errno::ECONNREFUSED);
         }
-        let passcred = listening.options.passcred;
+        let options = listening.options.clone();
         let listener = listening.listener.as_mut().ok_or(Errno::ECONNREFUSED)?;
         if listener.pending.len() > listener.backlog {
             Endpoint::block(&mut listening, &self.0);
@@ -281,7 +285,7 @@ impl UnixSocket {
             state.local = name;
             state.peer = Some(self.0.clone());
             state.peer_identity = Some(own);
-            state.options.passcred = passcred;
+            state.options.inherit(&options);
         }
         listener.pending.push_back(server.clone());
         Ok((server, identity))

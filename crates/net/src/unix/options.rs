@@ -24,6 +24,7 @@ static NEXT_COOKIE: AtomicU64 = AtomicU64::new(1 << 48);
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) passcred: bool,
+    pub(super) passpidfd: bool,
     pub(super) sndbuf: usize,
     pub(super) rcvbuf: usize,
     /// `SO_RCVLOWAT`, which streams alone heed, in their receives and not in poll(2).
@@ -58,6 +59,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             passcred: false,
+            passpidfd: false,
             sndbuf: DEFAULT_BUFFER,
             rcvbuf: DEFAULT_BUFFER,
             low_water: 1,
@@ -69,6 +71,19 @@ impl Default for Options {
             cookie: 0,
             numbers: NUMBERS.map(|(_, default)| default),
         }
+    }
+}
+
+impl Options {
+    /// Whether who reads a stream asks whose bytes they are.
+    pub(super) fn tells_senders(&self) -> bool {
+        self.passcred || self.passpidfd
+    }
+
+    /// What an accepted socket has of its listener.
+    pub(super) fn inherit(&mut self, listener: &Options) {
+        self.passcred = listener.passcred;
+        self.passpidfd = listener.passpidfd;
     }
 }
 
@@ -99,6 +114,7 @@ impl UnixSocket {
             so::PROTOCOL => 0,
             so::ACCEPTCONN => i32::from(state.listener.is_some()),
             so::PASSCRED => i32::from(options.passcred),
+            so::PASSPIDFD => i32::from(options.passpidfd),
             so::SNDBUF => i32::try_from(options.sndbuf).unwrap_or(i32::MAX),
             so::RCVBUF => i32::try_from(options.rcvbuf).unwrap_or(i32::MAX),
             so::REUSEADDR => i32::from(options.reuseaddr),
@@ -160,6 +176,7 @@ impl UnixSocket {
         let options = &mut state.options;
         match name {
             so::PASSCRED => options.passcred = bool_option(value)?,
+            so::PASSPIDFD => options.passpidfd = bool_option(value)?,
             so::SNDBUF | so::SNDBUFFORCE => options.sndbuf = buffer_size(value, max)?,
             so::RCVBUF | so::RCVBUFFORCE => options.rcvbuf = buffer_size(value, max)?,
             so::RCVLOWAT => {

@@ -149,9 +149,9 @@ impl UnixSocket {
     /// accept(2) of a connection from outside.
     pub(super) fn accept_outside(&self) -> Result<Arc<UnixSocket>> {
         let own = self.own().ok_or(Errno::EAGAIN)?;
-        let (identity, name, passcred) = {
+        let (identity, name, options) = {
             let state = self.0.state.lock();
-            (state.own.clone(), state.local.clone(), state.options.passcred)
+            (state.own.clone(), state.local.clone(), state.options.clone())
         };
         let end = Endpoint::new(&self.0.names, self.0.kind, identity);
         let socket = own.accept(end.queue.clone())?;
@@ -160,7 +160,7 @@ impl UnixSocket {
             let mut state = end.state.lock();
             state.local = name;
             state.peer_identity = Some(Identity { cred, groups });
-            state.options.passcred = passcred;
+            state.options.inherit(&options);
         }
         let accepted = UnixSocket::of(end);
         accepted.hand_options(&socket);

@@ -34,7 +34,7 @@ impl Posts for UnixSocket {
     fn peek(&self, buf: &mut [u8]) -> usize {
         let mut state = self.0.state.lock();
         let options = &state.options;
-        let asks = options.passcred || options.low_water > 1;
+        let asks = options.tells_senders() || options.low_water > 1;
         let plain = state.error.is_none() && !asks && state.peek_offset.is_none();
         // Files come with the first byte of theirs.
         if !plain || state.inbox.is_empty() || state.inbox.files().next().is_some() {

@@ -44,7 +44,7 @@ fn cargo(caller: &SocketCaller<'_>, control: &[Control]) -> Result<Cargo> {
                 }
                 sender = *claimed;
             }
-            Control::Raw { .. } => return Err(Errno::EINVAL),
+            Control::PidFd { .. } | Control::Raw { .. } => return Err(Errno::EINVAL),
         }
     }
     Ok(Cargo { rights: Rights::new(files)?, sender })
@@ -132,8 +132,15 @@ impl UnixSocket {
         let n = room.min(data.len());
         let passed = if whole { passed(&peer, data) } else { data.get(..n) };
         let Some(passed) = passed else { return Ok(n) };
-        let message =
-            Message { data: passed.to_vec(), taken: 0, rights: cargo.rights, sender: cargo.sender, from };
+        let sent = sent(&other);
+        let message = Message {
+            data: passed.to_vec(),
+            taken: 0,
+            rights: cargo.rights,
+            sender: cargo.sender,
+            sent,
+            from,
+        };
         if whole {
             other.inbox.push(message);
         } else {
@@ -198,11 +205,13 @@ impl UnixSocket {
             return Err(Errno::EAGAIN);
         }
         let Some(passed) = passed(&target, data) else { return Ok(data.len()) };
+        let sent = sent(&other);
         other.inbox.push(Message {
             data: passed.to_vec(),
             taken: 0,
             rights: cargo.rights,
             sender: cargo.sender,
+            sent,
             from,
         });
         drop(other);
@@ -223,7 +232,7 @@ impl UnixSocket {
         if self.0.kind.connected() && state.peer.is_none() {
             return Err(if self.0.kind == Kind::Stream { Errno::EINVAL } else { Errno::ENOTCONN });
         }
-        let passcred = state.options.passcred;
+        let (passcred, passpidfd) = (state.options.passcred, state.options.passpidfd);
         if state.inbox.is_empty() {
             if let Some(errno) = state.error.take() {
                 return Err(errno);
@@ -239,7 +248,7 @@ impl UnixSocket {
         let stream = self.0.kind == Kind::Stream;
         let skip = if peek { state.peek_offset.unwrap_or(0) } else { 0 };
         let read = if stream {
-            let taken = state.inbox.read_stream(buf, peek, passcred, skip);
+            let taken = state.inbox.read_stream(buf, peek, passcred || passpidfd, skip);
             // All was seen before: a peek waits for more.
             (taken.sender.is_some()).then_some(taken)
         } else {
@@ -265,7 +274,7 @@ impl UnixSocket {
                 peer.queue.wake(Events::WRITABLE);
             }
         }
-        let mut got = received(taken, passcred, stream);
+        let mut got = received(taken, (passcred, passpidfd), stream);
         got.control.extend(stamps.map(stamp));
         Ok(got)
     }
@@ -333,6 +342,11 @@ fn passed<'a>(to: &Endpoint, data: &'a [u8]) -> Option<&'a [u8]> {
     if keep == 0 { None } else { data.get(..keep.min(data.len())) }
 }
 
+/// The time of a message to a socket with `SO_PASSPIDFD`: no other needs it.
+fn sent(to: &State) -> Option<u64> {
+    to.options.passpidfd.then(executor::monotonic_ns)
+}
+
 /// Whether a datagram of this size is taken: one always is, more as far as the receive buffer goes.
 fn takes_datagram(state: &State, len: usize) -> bool {
     let fits = state.inbox.bytes().saturating_add(len) <= state.options.rcvbuf;
@@ -348,13 +362,16 @@ fn stamp(name: i32) -> Control {
     Control::Raw { level: SOL_SOCKET, kind: name, data }
 }
 
-fn received(taken: Taken, passcred: bool, stream: bool) -> Received {
+fn received(taken: Taken, (passcred, passpidfd): (bool, bool), stream: bool) -> Received {
     let mut control = Vec::new();
     if passcred && let Some(sender) = taken.sender {
         control.push(Control::Credentials(sender));
     }
     if !taken.files.is_empty() {
         control.push(Control::Rights(taken.files));
+    }
+    if passpidfd && let (Some(sender), Some(at)) = (taken.sender, taken.sent) {
+        control.push(Control::PidFd { pid: sender.pid, at });
     }
     let mut flags = MsgFlags::empty();
     flags.set(MsgFlags::TRUNC, taken.length > taken.count);

@@ -1,7 +1,7 @@
 //! Control messages between guest and sockets: cmsg(3).
 
 use linux_abi::Errno;
-use linux_abi::socket::{MsgFlags, SCM_CREDENTIALS, SCM_MAX_FD, SCM_RIGHTS, SOL_SOCKET};
+use linux_abi::socket::{MsgFlags, SCM_CREDENTIALS, SCM_MAX_FD, SCM_PIDFD, SCM_RIGHTS, SOL_SOCKET};
 use net::{Control, Ucred};
 
 use crate::args::Ptr;
@@ -101,6 +101,15 @@ pub(super) fn write(
                 let data = [c.pid.to_ne_bytes(), c.uid.to_ne_bytes(), c.gid.to_ne_bytes()].concat();
                 (SOL_SOCKET, SCM_CREDENTIALS, data)
             }
+            // Unlike the others it comes whole or not at all.
+            Control::PidFd { .. } if left < HEADER + 4 => {
+                *out_flags |= MsgFlags::CTRUNC;
+                break;
+            }
+            Control::PidFd { pid, at } => {
+                let fd = pidfd(cx, pid, at).unwrap_or_else(|errno| -errno.raw());
+                (SOL_SOCKET, SCM_PIDFD, fd.to_ne_bytes().to_vec())
+            }
             Control::Raw { level, kind, data } => (level, kind, data),
         };
         if data.len() > left - HEADER {
@@ -116,4 +125,15 @@ pub(super) fn write(
         used = used.saturating_add(size.next_multiple_of(8) as u64).min(room);
     }
     Ok(used)
+}
+
+/// A descriptor of the process that had an id at a time, `ESRCH` if it is gone. In the message an errno stands for it, as
+/// Linux writes it there.
+fn pidfd(cx: &mut Cx<'_>, pid: i32, at: u64) -> Result<i32, Errno> {
+    let process = cx.kernel().pids.process(pid).map_err(|_| Errno::ESRCH)?;
+    if process.start_ns > at {
+        return Err(Errno::ESRCH);
+    }
+    let fd = cx.install(kernel::pidfd::open(&process, false), true).map_err(|_| Errno::EMFILE)?;
+    i32::try_from(fd).map_err(|_| Errno::EMFILE)
 }
