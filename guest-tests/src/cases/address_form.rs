@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use super::tcp::{connect, get, set};
 use crate::harness::{cases, close, fails, ok, skip, sys, zeroed};
 
-cases!("address_form": tcp_not_connected, tcp_of_ipv6, tcp_mapped, tcp_mapped_by_host, tcp_bound, tcp_accepted, tcp_half_closed, tcp_connects_again, tcp_changes_lists, udp_states, udp_mapped, udp_connects_again, udp_corked, values, other_types);
+cases!("address_form": tcp_not_connected, tcp_of_ipv6, tcp_mapped, tcp_mapped_by_host, tcp_bound, tcp_accepted, tcp_half_closed, tcp_connects_again, tcp_changes_lists, udp_states, udp_mapped, udp_connects_again, udp_corked, v6_only_is_kept, values, other_types);
 
 const IPV6: i32 = libc::IPPROTO_IPV6;
 const ADDRFORM: i32 = 1;
@@ -311,6 +311,40 @@ fn udp_corked() {
     assert_eq!(connect6(fd, Ipv6Addr::LOCALHOST, other.local_addr().expect("name").port()), Ok(0));
     ok!(libc::send(fd, b"a".as_ptr().cast(), 1, libc::MSG_MORE));
     assert_eq!(change(fd), Err(libc::EBUSY));
+    close(fd);
+}
+
+/// `IPV6_V6ONLY` is not to be changed once there is a port, whoever has chosen that.
+fn v6_only_is_kept() {
+    let server = TcpListener::bind("[::]:0").expect("bind");
+    let port = server.local_addr().expect("name").port();
+    for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+        let fd = socket(kind);
+        for value in [1, 0] {
+            assert_eq!(set(fd, IPV6, libc::IPV6_V6ONLY, value), Ok(0));
+        }
+        assert_eq!(connect6(fd, MAPPED, port), Ok(0));
+        let kept = |fd| {
+            for value in [0, 1] {
+                assert_eq!(set(fd, IPV6, libc::IPV6_V6ONLY, value), Err(libc::EINVAL));
+            }
+            assert_eq!(get(fd, IPV6, libc::IPV6_V6ONLY), 0);
+        };
+        kept(fd);
+        if kind == libc::SOCK_STREAM {
+            let accepted = server.accept().expect("accept").0;
+            kept(accepted.as_raw_fd());
+            ok!(libc::shutdown(fd, libc::SHUT_WR));
+            kept(fd);
+        }
+        close(fd);
+    }
+    assert_eq!(set(server.as_raw_fd(), IPV6, libc::IPV6_V6ONLY, 1), Err(libc::EINVAL));
+    // One that was refused has none.
+    let fd = socket(libc::SOCK_STREAM);
+    let free = listener().1;
+    assert_eq!(connect6(fd, MAPPED, free), Err(libc::ECONNREFUSED));
+    assert_eq!(set(fd, IPV6, libc::IPV6_V6ONLY, 1), Ok(0));
     close(fd);
 }
 

@@ -46,6 +46,15 @@ impl TcpSocket {
 }
 
 impl Shared {
+    /// Whether a connection in the sandbox, made or on its way, has given the socket a port.
+    pub(super) fn has_port_inside(&self) -> bool {
+        match &*self.role.read() {
+            Role::Local { end, .. } => end.state() != State::Close,
+            Role::Waiting { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether the host's socket stayed one of IPv6: it only held the port of a connection that was made in the sandbox.
     fn host_differs(&self) -> bool {
         self.family() == AF_INET && self.made_host().is_some_and(|host| host.kind().0 == AF_INET6)

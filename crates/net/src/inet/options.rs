@@ -12,7 +12,7 @@ pub(super) const TCP_CORK: i32 = 3;
 pub(super) const TCP_DEFER_ACCEPT: i32 = 9;
 const TCP_USER_TIMEOUT: i32 = 18;
 const SOL_IPV6: i32 = 41;
-const IPV6_V6ONLY: i32 = 26;
+pub(super) const IPV6_V6ONLY: i32 = 26;
 
 /// /proc/sys/net/core/rmem_max, wmem_max.
 const MAX_BUFFER: i32 = 212_992;

@@ -6,7 +6,7 @@ use linux_abi::socket::{AF_INET6, SOL_SOCKET, so};
 
 use super::connection::{End, State};
 use super::hold::SEGMENT;
-use super::options::{SOL_TCP, TCP_NODELAY};
+use super::options::{IPV6_V6ONLY, SOL_TCP, TCP_NODELAY};
 use super::tcp::{IPPROTO_TCP, Role, Shared, TcpSocket};
 use crate::Result;
 use crate::host::ADDRFORM;
@@ -141,6 +141,8 @@ impl TcpSocket {
         match (level, name) {
             (SOL_SOCKET, so::ZEROCOPY) => return shared.zerocopy.set(value),
             ADDRFORM => return self.change_form(caller, value),
+            // Not once there is a port; the host knows of those alone that bind(2) has given.
+            (41, IPV6_V6ONLY) if shared.has_port_inside() => return Err(Errno::EINVAL),
             _ => {}
         }
         if host_only(level, name) {
