@@ -51,6 +51,14 @@ fn last_errno() -> Errno {
     Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 
+/// Whether a notification waits to be received.
+pub fn is_waiting(listener: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
+    // An error is what `receive` tells.
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_or(true, |ready| ready > 0)
+}
+
 /// Waits for the next notification; `EINTR`, `ENOENT` (it went away) are to be retried.
 pub fn receive(listener: BorrowedFd<'_>) -> Result<Notification, Errno> {
     let mut notification = Notification::default();

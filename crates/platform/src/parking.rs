@@ -6,7 +6,7 @@
 //! before it sleeps. Few callers are better off with doorbells, which keep both sides on one CPU.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::machine::Platform;
@@ -24,6 +24,8 @@ const PARK: u32 = 6;
 const RING: u32 = 2;
 /// How long the worker looks for requests in vain before it sleeps: to wake it costs more.
 const DRY: Duration = Duration::from_micros(1);
+/// How long it looks at the slots before it hears who rings: requests may never end, and a guest forges them.
+const TURN: Duration = Duration::from_micros(50);
 
 /// Whether callers park, by who has called of late. All of it is a hint: threads that count at the same time may miss
 /// each other.
@@ -95,24 +97,34 @@ pub(crate) fn begin(platform: &Platform) {
     platform.slots.control().awake.store(1, Ordering::SeqCst);
 }
 
-/// Answers what is in the slots until nothing comes any more. Callers ring from then on. Who was relieved meanwhile
-/// leaves that to its successor.
+/// Answers what is in the slots until nothing comes any more, or somebody rings. Callers ring from then on. Who was
+/// relieved meanwhile leaves that to its successor.
 pub(crate) fn run_dry(platform: &Arc<Platform>) {
     let mut last = Instant::now();
+    let mut turn = last;
     while !executor::is_relieved() {
         if spinner::scan(platform) > 0 {
             executor::run_ready();
             last = Instant::now();
+            if last.duration_since(turn) > TURN {
+                if host::notify::is_waiting(platform.listener()) {
+                    return end(platform);
+                }
+                turn = last;
+            }
         } else if last.elapsed() > DRY {
             return end(platform);
         }
     }
 }
 
-/// Has callers ring, and takes what was posted before they saw it.
+/// Has callers ring, and takes what was posted before they saw it: one look finds that.
 pub(crate) fn end(platform: &Arc<Platform>) {
     platform.slots.control().awake.store(0, Ordering::SeqCst);
-    spinner::last_look(platform);
+    fence(Ordering::SeqCst);
+    if spinner::scan(platform) > 0 {
+        executor::run_ready();
+    }
 }
 
 #[cfg(test)]

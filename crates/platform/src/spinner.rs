@@ -221,7 +221,7 @@ fn run(platform: &Arc<Platform>) {
 }
 
 /// Takes requests posted before it was seen that nobody spins.
-pub(crate) fn last_look(platform: &Arc<Platform>) {
+fn last_look(platform: &Arc<Platform>) {
     std::sync::atomic::fence(Ordering::SeqCst);
     while !executor::is_relieved() && scan(platform) > 0 {
         executor::run_ready();

@@ -440,8 +440,9 @@ impl GuestThread {
         let notification = {
             let mut state = self.core.state.lock();
             state.phase = Phase::Guest;
-            before = self.core.slot.state().swap(slot::state::DONE, Ordering::SeqCst);
+            // Before the answer: the next request may follow it at once, and be looked for once.
             self.platform.set_listening(self.core.index, true);
+            before = self.core.slot.state().swap(slot::state::DONE, Ordering::SeqCst);
             state.notification.take()
         };
         if let Some(id) = notification {
