@@ -118,6 +118,13 @@ pub struct SigAction {
     pub mask: SigSet,
 }
 
+impl SigAction {
+    /// Its words, as they lie in memory.
+    pub fn words(&self) -> [u64; 4] {
+        [self.handler, self.flags, self.restorer, self.mask.0]
+    }
+}
+
 /// Default action.
 pub const SIG_DFL: u64 = 0;
 /// Ignored.

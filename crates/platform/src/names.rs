@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use slot::names::{ABSENT, BUCKETS, KNOWN, LENGTH, MAX_PATH, NO_LINK, STAT_WORDS, Table, mix, place};
+use slot::names::{
+    ABSENT, BUCKETS, KNOWN, LENGTH, MAX_PATH, NO_LINK, NOT_DIRECTORY, STAT_WORDS, Table, mix, place,
+};
 
 use crate::machine::Platform;
 
@@ -14,6 +16,8 @@ pub const MAX_NAME: usize = MAX_PATH - 1;
 pub enum NameKind<'a> {
     /// Nothing: `ENOENT`.
     Absent,
+    /// Nothing, since it goes by something that is no directory: `ENOTDIR`.
+    NotDirectory,
     /// Something that is no symbolic link.
     NoLink,
     /// A file or directory: its `struct stat`, and [`Platform::files_version`] from before it was looked at.
@@ -64,6 +68,7 @@ impl Platform {
         fence(Ordering::Release);
         let what = match kind {
             NameKind::Absent => ABSENT,
+            NameKind::NotDirectory => NOT_DIRECTORY,
             NameKind::NoLink => NO_LINK,
             NameKind::File(stat, files) if stat.len() == 8 * STAT_WORDS => {
                 name.files.store(files, Ordering::Relaxed);

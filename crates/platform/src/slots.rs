@@ -197,14 +197,25 @@ impl SlotRef {
     pub(crate) fn set_identity(&self, values: [u64; slot::identity::COUNT]) {
         store!(self, identity, values);
     }
-    /// Of it the signals.
-    pub(crate) fn set_untouched_signals(&self, signals: u64) {
+    /// Of it the signals: those without an action, those whose action is told.
+    pub(crate) fn set_signals(&self, untouched: u64, told: u64) {
         // SAFETY: within the array of the mapped slot.
         unsafe {
-            (&raw mut (*self.at).identity)
-                .cast::<u64>()
-                .add(slot::identity::UNTOUCHED_SIGNALS)
-                .write_volatile(signals);
+            let identity = (&raw mut (*self.at).identity).cast::<u64>();
+            identity.add(slot::identity::UNTOUCHED_SIGNALS).write_volatile(untouched);
+            identity.add(slot::identity::TOLD_SIGNALS).write_volatile(told);
+        }
+    }
+    /// The action of a signal, from 0 on.
+    pub(crate) fn set_action(&self, index: usize, action: [u64; slot::ACTION_WORDS]) {
+        if index < 64 {
+            // SAFETY: within the array of the mapped slot.
+            unsafe {
+                (&raw mut (*self.at).actions)
+                    .cast::<[u64; slot::ACTION_WORDS]>()
+                    .add(index)
+                    .write_volatile(action)
+            };
         }
     }
     /// Of it whether paths are known.

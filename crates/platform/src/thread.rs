@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use linux_abi::Errno;
+use linux_abi::signal::Signo;
 use rustix::thread::futex;
 use slot::layout::{DATA_SIZE, SLOT_SIZE, SLOT_VA, STACK_SIZE, STACK_VA};
 use slot::{Record, action, kind};
@@ -270,9 +271,16 @@ impl GuestThread {
     pub fn set_identity(&mut self, identity: &Identity) {
         self.core.slot.set_identity(identity.to_array());
     }
-    /// Tells the shim anew which signals are untouched, see [`Identity`]. Between exit and resume.
-    pub fn set_untouched_signals(&mut self, signals: u64) {
-        self.core.slot.set_untouched_signals(signals);
+    /// Tells the shim anew which signals are untouched, and of which it knows the action by [`GuestThread::set_action`]:
+    /// bits as in [`Identity`]. Between exit and resume.
+    pub fn set_signals(&mut self, untouched: u64, told: u64) {
+        self.core.slot.set_signals(untouched, told);
+    }
+    /// Tells the shim the action of a signal: the words of the kernel's `struct sigaction`. Between exit and resume.
+    pub fn set_action(&mut self, sig: Signo, action: [u64; slot::ACTION_WORDS]) {
+        if let Ok(index) = usize::try_from(sig.raw() - 1) {
+            self.core.slot.set_action(index, action);
+        }
     }
     /// Whether the shim goes by what [`crate::Platform::tell_name`] told. Between exit and resume.
     pub fn set_names(&mut self, on: bool) {

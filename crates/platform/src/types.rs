@@ -219,6 +219,8 @@ pub struct Identity {
     pub egid: Option<u32>,
     /// Bits of signals, from the lowest on for 1, whose action is all zero.
     pub untouched_signals: u64,
+    /// Of those whose action was told.
+    pub told_signals: u64,
     /// Whether it may go by what [`crate::Platform::tell_name`] told.
     pub names: bool,
 }
@@ -226,10 +228,10 @@ pub struct Identity {
 impl Identity {
     /// In the order of `slot::identity`: plus 1, so that 0 is "ask".
     pub(crate) fn to_array(self) -> [u64; slot::identity::COUNT] {
-        let Identity { pid, tid, ppid, uid, euid, gid, egid, untouched_signals, names } = self;
+        let Identity { pid, tid, ppid, uid, euid, gid, egid, untouched_signals, told_signals, names } = self;
         let [pid, tid, ppid, uid, euid, gid, egid] =
             [pid, tid, ppid, uid, euid, gid, egid].map(|value| value.map_or(0, |v| u64::from(v) + 1));
-        [pid, tid, ppid, uid, euid, gid, egid, untouched_signals, u64::from(names)]
+        [pid, tid, ppid, uid, euid, gid, egid, untouched_signals, u64::from(names), told_signals]
     }
 }
 

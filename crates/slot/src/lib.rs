@@ -190,8 +190,10 @@ pub mod identity {
     pub const UNTOUCHED_SIGNALS: usize = 7;
     /// Whether calls that only look for a path may be answered by [`crate::names`]: not 0 if so.
     pub const NAMES: usize = 8;
+    /// As [`UNTOUCHED_SIGNALS`]: signals whose action is in [`super::Slot::actions`].
+    pub const TOLD_SIGNALS: usize = 9;
     /// How many there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     /// The index of what a system call asks for.
     pub const fn of_call(nr: u64) -> Option<usize> {
@@ -238,6 +240,9 @@ pub struct Record {
     /// Offset in `data`.
     pub offset: u32,
 }
+
+/// Words of the kernel's `struct sigaction`.
+pub const ACTION_WORDS: usize = 4;
 
 /// Most pieces that travel with an answer.
 pub const RECORDS: usize = 16;
@@ -299,6 +304,8 @@ pub struct Slot {
     pub trampoline: u64,
     /// Answers that the shim gives itself to calls of patched sites, by [`identity`]: the value plus 1, or 0.
     pub identity: [u64; identity::COUNT],
+    /// Actions of signals as rt_sigaction(2) has them, of those in [`identity::TOLD_SIGNALS`].
+    pub actions: [[u64; ACTION_WORDS]; 64],
     /// 0 while the thread is granted nothing, see [`Grant`].
     pub granted: AtomicU32,
     /// What the thread has made of it, in a line of its own.

@@ -22,6 +22,8 @@ pub const ABSENT: u32 = 1 << 16;
 pub const NO_LINK: u32 = 1 << 17;
 /// In [`Name::what`]: a file or directory whose attributes are known while [`Name::files`] is the control page's.
 pub const KNOWN: u32 = 1 << 18;
+/// In [`Name::what`]: a name on the way is that of something that is no directory.
+pub const NOT_DIRECTORY: u32 = 1 << 19;
 /// Words of `struct stat`.
 pub const STAT_WORDS: usize = 18;
 /// The rest of [`Name::what`]: bytes of the path.

@@ -203,7 +203,7 @@ extern "C" fn shim_patched(slot: *mut Slot) {
             (*slot).regs[reg::RIP] = (*slot).trampoline + slot::layout::TRAMPOLINE_SYSCALL;
             return;
         }
-        if untouched_signal(slot) || names::answer(slot) || posting::answer(slot) {
+        if signal_action(slot) || names::answer(slot) || posting::answer(slot) {
             return;
         }
         (*slot).site = 0;
@@ -212,8 +212,8 @@ extern "C" fn shim_patched(slot: *mut Slot) {
     finish_without_frame(slot, serve(slot, kind::SYSCALL, via::PATCH));
 }
 
-/// Answers rt_sigaction(2) that only asks for the action of a signal which has none.
-fn untouched_signal(slot: *mut Slot) -> bool {
+/// Answers rt_sigaction(2) that only asks for the action of a signal of which that is known.
+fn signal_action(slot: *mut Slot) -> bool {
     const RT_SIGACTION: u64 = 13;
     const SIZE: u64 = 32;
     // SAFETY: plain reads and writes of our own slot; a bad address ends the stores, and the call is made as if
@@ -225,9 +225,17 @@ fn untouched_signal(slot: *mut Slot) -> bool {
         if arg(reg::RAX) != RT_SIGACTION || arg(reg::RSI) != 0 || arg(reg::R10) != 8 || signal >= 64 {
             return false;
         }
-        let known = *(&raw const (*slot).identity).cast::<u64>().add(slot::identity::UNTOUCHED_SIGNALS);
+        let known = |index: usize| *(&raw const (*slot).identity).cast::<u64>().add(index) >> signal & 1 != 0;
         let to = arg(reg::RDX);
-        if known >> signal & 1 == 0 || to != 0 && sys::shim_zero(to, SIZE) != 0 {
+        let filled = if known(slot::identity::UNTOUCHED_SIGNALS) {
+            to == 0 || sys::shim_zero(to, SIZE) == 0
+        } else if known(slot::identity::TOLD_SIGNALS) {
+            let action = (&raw const (*slot).actions).cast::<[u64; slot::ACTION_WORDS]>().add(signal as usize);
+            to == 0 || sys::shim_copy(to, action as u64, SIZE) == 0
+        } else {
+            false
+        };
+        if !filled {
             return false;
         }
         *regs.cast::<u64>().add(reg::RAX) = 0;

@@ -3,12 +3,13 @@
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use slot::layout::NAMES_VA;
-use slot::names::{ABSENT, KNOWN, MAX_PATH, NO_LINK, Name, STAT_WORDS, Table, WORDS, mix, place};
+use slot::names::{ABSENT, KNOWN, MAX_PATH, NO_LINK, NOT_DIRECTORY, Name, STAT_WORDS, Table, WORDS, mix, place};
 use slot::{Slot, reg};
 
 use crate::{control, sys};
 
 const ENOENT: i64 = 2;
+const ENOTDIR: i64 = 20;
 const EINVAL: i64 = 22;
 
 const O_CREAT: u64 = 0o100;
@@ -56,6 +57,7 @@ pub fn answer(slot: *mut Slot) -> bool {
         let what = known(arg(path), if let Tells::Attributes(_) = tells { Some(&mut stat) } else { None });
         let result = match tells {
             _ if what & ABSENT != 0 => -ENOENT,
+            _ if what & NOT_DIRECTORY != 0 => -ENOTDIR,
             _ if what & NO_LINK == 0 => return false,
             Tells::NoLink => -EINVAL,
             Tells::Existence => 0,

@@ -45,8 +45,8 @@ pub struct ThreadLocal {
     pub identity_told: bool,
     /// The shim goes by what it was told of paths.
     pub names_told: bool,
-    /// Signals whose actions the shim knows to be as a program starts with.
-    pub untouched_signals: u64,
+    /// Signals whose actions the shim knows.
+    pub signals: SignalsTold,
     /// A sigreturn is under way: the extended state to go back with is at this address.
     pub return_fpstate: Option<u64>,
     /// The last fault, as signal frames tell it.
@@ -77,6 +77,19 @@ pub struct ThreadLocal {
     pub undo: Undo,
     /// Reusable buffer for data between guest and files.
     pub scratch: Vec<u8>,
+}
+
+/// Which signals' actions the shim of a thread knows, a bit for each from the lowest on for 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignalsTold {
+    /// As a program starts with, all zero.
+    pub untouched: u64,
+    /// By their words.
+    pub told: u64,
+}
+
+fn bit(sig: Signo) -> u64 {
+    SigSet::EMPTY.with(sig).0
 }
 
 /// What a signal frame that is being pushed has replaced.
@@ -187,9 +200,10 @@ impl Cx<'_> {
             gid: Some(creds.gid),
             egid: Some(creds.egid),
             untouched_signals: 0,
+            told_signals: 0,
             names: self.local.names_told,
         };
-        self.local.untouched_signals = 0;
+        self.local.signals = SignalsTold::default();
         self.guest.set_identity(&identity);
         // Who attaches, or sets a filter for all threads, makes that known before it has the shim forget.
         fence(Ordering::SeqCst);
@@ -201,7 +215,7 @@ impl Cx<'_> {
         self.local.identity_told = true;
     }
 
-    /// Tells the shim which signals are untouched, so that it answers rt_sigaction(2) that asks for one. Only while
+    /// Tells the shim the actions of all signals, so that it answers rt_sigaction(2) that asks for one. Only while
     /// nobody but this thread can touch them.
     pub fn tell_signals(&mut self) {
         let seen = |cx: &Cx<'_>| cx.thread.ptrace.is_active() || cx.thread.seccomp.is_active();
@@ -209,40 +223,48 @@ impl Cx<'_> {
         if !alone || seen(self) || self.kernel().config.sees(nr::rt_sigaction) {
             return;
         }
-        let actions = self.process().actions();
-        let mut signals = 0;
-        for number in 1..=64u8 {
-            let untouched =
-                Signo::new(i32::from(number)).is_some_and(|sig| actions.get(sig) == SigAction::default());
-            signals |= u64::from(untouched) << (number - 1);
+        let mut known = SignalsTold::default();
+        for sig in (1..=64).filter_map(Signo::new) {
+            let action = self.process().actions().get(sig);
+            if action == SigAction::default() {
+                known.untouched |= bit(sig);
+            } else {
+                known.told |= bit(sig);
+                self.guest.set_action(sig, action.words());
+            }
         }
-        self.guest.set_untouched_signals(signals);
-        self.local.untouched_signals = signals;
+        self.set_signals(known);
         // Who attaches, or sets a filter for all threads, makes that known before it has the shim forget.
         fence(Ordering::SeqCst);
         if seen(self) {
             self.forget_signals();
         }
     }
-    /// The thread sets the action of a signal.
-    pub fn touch_signal(&mut self, sig: Signo) {
-        let bit = u32::try_from(sig.raw()).ok().and_then(|raw| 1u64.checked_shl(raw.wrapping_sub(1)));
-        let told = std::mem::take(&mut self.local.untouched_signals);
-        let left = told & !bit.unwrap_or(u64::MAX);
-        if told == 0 {
-            return;
+    /// Sets the action of a signal; the one before.
+    pub fn set_action(&mut self, sig: Signo, action: SigAction) -> SigAction {
+        let before = self.process().actions().set(sig, action);
+        let SignalsTold { untouched, told } = self.local.signals;
+        if self.local.signals == SignalsTold::default() {
+            return before;
         }
         // To a tracer all calls are shown.
-        let seen = self.thread.ptrace.is_active() || self.thread.seccomp.is_active();
-        self.local.untouched_signals = if seen { 0 } else { left };
-        self.guest.set_untouched_signals(self.local.untouched_signals);
+        if self.thread.ptrace.is_active() || self.thread.seccomp.is_active() {
+            self.forget_signals();
+            return before;
+        }
+        self.guest.set_action(sig, action.words());
+        self.set_signals(SignalsTold { untouched: untouched & !bit(sig), told: told | bit(sig) });
+        before
     }
     /// The shim asks again: others may touch the signals from now on.
     pub fn forget_signals(&mut self) {
-        if self.local.untouched_signals != 0 {
-            self.local.untouched_signals = 0;
-            self.guest.set_untouched_signals(0);
+        if self.local.signals != SignalsTold::default() {
+            self.set_signals(SignalsTold::default());
         }
+    }
+    fn set_signals(&mut self, known: SignalsTold) {
+        self.local.signals = known;
+        self.guest.set_signals(known.untouched, known.told);
     }
 
     /// Has the shim do one native operation; its result, an errno if negative.

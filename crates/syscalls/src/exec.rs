@@ -16,7 +16,7 @@ use platform::NativeOp;
 use vfs::Caller;
 
 use crate::args::Ptr;
-use crate::context::Resume;
+use crate::context::{Resume, SignalsTold};
 use crate::path::{at, check_flags};
 use crate::signal::deliver;
 use crate::{Cx, Restart, SysError, SysResult};
@@ -141,7 +141,7 @@ async fn take_over(cx: &mut Cx<'_>, loaded: Loaded) -> SysResult {
     cx.local.restart_deadline = None;
     cx.local.identity_told = false;
     cx.local.names_told = false;
-    cx.local.untouched_signals = 0;
+    cx.local.signals = SignalsTold::default();
     cx.local.alt_stack = Default::default();
     cx.local.clear_child_tid = 0;
     cx.thread.robust_list.store(0, Ordering::Relaxed);

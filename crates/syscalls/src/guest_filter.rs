@@ -11,6 +11,7 @@ use linux_abi::signal::{SigInfo, Signo};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::args::Ptr;
+use crate::context::SignalsTold;
 use crate::signal::deliver;
 use crate::{Cx, SysResult, native, user_notification};
 
@@ -85,7 +86,7 @@ fn forget_identity(cx: &mut Cx<'_>) {
     cx.guest.set_identity(&platform::Identity::default());
     cx.local.identity_told = false;
     cx.local.names_told = false;
-    cx.local.untouched_signals = 0;
+    cx.local.signals = SignalsTold::default();
     cx.kernel().posting.withdraw(cx.thread, true);
 }
 

@@ -27,7 +27,7 @@ const CALLS: [u32; 10] = [
 
 /// Notes what a call has found at a path, if that was nothing.
 pub(crate) fn found<T>(cx: &mut Cx<'_>, path: &[u8], result: SysResult<T>) -> SysResult<T> {
-    if let Err(SysError::Errno(Errno::ENOENT)) = result {
+    if let Err(SysError::Errno(Errno::ENOENT | Errno::ENOTDIR)) = result {
         asked(cx, path);
     }
     result
@@ -54,6 +54,7 @@ pub(crate) fn asked(cx: &mut Cx<'_>, path: &[u8]) {
     let tell = |kind: NameKind<'_>| table.tell(&kernel.platform, path, kind, buckets, sum);
     match leads {
         Leads::Nowhere => tell(NameKind::Absent),
+        Leads::NotDirectory => tell(NameKind::NotDirectory),
         Leads::To(place) => {
             let version = kernel.platform.files_version();
             let file = place.inode().ok().filter(|_| matches!(place.dentry.kind(), Some(S_IFREG | S_IFDIR)));

@@ -11,7 +11,7 @@ use linux_abi::Errno;
 use linux_abi::signal::{SigInfo, Signo};
 use platform::{Exit, GuestThread, NativeOp};
 
-use crate::context::Resume;
+use crate::context::{Resume, SignalsTold};
 use crate::guest_filter::Verdict;
 use crate::ptrace::stop::Entry;
 use crate::signal::deliver::{self, Delivery};
@@ -342,13 +342,13 @@ async fn after_interrupt(cx: &mut Cx<'_>) -> Next {
 async fn back_to_guest(cx: &mut Cx<'_>, restart: Option<(Restart, u32)>) -> Next {
     cx.guest.clear_interrupt();
     cx.thread.clear_attention();
-    let told = cx.local.identity_told || cx.local.names_told || cx.local.untouched_signals != 0;
+    let told = cx.local.identity_told || cx.local.names_told || cx.local.signals != SignalsTold::default();
     if told && (cx.thread.seccomp.is_active() || cx.thread.ptrace.is_active()) {
         // Somebody traces: every call must be seen.
         cx.guest.set_identity(&platform::Identity::default());
         cx.local.identity_told = false;
         cx.local.names_told = false;
-        cx.local.untouched_signals = 0;
+        cx.local.signals = SignalsTold::default();
     }
     let delivery = deliver::deliver(cx, restart).await;
     if delivery == Delivery::None {

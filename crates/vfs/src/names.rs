@@ -79,6 +79,8 @@ impl Drop for Bucket {
 pub enum Leads {
     /// To nothing.
     Nowhere,
+    /// Through something that is no directory.
+    NotDirectory,
     /// To something that is no symbolic link.
     To(Place),
 }
@@ -90,12 +92,11 @@ pub fn trace(root: &Place, path: &[u8], caller: &mut dyn Caller) -> Option<(Lead
     if path.first() != Some(&b'/') || path.last() == Some(&b'/') {
         return None;
     }
-    let leads = match trace.walk(root.clone(), path)? {
-        None => Leads::Nowhere,
-        // A link at the end may be followed or not.
-        Some(place) if place.dentry.kind()? == S_IFLNK => return None,
-        Some(place) => Leads::To(place),
-    };
+    let leads = trace.walk(root.clone(), path)?;
+    // A link at the end may be followed or not.
+    if matches!(&leads, Leads::To(place) if place.dentry.kind()? == S_IFLNK) {
+        return None;
+    }
     Some((leads, trace.buckets))
 }
 
@@ -107,8 +108,8 @@ struct Trace<'a> {
 }
 
 impl Trace<'_> {
-    /// Where the path leads; `Some(None)` if a name on it is missing. The last component is not followed.
-    fn walk(&mut self, start: Place, path: &[u8]) -> Option<Option<Place>> {
+    /// Where the path leads. The last component is not followed.
+    fn walk(&mut self, start: Place, path: &[u8]) -> Option<Leads> {
         let mut dir = if path.first() == Some(&b'/') { self.root.clone() } else { start };
         let mut names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).peekable();
         while let Some(name) = names.next() {
@@ -116,14 +117,21 @@ impl Trace<'_> {
                 self.search(&dir)?;
                 continue;
             }
-            let Some(mut place) = self.step(&dir, name)? else { return Some(None) };
-            if names.peek().is_some() && place.dentry.kind()? == S_IFLNK {
-                let Some(end) = self.follow(&dir, place)? else { return Some(None) };
-                place = end;
+            let Some(mut place) = self.step(&dir, name)? else { return Some(Leads::Nowhere) };
+            if names.peek().is_some() {
+                if place.dentry.kind()? == S_IFLNK {
+                    place = match self.follow(&dir, place)? {
+                        Leads::To(end) => end,
+                        nowhere => return Some(nowhere),
+                    };
+                }
+                if place.dentry.kind()? != S_IFDIR {
+                    return Some(Leads::NotDirectory);
+                }
             }
             dir = place;
         }
-        Some(Some(dir))
+        Some(Leads::To(dir))
     }
 
     /// One name; none inside if it is missing.
@@ -148,7 +156,7 @@ impl Trace<'_> {
     }
 
     /// To the end of a link in the middle of a path.
-    fn follow(&mut self, dir: &Place, link: Place) -> Option<Option<Place>> {
+    fn follow(&mut self, dir: &Place, link: Place) -> Option<Leads> {
         self.links += 1;
         if self.links > MAX_LINKS || link.mount.has(MountFlags::NOSYMFOLLOW) {
             return None;
@@ -159,12 +167,15 @@ impl Trace<'_> {
         }
         let text = inode.readlink(self.caller).ok().filter(|text| !text.is_empty())?;
         // At most MAX_LINKS deep.
-        let Some(end) = self.walk(dir.clone(), &text)? else { return Some(None) };
+        let end = match self.walk(dir.clone(), &text)? {
+            Leads::To(end) => end,
+            nowhere => return Some(nowhere),
+        };
         if end.dentry.kind()? == S_IFLNK {
             let above = end.parent();
             return self.follow(&above, end);
         }
-        Some(Some(end))
+        Some(Leads::To(end))
     }
 
     /// A directory is searched: only one that anybody may search and list, and that tells of changes.

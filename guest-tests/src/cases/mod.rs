@@ -35,6 +35,7 @@ mod mount;
 mod mqueue;
 mod names;
 mod names_attack;
+mod names_not_directory;
 mod netlink;
 mod packet;
 mod packet_ring;
@@ -123,6 +124,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         mqueue::CASES,
         names::CASES,
         names_attack::CASES,
+        names_not_directory::CASES,
         netlink::CASES,
         packet::CASES,
         packet_ring::CASES,

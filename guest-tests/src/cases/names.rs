@@ -15,14 +15,14 @@ cases!("names": come_and_go, files_change, writers_are_seen, directories_move, o
     other_root, root_of_threads, mounts, filters_see_them, table_is_not_ours, at_random, at_random_by_two);
 
 /// A directory that anybody may search: of others nothing is remembered.
-fn temp() -> Temp {
+pub(super) fn temp() -> Temp {
     let temp = Temp::new();
     ok!(chmod(c(temp.path().to_str().expect("ASCII")).as_ptr(), 0o755));
     temp
 }
 
 /// Errors of the calls that look for a path, 0 for none.
-type Found = [i32; 6];
+pub(super) type Found = [i32; 6];
 
 fn look(path: &CStr) -> Found {
     let path = path.as_ptr();
@@ -44,7 +44,7 @@ fn look(path: &CStr) -> Found {
 }
 
 /// Asked often enough that it may be remembered.
-fn often(path: &CStr) -> Found {
+pub(super) fn often(path: &CStr) -> Found {
     let first = look(path);
     for _ in 0..5 {
         assert_eq!(look(path), first, "{path:?}");
@@ -52,8 +52,8 @@ fn often(path: &CStr) -> Found {
     first
 }
 
-const ABSENT: Found = [ENOENT; 6];
-const THERE: Found = [EINVAL, 0, 0, 0, 0, EINVAL];
+pub(super) const ABSENT: Found = [ENOENT; 6];
+pub(super) const THERE: Found = [EINVAL, 0, 0, 0, 0, EINVAL];
 
 fn come_and_go() {
     let temp = temp();

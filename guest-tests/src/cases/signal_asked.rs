@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::{End, cases, fails, fork, ok, sys, wait};
 
-cases!("signal": asked_for_all, asked_beside_another);
+cases!("signal": asked_for_all, asked_beside_another, asked_of_handlers);
 
 /// rt_sigaction(2) that only asks: handler, flags, restorer, mask.
 fn asked(sig: i32) -> [u64; 4] {
@@ -87,4 +87,33 @@ fn asked_beside_another() {
     }
     set_plainly(SIG, 1, 0);
     assert_eq!(asked(SIG), [1, 0, 0, 0]);
+}
+
+/// Whose handler is taken away by its first signal has none, however often it was asked for before.
+fn asked_of_handlers() {
+    static CAME: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn came(_: i32) {
+        CAME.fetch_add(1, Ordering::SeqCst);
+    }
+    let handler = came as *const () as u64;
+    for (round, flags) in
+        [0, libc::SA_RESETHAND | libc::SA_NODEFER, libc::SA_RESTART].into_iter().cycle().take(9).enumerate()
+    {
+        let mut action: libc::sigaction = crate::harness::zeroed();
+        (action.sa_sigaction, action.sa_flags) = (handler as usize, flags);
+        ok!(libc::sigaddset(&raw mut action.sa_mask, libc::SIGTERM));
+        ok!(libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()));
+        let set = asked(libc::SIGUSR2);
+        assert_eq!((set[0], set[3]), (handler, 1 << (libc::SIGTERM - 1)));
+        for _ in 0..5 {
+            assert_eq!(asked(libc::SIGUSR2), set);
+        }
+        ok!(libc::raise(libc::SIGUSR2));
+        assert_eq!(CAME.load(Ordering::SeqCst), round + 1);
+        let left = if flags & libc::SA_RESETHAND != 0 { 0 } else { handler };
+        assert_eq!(asked(libc::SIGUSR2), [left, set[1], set[2], set[3]]);
+        let child = fork(|| i32::from(asked(libc::SIGUSR2) != [left, set[1], set[2], set[3]]));
+        assert_eq!(wait(child), End::Exited(0));
+        fails!(libc::EFAULT, libc::syscall(libc::SYS_rt_sigaction, libc::SIGUSR2, 0, 8, 8));
+    }
 }

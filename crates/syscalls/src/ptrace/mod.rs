@@ -16,6 +16,7 @@ use regs::UserRegs;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::args::Ptr;
+use crate::context::SignalsTold;
 use crate::file_io::IoVec;
 use crate::{Cx, SysResult};
 
@@ -195,7 +196,7 @@ fn forget_identity(cx: &mut Cx<'_>) {
     cx.guest.set_identity(&platform::Identity::default());
     cx.local.identity_told = false;
     cx.local.names_told = false;
-    cx.local.untouched_signals = 0;
+    cx.local.signals = SignalsTold::default();
     cx.kernel().posting.withdraw(cx.thread, true);
 }
 

@@ -6,7 +6,7 @@ use linux_abi::signal::{SigAction, SigInfo, SigSet, Signo, sa, si};
 
 use super::{deliver, frame, mask};
 use crate::args::Ptr;
-use crate::context::{AltStack, Resume};
+use crate::context::{AltStack, Resume, SignalsTold};
 use crate::{Cx, SysResult};
 
 /// First address that a user program cannot have.
@@ -27,19 +27,17 @@ pub fn rt_sigaction(cx: &mut Cx<'_>, sig: i32, new: Ptr, old: Ptr, size: usize) 
     mask::check_size(size)?;
     let action = if new.is_null() { None } else { Some(cx.read::<SigAction>(new)?) };
     let sig = Signo::new(sig).ok_or(Errno::EINVAL)?;
-    if action.is_none() && cx.local.untouched_signals == 0 {
+    if action.is_none() && cx.local.signals == SignalsTold::default() {
         // Who asks for one asks for all, as posix_spawn(3).
         cx.tell_signals();
     }
-    let actions = cx.process().actions();
     let before = match action {
-        None => actions.get(sig),
+        None => cx.process().actions().get(sig),
         Some(_) if SigSet::UNBLOCKABLE.contains(sig) => return Err(Errno::EINVAL.into()),
         Some(mut action) => {
             action.flags &= KNOWN;
             action.mask = action.mask.blockable();
-            let before = actions.set(sig, action);
-            cx.touch_signal(sig);
+            let before = cx.set_action(sig, action);
             if kernel::signal::is_ignored(cx.process(), sig) {
                 kernel::signal::flush(cx.process(), SigSet::EMPTY.with(sig));
             }

@@ -75,7 +75,7 @@ pub fn force_signal(cx: &mut Cx<'_>, sig: Signo, info: SigInfo) {
         blocked
     };
     if blocked || actions.get(sig).handler == SIG_IGN {
-        actions.set(sig, SigAction::default());
+        cx.set_action(sig, SigAction::default());
     }
     if actions.get(sig).handler == SIG_DFL && !cx.thread.ptrace.is_active() {
         // Not queued: init, too, dies of its own faults.
@@ -96,7 +96,7 @@ pub fn kill_self(cx: &mut Cx<'_>, sig: Signo) {
 /// Ends the process if it has no way to handle this `sig` (a frame could not be pushed): `force_sigsegv` of Linux.
 fn force_segv(cx: &mut Cx<'_>, failed: Signo) {
     if failed == Signo::SIGSEGV {
-        cx.process().actions().set(Signo::SIGSEGV, SigAction::default());
+        cx.set_action(Signo::SIGSEGV, SigAction::default());
     }
     force_signal(cx, Signo::SIGSEGV, SigInfo::new(Signo::SIGSEGV, si::KERNEL));
 }
@@ -275,7 +275,7 @@ fn handler(
     restart: Option<(Restart, u32)>,
 ) -> bool {
     if action.flags & sa::RESETHAND != 0 {
-        cx.process().actions().set(sig, SigAction { handler: SIG_DFL, ..*action });
+        cx.set_action(sig, SigAction { handler: SIG_DFL, ..*action });
     }
     match restart {
         Some((Restart::Always, _)) => cx.guest.rewind_syscall(),
