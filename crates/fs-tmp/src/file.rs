@@ -136,7 +136,9 @@ impl FileOps for TmpFile {
         if table::scarce() {
             table::evict();
         }
+        self.0.read_by_guests();
         let (lent, made) = self.0.contents().ok()?.write().lend().ok()?;
+        self.0.lent();
         if made {
             self.0.made_memfd();
         }

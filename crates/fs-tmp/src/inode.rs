@@ -34,6 +34,8 @@ pub(crate) struct Attributes {
     pub(crate) atime: Timespec,
     pub(crate) mtime: Timespec,
     pub(crate) ctime: Timespec,
+    /// The access time that the host had when it was asked last, of contents that guests read without a word.
+    pub(crate) host_atime: Timespec,
 }
 
 impl Attributes {
@@ -94,6 +96,7 @@ impl TmpInode {
                 atime: time,
                 mtime: time,
                 ctime: time,
+                host_atime: Timespec::default(),
             }),
             xattrs: Mutex::new(None),
             body,
@@ -153,9 +156,23 @@ impl TmpInode {
     pub(crate) fn read_by_guests(&self) {
         let Body::Regular(contents) = &self.body else { return };
         let read = contents.read().read_by_guests();
-        // Not what was read before the last change.
-        if let Some(time) = read.filter(|time| *time > self.attributes.lock().ctime) {
+        let Some(time) = read else { return };
+        // Not what was read before the last change. The host's times may be ahead of ours by a tick (Linux 6.13): only that it
+        // is another one tells that it was read.
+        let mut attributes = self.attributes.lock();
+        let is_new = std::mem::replace(&mut attributes.host_atime, time) != time;
+        let ctime = attributes.ctime;
+        drop(attributes);
+        if is_new && time >= ctime {
             self.accessed_at(time);
+        }
+    }
+
+    /// Guests read its contents without a word from now on.
+    pub(crate) fn lent(&self) {
+        let Body::Regular(contents) = &self.body else { return };
+        if let Some(time) = contents.read().read_by_guests() {
+            self.attributes.lock().host_atime = time;
         }
     }
 
@@ -241,6 +258,8 @@ impl Inode for TmpInode {
     }
 
     fn set_attributes(&self, attr: &SetAttr) -> Result<()> {
+        // What was read before that is not to count afterwards.
+        self.read_by_guests();
         if let Some(size) = attr.size {
             let mut contents = self.contents()?.write();
             contents.truncate(&self.usage, size)?;
