@@ -35,7 +35,12 @@ fn sum(buckets: u64) -> u32 {
 /// Where a path leads: 'n'owhere, 't'here, none if that is not told; and the buckets it goes by.
 fn leads(w: &mut World, path: &str) -> Option<(char, u64)> {
     let (leads, buckets) = trace(&w.root.clone(), path.as_bytes(), &mut w.user)?;
-    Some((if matches!(leads, Leads::Nowhere) { 'n' } else { 't' }, buckets))
+    let leads = match leads {
+        Leads::Nowhere => 'n',
+        Leads::NotDirectory => 'd',
+        Leads::To(_) => 't',
+    };
+    Some((leads, buckets))
 }
 
 /// What was told of a path counts before and not after.
@@ -70,6 +75,10 @@ fn every_change_is_told() {
         attributes::chmod(&w.user, &place, 0o700).unwrap();
     });
     assert!(leads(&mut w, "/e/x").is_none());
+    w.create("/f").unwrap();
+    undone_by(&mut w, "/f/x", |w| w.unlink("/f").unwrap());
+    undone_by(&mut w, "/f/x", |w| drop(w.create("/f").unwrap()));
+    undone_by(&mut w, "/f/x", |w| w.rename("/f", "/g").unwrap());
     w.mkdir("/m").unwrap();
     undone_by(&mut w, "/m/x", |w| {
         let at = w.resolve("/m").unwrap();
@@ -101,7 +110,8 @@ fn only_what_is_the_same_for_all_is_told() {
         // Followed or not, it is another answer.
         ("/link", None),
         ("/open/", None),
-        ("/open/file/x", None),
+        ("/open/file/x", Some('d')),
+        ("/link/file/x/y", Some('d')),
         ("open", None),
         ("", None),
         ("/", None),
