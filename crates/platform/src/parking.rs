@@ -92,14 +92,14 @@ impl Parking {
     }
 }
 
-/// Says that callers may park, until [`run_dry`].
+/// Says that callers may park, until [`end`].
 pub(crate) fn begin(platform: &Platform) {
     platform.slots.control().awake.store(1, Ordering::SeqCst);
 }
 
-/// Answers what is in the slots until nothing comes any more, or somebody rings. Callers ring from then on. Who was
-/// relieved meanwhile leaves that to its successor.
-pub(crate) fn run_dry(platform: &Arc<Platform>) {
+/// Answers what is in the slots until nothing comes any more, and has callers ring again; or until somebody rings, who is to
+/// be heard next: true, and callers may park as before.
+pub(crate) fn run_dry(platform: &Arc<Platform>) -> bool {
     let mut last = Instant::now();
     let mut turn = last;
     while !executor::is_relieved() {
@@ -108,14 +108,17 @@ pub(crate) fn run_dry(platform: &Arc<Platform>) {
             last = Instant::now();
             if last.duration_since(turn) > TURN {
                 if host::notify::is_waiting(platform.listener()) {
-                    return end(platform);
+                    return true;
                 }
                 turn = last;
             }
         } else if last.elapsed() > DRY {
-            return end(platform);
+            break;
         }
     }
+    // Also who was relieved: its successor may sleep by now.
+    end(platform);
+    false
 }
 
 /// Has callers ring, and takes what was posted before they saw it: one look finds that.

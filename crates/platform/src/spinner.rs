@@ -192,6 +192,9 @@ fn run(platform: &Arc<Platform>) {
             }
             std::thread::park();
         }
+        if executor::is_relieved() {
+            break;
+        }
         let place = (spinner.cpu.load(Ordering::Relaxed), spinner.room.lock().cpus);
         if placed != Some(place) {
             avoid(&place.1, place.0);
@@ -201,10 +204,11 @@ fn run(platform: &Arc<Platform>) {
         control.guest_spin.store(GUEST_SPIN, Ordering::Relaxed);
         control.spinning.store(1, Ordering::SeqCst);
         let crowded = spin(platform, &mut trial);
+        // Even if somebody else spins by now: that one may have ended already, and callers would look in vain for ever.
+        control.spinning.store(0, Ordering::SeqCst);
         if executor::is_relieved() {
             break;
         }
-        control.spinning.store(0, Ordering::SeqCst);
         match crowded {
             Some(true) => {
                 spinner.burst.lock().rest = Some(Instant::now() + rest);

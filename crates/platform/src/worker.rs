@@ -17,27 +17,35 @@ use crate::process::{Batch, ProcessCore, touches_reserved};
 pub(crate) fn run(platform: &Arc<Platform>) {
     // Who was relieved may have left callers parked.
     parking::end(platform);
+    let mut parks = false;
     while !executor::is_relieved() {
         match notify::receive(platform.listener()) {
             Ok(notification) => {
-                let park = platform.parking.is_on();
-                if park {
+                if platform.parking.is_on() && !parks {
                     parking::begin(platform);
+                    parks = true;
                 }
                 handle(platform, &notification);
                 executor::run_ready();
-                if park {
-                    parking::run_dry(platform);
+                if parks {
+                    parks = parking::run_dry(platform);
                 } else if notification.nr as u32 == NR_DOORBELL {
                     platform.spinner.doorbell();
                 }
             }
-            Err(Errno::EINTR | Errno::ENOENT) => {}
+            Err(Errno::EINTR | Errno::ENOENT) => {
+                if std::mem::take(&mut parks) {
+                    parking::end(platform);
+                }
+            }
             Err(errno) => {
                 tracing::error!("notification listener: {errno}");
                 return;
             }
         }
+    }
+    if parks {
+        parking::end(platform);
     }
 }
 
